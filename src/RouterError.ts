@@ -1,0 +1,363 @@
+/**
+ * Every error that this package can produce.
+ *
+ * Wrong options are a `RouterConfigError`, in the error channel of the layer. What goes wrong while a statement is
+ * routed is a `RouterError` with a `reason`. The interface of `SqlClient` allows only `SqlError`, so there it arrives as
+ * the `cause` of one: `fromSqlError` and `reasonOf` get it back.
+ *
+ * @since 0.1.0
+ */
+import { SqlError } from "@effect/sql/SqlError"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+
+/**
+ * An option, or an environment variable, that cannot be used. No part of it ever holds a secret: passwords in URLs are
+ * masked, and values of fields that hold secrets or that nobody knows are left out.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RouterConfigError extends Schema.TaggedError<RouterConfigError>(
+  "effect-db-router/RouterError/RouterConfigError"
+)("RouterConfigError", {
+  /** The path of the field, such as `groups.read[1].weight`. */
+  field: Schema.String,
+  /** The value that was given, as printed text. */
+  value: Schema.String,
+  /** What is allowed, or what to do. */
+  remedy: Schema.String,
+  /** The environment variable that the value came from. */
+  variable: Schema.optional(Schema.String)
+}) {
+  /**
+   * A code that stays the same from version to version.
+   *
+   * @since 0.1.0
+   */
+  get code(): "DB_ROUTER_CONFIG" {
+    return "DB_ROUTER_CONFIG"
+  }
+
+  override get message(): string {
+    const where = this.variable === undefined ? this.field : `${this.variable} (${this.field})`
+    return `Invalid ${where}: ${this.value}. ${this.remedy}`
+  }
+}
+
+/**
+ * What a `RouterError` can be about.
+ *
+ * - `UnknownGroup`: a group was named that does not exist
+ * - `NoEngineAvailable`: no engine of the group may be used now
+ * - `SessionClosed`: a statement, or `commit`, `rollback`, ... came after the end of its session
+ * - `ReadOnlyViolation`: a write inside `readOnly`, or inside a session that is read-only
+ * - `PartialCommit`: of several groups that a session wrote to, some committed and some did not
+ * - `CommitRolledBack`: COMMIT was answered with ROLLBACK, because a statement of the transaction had failed
+ * - `ConnectionLost`: the connection of a transaction broke before its COMMIT; nothing of it is there
+ * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not
+ * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction
+ * - `RouterClosed`: a statement came after the layer had begun to close
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const Reason = Schema.Literal(
+  "UnknownGroup",
+  "NoEngineAvailable",
+  "SessionClosed",
+  "ReadOnlyViolation",
+  "PartialCommit",
+  "CommitRolledBack",
+  "ConnectionLost",
+  "OutcomeUnknown",
+  "TransactionActive",
+  "RouterClosed"
+)
+
+/**
+ * @since 0.1.0
+ * @category errors
+ */
+export type Reason = typeof Reason.Type
+
+/**
+ * The stable code of each reason.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const codes = {
+  UnknownGroup: "DB_ROUTER_UNKNOWN_GROUP",
+  NoEngineAvailable: "DB_ROUTER_NO_ENGINE_AVAILABLE",
+  SessionClosed: "DB_ROUTER_SESSION_CLOSED",
+  ReadOnlyViolation: "DB_ROUTER_READ_ONLY_VIOLATION",
+  PartialCommit: "DB_ROUTER_PARTIAL_COMMIT",
+  CommitRolledBack: "DB_ROUTER_COMMIT_ROLLED_BACK",
+  ConnectionLost: "DB_ROUTER_CONNECTION_LOST",
+  OutcomeUnknown: "DB_ROUTER_OUTCOME_UNKNOWN",
+  TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
+  RouterClosed: "DB_ROUTER_CLOSED"
+} as const satisfies Record<Reason, string>
+
+/**
+ * What went wrong while a statement was routed, or while a session ended. `reason` says what; the other fields say where.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RouterError extends Schema.TaggedError<RouterError>("effect-db-router/RouterError/RouterError")(
+  "RouterError",
+  {
+    reason: Reason,
+    /** What happened, without advice. */
+    description: Schema.String,
+    /** What to do about it. */
+    remedy: Schema.String,
+    /** The group it is about. */
+    group: Schema.optional(Schema.String),
+    /** The engine it is about. */
+    engine: Schema.optional(Schema.String),
+    /** `UnknownGroup`: the groups there are. */
+    groups: Schema.optional(Schema.Array(Schema.String)),
+    /** `PartialCommit`: the groups whose COMMIT succeeded. */
+    committed: Schema.optional(Schema.Array(Schema.String)),
+    /** `PartialCommit`: the groups whose work is not there. */
+    rolledBack: Schema.optional(Schema.Array(Schema.String)),
+    /** `PartialCommit`: the groups of which nobody knows. */
+    unknown: Schema.optional(Schema.Array(Schema.String)),
+    /** The error underneath, mostly the driver's. */
+    cause: Schema.optional(Schema.Defect)
+  }
+) {
+  override get message(): string {
+    return `${this.description}. ${this.remedy}.`
+  }
+
+  /**
+   * A code that stays the same from version to version.
+   *
+   * @since 0.1.0
+   */
+  get code(): (typeof codes)[Reason] {
+    return codes[this.reason]
+  }
+}
+
+/**
+ * Where an error happened, and the error underneath.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Where {
+  readonly group?: string | undefined
+  readonly engine?: string | undefined
+  readonly cause?: unknown
+}
+
+const list = (names: ReadonlyArray<string>) =>
+  names.length === 0 ? "none" : names.map((name) => JSON.stringify(name)).join(", ")
+
+const at = (engine: string | undefined) => (engine === undefined ? "" : ` to ${JSON.stringify(engine)}`)
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const unknownGroup = (group: string, groups: ReadonlyArray<string>): RouterError =>
+  new RouterError({
+    reason: "UnknownGroup",
+    description: `There is no group ${JSON.stringify(group)}`,
+    remedy: `The groups are ${list(groups)}; add it to the option "groups", or correct the name`,
+    group,
+    groups
+  })
+
+/**
+ * `why` says, for each engine, what keeps it out ("replica-1: connection refused"); leave it out when the group has none.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const noEngineAvailable = (
+  group: string,
+  options: { readonly why?: string | undefined; readonly cause?: unknown } = {}
+): RouterError =>
+  new RouterError({
+    reason: "NoEngineAvailable",
+    description: `No engine of the group ${JSON.stringify(group)} is available${options.why === undefined ? "" : ` (${options.why})`}`,
+    remedy:
+      'Check that its servers run and can be reached; with onNoReplica: "primary" reads use the default group meanwhile',
+    group,
+    cause: options.cause
+  })
+
+/**
+ * `operation` is what was tried: "a statement", "commit".
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const sessionClosed = (operation = "a statement"): RouterError =>
+  new RouterError({
+    reason: "SessionClosed",
+    description: `The session had ended before ${operation} came`,
+    remedy:
+      "Join the fiber inside the session, or run work that outlives it, such as a daemon, in DbRouter.detached(effect)"
+  })
+
+/**
+ * `why` is the classifier's reason ("INSERT", "calls nextval").
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const readOnlyViolation = (why: string, options: Where = {}): RouterError =>
+  new RouterError({
+    reason: "ReadOnlyViolation",
+    description: `A statement that is not a plain read was refused in a read-only section (${why})`,
+    remedy:
+      "Move it out of DbRouter.readOnly, or out of the read-only session, or wrap it in DbRouter.detached(effect)",
+    ...options
+  })
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const partialCommit = (options: {
+  readonly committed: ReadonlyArray<string>
+  readonly rolledBack: ReadonlyArray<string>
+  readonly unknown?: ReadonlyArray<string> | undefined
+  readonly cause?: unknown
+}): RouterError => {
+  const { unknown = [], ...rest } = options
+  const parts = [
+    `committed: ${list(options.committed)}`,
+    `rolled back: ${list(options.rolledBack)}`,
+    ...(unknown.length === 0 ? [] : [`outcome unknown: ${list(unknown)}`])
+  ]
+  return new RouterError({
+    reason: "PartialCommit",
+    description: `Not every group of the session committed (${parts.join("; ")})`,
+    remedy: "Undo or repeat the work of one side; groups are separate transactions, so write to one group per session",
+    unknown,
+    ...rest
+  })
+}
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const commitRolledBack = (options: Where = {}): RouterError =>
+  new RouterError({
+    reason: "CommitRolledBack",
+    description:
+      "PostgreSQL answered COMMIT with ROLLBACK: a statement of the transaction had failed, nothing of it is there",
+    remedy:
+      "Let the error of the failed statement fail the transaction, or run that statement in sql.withTransaction, a savepoint",
+    ...options
+  })
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const connectionLost = (options: Where = {}): RouterError =>
+  new RouterError({
+    reason: "ConnectionLost",
+    description: `The connection of the transaction${at(options.engine)} broke before its COMMIT; nothing of it is there`,
+    remedy: "Run the whole transaction again",
+    ...options
+  })
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const outcomeUnknown = (operation: "statement" | "commit", options: Where = {}): RouterError =>
+  new RouterError({
+    reason: "OutcomeUnknown",
+    description:
+      operation === "commit"
+        ? `The connection${at(options.engine)} broke during COMMIT; whether the transaction is there is unknown`
+        : `The connection${at(options.engine)} broke while a write was running; whether it took effect is unknown`,
+    remedy: "Look whether the data is there before you repeat it; it was not retried",
+    ...options
+  })
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const transactionActive = (group?: string): RouterError =>
+  new RouterError({
+    reason: "TransactionActive",
+    description: `A transaction is already active${group === undefined ? "" : ` on the group ${JSON.stringify(group)}`}`,
+    remedy: `Commit or roll it back first, or choose another "current": "commit", "rollback", "append" or "savepoint"`,
+    group
+  })
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const routerClosed = (): RouterError =>
+  new RouterError({
+    reason: "RouterClosed",
+    description: "The router is closing or closed: the scope of its layer has ended",
+    remedy: "End the fibers that use the router before its layer, or provide the layer further outside"
+  })
+
+/**
+ * @since 0.1.0
+ * @category guards
+ */
+export const isRouterError = (u: unknown): u is RouterError => u instanceof RouterError
+
+/**
+ * The error as the `SqlClient` interface can carry it: a `SqlError` with the same message and the `RouterError` as its
+ * `cause`.
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
+export const toSqlError = (error: RouterError): SqlError => new SqlError({ cause: error, message: error.message })
+
+/**
+ * The `RouterError` in an error: itself, or the first in its chain of causes.
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
+export const fromSqlError = (error: unknown): Option.Option<RouterError> => {
+  const seen = new Set<unknown>()
+  let current = error
+  while (typeof current === "object" && current !== null && !seen.has(current)) {
+    if (isRouterError(current)) return Option.some(current)
+    seen.add(current)
+    current = "cause" in current ? current.cause : undefined
+  }
+  return Option.none()
+}
+
+/**
+ * The reason of the `RouterError` in an error, if there is one.
+ *
+ * @example
+ * ```ts
+ * import { RouterError } from "effect-db-router"
+ * import { Effect, Option } from "effect"
+ *
+ * const orEmpty = Effect.catchTag("SqlError", (error) =>
+ *   Option.contains(RouterError.reasonOf(error), "NoEngineAvailable") ? Effect.succeed([]) : Effect.fail(error)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
+export const reasonOf = (error: unknown): Option.Option<Reason> =>
+  Option.map(fromSqlError(error), (found) => found.reason)
