@@ -3,6 +3,9 @@ import { defineConfig } from "vitest/config"
 
 const source = (path: string) => fileURLToPath(new URL(`../src/${path}`, import.meta.url))
 
+// `.ci/run` names a file here to count the tests from; a person needs only what the default reporter prints.
+const results = process.env.TEST_RESULTS_FILE
+
 export default defineConfig({
   resolve: {
     alias: [
@@ -14,10 +17,15 @@ export default defineConfig({
   test: {
     root: fileURLToPath(new URL("..", import.meta.url)),
     include: ["test/**/*.test.ts"],
+    // Processes, not threads: a test that crashes or is killed takes no other file's servers with it.
+    pool: "forks",
     // Two cores, and every file that needs servers starts its own cluster.
     maxWorkers: 2,
     minWorkers: 1,
+    retry: 0,
+    passWithNoTests: false,
     testTimeout: 60_000,
-    hookTimeout: 120_000
+    hookTimeout: 120_000,
+    reporters: results === undefined ? ["default"] : ["default", ["json", { outputFile: results }]]
   }
 })
