@@ -1,0 +1,114 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import type { Packed } from "./support/package.js"
+import {
+  compile,
+  consumer,
+  manifest,
+  missingSources,
+  pack,
+  publicModules,
+  requiredPeers,
+  write
+} from "./support/package.js"
+import { failure, node } from "./support/run.js"
+
+const modules = publicModules()
+const entries = [manifest.name, ...["testing", ...modules].map((name) => `${manifest.name}/${name}`)]
+
+// A program that names every entry point, once as types and once as values.
+const everything = [
+  ...entries.map((name, index) => `import * as m${index} from "${name}"`),
+  `export const loaded = { ${entries.map((_, index) => `m${index}`).join(", ")} }`,
+  `console.log(Object.keys(loaded).length)`
+].join("\n")
+
+const refused = (name: string) => [
+  "--input-type=module",
+  "-e",
+  `await import("${name}").then(() => console.log("imported"), (error) => console.log(error.code))`
+]
+
+describe("the packed package", { timeout: 300_000 }, () => {
+  const folder = mkdtempSync(join(tmpdir(), "effect-db-router-pack-"))
+  const user = join(folder, "consumer")
+  let packed: Packed
+
+  beforeAll(async () => {
+    packed = await pack(folder)
+    write(join(user, "main.ts"), everything)
+    await consumer(user, packed.tarball)
+  }, 300_000)
+
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  it("holds every module with its types, maps and sources, the licence, the changelog, and nothing else", () => {
+    const expected = modules
+      .concat("index", "testing/index")
+      .flatMap((name) => [
+        `src/${name}.ts`,
+        ...["js", "js.map", "d.ts", "d.ts.map"].map((extension) => `dist/${name}.${extension}`)
+      ])
+    const documents = ["package.json", "README.md", "CHANGELOG.md", "LICENSE"]
+    for (const path of [...expected, ...documents]) {
+      assert.include(packed.files, path)
+    }
+    const other = packed.files.filter(
+      (path) => !documents.includes(path) && !/^(src\/.+\.ts|dist\/.+\.(js|d\.ts)(\.map)?)$/.test(path)
+    )
+    assert.deepStrictEqual(other, [])
+  })
+
+  it("has source maps that lead to sources in the package", () => {
+    const maps = packed.files.filter((path) => path.endsWith(".map"))
+    assert.isNotEmpty(maps)
+    const inside = join(user, "node_modules", manifest.name)
+    assert.deepStrictEqual(
+      maps.flatMap((map) => missingSources(inside, map)),
+      []
+    )
+  })
+
+  it("compiles and runs in a consumer under NodeNext, with the types of all libraries checked", async () => {
+    assert.strictEqual(await compile(user, { module: "NodeNext" }, ["main.ts"]), "")
+    const ended = await node(["out/main.js"], { cwd: user, timeoutMillis: 60_000 })
+    assert.strictEqual(failure(ended), "")
+    assert.strictEqual(ended.stdout.trim(), String(entries.length))
+  })
+
+  it("compiles under bundler resolution and exactOptionalPropertyTypes, with the types of all libraries checked", async () => {
+    const options = {
+      module: "ESNext",
+      moduleResolution: "bundler",
+      exactOptionalPropertyTypes: true,
+      verbatimModuleSyntax: true,
+      noEmit: true
+    }
+    assert.strictEqual(await compile(user, options, ["main.ts"]), "")
+  })
+
+  it("would not compile a wrong use, so the two tests above can fail", async () => {
+    write(join(user, "wrong.ts"), `import { Nothing } from "${manifest.name}"\nexport const nothing = Nothing\n`)
+    assert.include(await compile(user, { module: "NodeNext", noEmit: true }, ["wrong.ts"]), "TS2305")
+  })
+
+  it("does not let anyone import its internals", async () => {
+    const internals = packed.files.flatMap((path) => /^dist\/((?:.+\/)?internal\/.+)\.js$/.exec(path)?.[1] ?? [])
+    for (const name of [...internals, "internal/anything", "testing/internal/anything"]) {
+      const ended = await node(refused(`${manifest.name}/${name}`), { cwd: user, timeoutMillis: 60_000 })
+      assert.strictEqual(ended.stdout.trim(), "ERR_PACKAGE_PATH_NOT_EXPORTED", `${name}: ${ended.stderr}`)
+    }
+  })
+
+  it("asks for each peer with an upper bound, and develops against versions in that range", () => {
+    for (const name of requiredPeers) {
+      assert.match(manifest.peerDependencies[name]!, /^\^\d+\.\d+\.\d+$/)
+      const [range, used] = [manifest.peerDependencies[name]!, manifest.devDependencies[name]!].map((text) =>
+        text.slice(1).split(".").map(Number)
+      )
+      assert.deepStrictEqual(used!.slice(0, 2), range!.slice(0, 2), name)
+    }
+  })
+})
