@@ -1,0 +1,345 @@
+/**
+ * The options of the router: their types and defaults, the one place that validates them, and the environment
+ * variables that they can come from.
+ *
+ * @since 0.1.0
+ */
+import type { PgClientConfig } from "@effect/sql-pg/PgClient"
+import type { ConfigError } from "effect/ConfigError"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Consistency from "./Consistency.js"
+import * as check from "./internal/config/check.js"
+import * as engine from "./internal/config/engine.js"
+import * as environment from "./internal/config/environment.js"
+import * as groups from "./internal/config/groups.js"
+import { RouterConfigError } from "./RouterError.js"
+import * as Selector from "./Selector.js"
+
+/**
+ * One server: how to connect to it, as for `PgClient`, and what the router needs to know about it.
+ *
+ * Give either `url` or `host`, `port`, `database`, `username` and `password`, not both: the driver would silently prefer
+ * the URL. A URL may carry `name`, `weight` and `zone` as query parameters; they are taken off before it is used, the
+ * others (`sslmode`, ...) stay. `path` is the directory of a Unix socket, the same as a `host` that begins with `/`.
+ *
+ * The routed client has one compiler and one row transform, so `transformQueryNames`, `transformResultNames`,
+ * `transformJson` and `types` of the first engine of the default group count; other engines leave them out or name the
+ * same.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface EngineConfig extends PgClientConfig {
+  /**
+   * What `explain`, spans, metrics and error messages call the engine, unique among all groups. Default: the group and
+   * the position in it, from 1: `"read-2"`. A server that is in two groups is two engines, each with its own pool and name.
+   */
+  readonly name?: string | undefined
+  /** The share of the group's work that it should get, relative to the others. Positive and finite. Default: `1`. */
+  readonly weight?: number | undefined
+  /** Where it is, for `Selector.preferZone`. Default: nowhere in particular. */
+  readonly zone?: string | undefined
+}
+
+/**
+ * An engine as it is listed in a group: its configuration, or an Effect that yields it (a secret from a vault, an
+ * address from service discovery). The Effect runs when the engine is first connected, and what it yields is validated
+ * then; until that moment the engine has its default name, weight and zone.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type EngineInput = EngineConfig | Effect.Effect<EngineConfig, unknown>
+
+/**
+ * The engines of every group, by name of the group.
+ *
+ * The default group holds the writer, exactly one engine. The read group holds the replicas; if it is missing, or empty,
+ * every read finds no replica. All other groups are reached by `DbRouter.bindGroup`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Groups {
+  readonly [group: string]: ReadonlyArray<EngineInput>
+}
+
+/**
+ * The options of the router. All but `groups` have a default.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** The servers. */
+  readonly groups: Groups
+  /** The group whose engine takes the writes. Default: `"default"`. */
+  readonly defaultGroup?: string | undefined
+  /**
+   * The group whose engines take the reads. Default: `"read"`, which may be missing: then there are no replicas, and the
+   * router is a plain client.
+   */
+  readonly readGroup?: string | undefined
+  /** How an engine of a group is chosen. Default: `Selector.roundRobin`. */
+  readonly strategy?: Selector.Strategy | undefined
+  /** `false` sends every statement outside a bind group to the default group. Default: `true`. */
+  readonly enabled?: boolean | undefined
+  /**
+   * Which reads go to replicas. Default: `"automatic"`, all that are shown to be reads. `"explicit"`: only those inside
+   * `DbRouter.replica`. `"observe"`: none; spans, metrics and `explain` say where they would have gone.
+   */
+  readonly reads?: "automatic" | "explicit" | "observe" | undefined
+  /** What a flow sees of its own writes. Default: `Consistency.sticky()`. */
+  readonly consistency?: Consistency.Consistency | undefined
+  /**
+   * What happens to a read when no replica may be used. Default: `"primary"`, it goes to the default group. `"fail"`: it
+   * fails with the reason `NoEngineAvailable`.
+   */
+  readonly onNoReplica?: "primary" | "fail" | undefined
+  /**
+   * Whether statements with parameters are prepared on the server, once per connection and text. `maxPerConnection`
+   * (default: `256`) bounds what a connection remembers. Default: `true`. Set it to `false` behind a proxy that pools by
+   * transaction, such as PgBouncer before 1.21.
+   */
+  readonly prepare?: boolean | { readonly maxPerConnection?: number | undefined } | undefined
+  /** The default classifier. It has no effect on a `SqlClassifier` of your own. */
+  readonly classifier?:
+    | {
+        /** How many texts it remembers the answer for; the least recently used are forgotten. Default: `4096`. */
+        readonly cacheSize?: number | undefined
+        /** How often it reads the primary's catalog again. Default: `"1 minute"`. */
+        readonly refreshInterval?: Duration.DurationInput | undefined
+      }
+    | undefined
+  /** How long closing the layer lets running work finish before it closes the connections. Default: `"5 seconds"`. */
+  readonly shutdownTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * An engine's options after validation. Of an engine given by `url`, `host`, `port` and `database` are read from it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ResolvedEngine {
+  readonly name: string
+  readonly weight: number
+  readonly zone: string | undefined
+  /** For labels only; `undefined` where the driver decides (`PGHOST`, `PGPORT`, `PGDATABASE`). */
+  readonly address: {
+    readonly host: string | undefined
+    readonly port: number | undefined
+    readonly database: string | undefined
+  }
+  /** How to connect, with the router's own parameters taken off the URL. */
+  readonly client: ResolvedClient
+}
+
+/**
+ * `PgClientConfig` after validation: durations decoded, `path` turned into `host`, the pool's bounds given.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ResolvedClient extends Omit<PgClientConfig, "path"> {
+  /** Default: `10`, as in `pg`. */
+  readonly maxConnections: number
+  /** Default: `0`. */
+  readonly minConnections: number
+  /** Default: `"effect-db-router"`. */
+  readonly applicationName: string
+  /** `undefined`: no limit, as in `pg`. */
+  readonly connectTimeout?: Duration.Duration | undefined
+  /** `undefined`: 10 seconds, as in `pg`. */
+  readonly idleTimeout?: Duration.Duration | undefined
+  /** `undefined`: no limit, as in `pg`. */
+  readonly connectionTTL?: Duration.Duration | undefined
+}
+
+/**
+ * One entry of a group. `name`, `weight` and `zone` are known at once; for an entry that was given as an Effect they are
+ * the defaults, and what `config` yields may say otherwise.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface EngineEntry {
+  /** Where it stands in the options: `groups.read[1]`. */
+  readonly field: string
+  readonly name: string
+  readonly weight: number
+  readonly zone: string | undefined
+  /** The configuration, where it was given as a value. */
+  readonly known: ResolvedEngine | undefined
+  /** The configuration, validated. Fails as the entry's own Effect fails, or with a `RouterConfigError`. */
+  readonly config: Effect.Effect<ResolvedEngine, unknown>
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface ResolvedGroup {
+  readonly name: string
+  /** Empty only for the read group. */
+  readonly engines: ReadonlyArray<EngineEntry>
+}
+
+/**
+ * The options after validation: every default filled in, nothing in it can be changed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RouterConfig {
+  readonly groups: ReadonlyMap<string, ResolvedGroup>
+  readonly defaultGroup: string
+  /** `undefined` when there is no read group of its own: a plain client. */
+  readonly readGroup: string | undefined
+  readonly strategy: Selector.Strategy
+  readonly enabled: boolean
+  readonly reads: "automatic" | "explicit" | "observe"
+  readonly consistency: Consistency.Consistency
+  readonly onNoReplica: "primary" | "fail"
+  /** How many statements a connection keeps prepared; `0` means that none is prepared. */
+  readonly maxPreparedPerConnection: number
+  readonly classifier: {
+    readonly cacheSize: number
+    readonly refreshInterval: Duration.Duration
+  }
+  readonly shutdownTimeout: Duration.Duration
+}
+
+const prepareFields = { maxPerConnection: check.integer(1) }
+const classifierFields = { cacheSize: check.integer(1), refreshInterval: check.duration({ positive: true }) }
+
+const prepare: check.Check<boolean | check.Struct<typeof prepareFields>> = (field, value) =>
+  typeof value === "object" && value !== null
+    ? check.struct(prepareFields)(field, value)
+    : Either.mapLeft(
+        check.boolean(field, value),
+        (error) => new RouterConfigError({ ...error, remedy: "It must be true, false or { maxPerConnection: 256 }" })
+      )
+
+const strategy: check.Check<Selector.Strategy> = (field, value) =>
+  check.isObject(value) && "name" in value && "make" in value && typeof value.make === "function"
+    ? Either.right(value as Selector.Strategy)
+    : check.invalid(field, value, "It must be a strategy, such as Selector.roundRobin or what Selector.make returns")
+
+const consistency: check.Check<Consistency.Consistency> = (field, value) =>
+  check.isObject(value) && "name" in value && "readsFromPrimary" in value
+    ? Either.right(value as Consistency.Consistency)
+    : check.invalid(field, value, "It must be a policy, such as Consistency.sticky() or Consistency.eventual()")
+
+const optionFields = {
+  groups: check.object<object>("It must be an object: { default: [{ url: ... }], read: [...] }"),
+  defaultGroup: check.text,
+  readGroup: check.text,
+  strategy,
+  enabled: check.boolean,
+  reads: check.oneOf("automatic", "explicit", "observe"),
+  consistency,
+  onNoReplica: check.oneOf("primary", "fail"),
+  prepare,
+  classifier: check.struct(classifierFields),
+  shutdownTimeout: check.duration({ positive: false })
+} satisfies Record<keyof Options, check.Check<unknown>>
+
+const defaultMaxPrepared = 256
+
+const maxPrepared = (given: Options["prepare"]): number => {
+  if (given === false) return 0
+  return typeof given === "object" ? (given.maxPerConnection ?? defaultMaxPrepared) : defaultMaxPrepared
+}
+
+/**
+ * Validates options and fills in the defaults. Nothing is believed, so it serves untyped callers too. The first thing
+ * that is wrong is the error: it names the field, the value (never a secret) and what to do.
+ *
+ * @since 0.1.0
+ * @category validation
+ */
+export const resolve = (options: Options): Either.Either<RouterConfig, RouterConfigError> =>
+  Either.gen(function* () {
+    const given = yield* check.struct(optionFields)("", options)
+    if (given.groups === undefined) {
+      return yield* check.invalid("groups", undefined, "Name at least the default group: { default: [{ url: ... }] }")
+    }
+    const defaultGroup = given.defaultGroup ?? "default"
+    const readGroup = given.readGroup ?? "read"
+    const resolved = yield* groups.resolve(given.groups, {
+      defaultGroup,
+      readGroup,
+      readGroupNamed: readGroup !== "read"
+    })
+    return Object.freeze({
+      groups: resolved,
+      defaultGroup,
+      readGroup: readGroup !== defaultGroup && resolved.has(readGroup) ? readGroup : undefined,
+      strategy: given.strategy ?? Selector.roundRobin,
+      enabled: given.enabled ?? true,
+      reads: given.reads ?? "automatic",
+      consistency: given.consistency ?? Consistency.sticky(),
+      onNoReplica: given.onNoReplica ?? "primary",
+      maxPreparedPerConnection: maxPrepared(given.prepare),
+      classifier: Object.freeze({
+        cacheSize: given.classifier?.cacheSize ?? 4096,
+        refreshInterval: given.classifier?.refreshInterval ?? Duration.minutes(1)
+      }),
+      shutdownTimeout: given.shutdownTimeout ?? Duration.seconds(5)
+    })
+  })
+
+/**
+ * Validates the configuration of one engine, such as an Effect has yielded, or `rebind` was given. `slot` says where it
+ * stands in the options and what it is called if it does not say so; an `EngineEntry` is one.
+ *
+ * @since 0.1.0
+ * @category validation
+ */
+export const resolveEngine = (
+  slot: { readonly field: string; readonly name: string },
+  config: EngineConfig
+): Either.Either<ResolvedEngine, RouterConfigError> => engine.resolve(slot, config)
+
+/**
+ * Whether an engine asks for no other transforms or types than `first`, the first engine of the default group. `resolve`
+ * has done this for all engines that were given as values; when `first` was given as an Effect, do it once that has
+ * yielded.
+ *
+ * @since 0.1.0
+ * @category validation
+ */
+export const checkTransforms = (
+  first: ResolvedEngine,
+  other: ResolvedEngine,
+  field: string
+): Either.Either<void, RouterConfigError> => engine.checkTransforms(first, other, field)
+
+/**
+ * The options in the environment, through the current `ConfigProvider`. The variables are in the table of the README.
+ *
+ * Fails with a `ConfigError` when a variable is missing, and with a `RouterConfigError` that names the variable when its
+ * value cannot be used. What it yields is valid, and can be changed before it is used:
+ *
+ * @example
+ * ```ts
+ * import { RouterConfig } from "effect-db-router"
+ * import { Effect } from "effect"
+ *
+ * const options = Effect.map(RouterConfig.fromEnv, (options) => ({ ...options, onNoReplica: "fail" as const }))
+ * ```
+ *
+ * @since 0.1.0
+ * @category environment
+ */
+export const fromEnv: Effect.Effect<Options, ConfigError | RouterConfigError> = Effect.flatMap(
+  environment.load,
+  ({ options, variableOf }) =>
+    Either.mapBoth(resolve(options as unknown as Options), {
+      onLeft: (error) => new RouterConfigError({ ...error, variable: variableOf(error.field) }),
+      onRight: () => options as unknown as Options
+    })
+)

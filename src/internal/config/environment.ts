@@ -1,0 +1,217 @@
+/**
+ * Options from environment variables: which variable becomes which field.
+ */
+import * as Config from "effect/Config"
+import * as ConfigError from "effect/ConfigError"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Consistency from "../../Consistency.js"
+import { RouterConfigError } from "../../RouterError.js"
+import * as Selector from "../../Selector.js"
+import { fieldOf } from "./groups.js"
+import { list, print } from "./print.js"
+
+const strategies = Object.fromEntries(
+  [Selector.roundRobin, Selector.random, Selector.leastBusy, Selector.lowestLatency].map((one) => [one.name, one])
+)
+
+const policies = Object.fromEntries([Consistency.sticky(), Consistency.eventual()].map((one) => [one.name, one]))
+
+type Decode = (text: string) => Either.Either<unknown, string>
+
+const asText: Decode = Either.right
+
+const asNumber: Decode = (text) =>
+  Number.isNaN(Number(text)) ? Either.left("It must be a number") : Either.right(Number(text))
+
+const asBoolean: Decode = (text) => {
+  if (/^(true|yes|on|1)$/i.test(text)) return Either.right(true)
+  return /^(false|no|off|0)$/i.test(text) ? Either.right(false) : Either.left("It must be true or false")
+}
+
+const asOneOf =
+  (known: Record<string, unknown>): Decode =>
+  (text) =>
+    Object.hasOwn(known, text)
+      ? Either.right(known[text])
+      : Either.left(`It must be one of ${list(Object.keys(known))}`)
+
+interface Scalar {
+  readonly variable: string
+  /** The path of the option; those that begin with `engine.` are for all engines. */
+  readonly field: string
+  readonly decode: Decode
+}
+
+const scalar = (variable: string, field: string, decode: Decode): Scalar => ({ variable, field, decode })
+
+const scalars: ReadonlyArray<Scalar> = [
+  scalar("DB_ROUTER_STRATEGY", "strategy", asOneOf(strategies)),
+  scalar("DB_ROUTER_ZONE", "zone", asText),
+  scalar("DB_ROUTER_ENABLED", "enabled", asBoolean),
+  scalar("DB_ROUTER_READS", "reads", asText),
+  scalar("DB_ROUTER_CONSISTENCY", "consistency", asOneOf(policies)),
+  scalar("DB_ROUTER_ON_NO_REPLICA", "onNoReplica", asText),
+  scalar("DB_ROUTER_PREPARE", "prepare", asBoolean),
+  scalar("DB_ROUTER_PREPARE_MAX_PER_CONNECTION", "prepare.maxPerConnection", asNumber),
+  scalar("DB_ROUTER_CLASSIFIER_CACHE_SIZE", "classifier.cacheSize", asNumber),
+  scalar("DB_ROUTER_CLASSIFIER_REFRESH_INTERVAL", "classifier.refreshInterval", asText),
+  scalar("DB_ROUTER_SHUTDOWN_TIMEOUT", "shutdownTimeout", asText),
+  scalar("DB_ROUTER_MAX_CONNECTIONS", "engine.maxConnections", asNumber),
+  scalar("DB_ROUTER_MIN_CONNECTIONS", "engine.minConnections", asNumber),
+  scalar("DB_ROUTER_CONNECT_TIMEOUT", "engine.connectTimeout", asText),
+  scalar("DB_ROUTER_IDLE_TIMEOUT", "engine.idleTimeout", asText),
+  scalar("DB_ROUTER_CONNECTION_TTL", "engine.connectionTTL", asText),
+  scalar("DB_ROUTER_APPLICATION_NAME", "engine.applicationName", asText)
+]
+
+/** An empty variable counts as missing, as container tools pass on what is not set. */
+const optionalText = (variable: string) =>
+  Config.string(variable).pipe(
+    Config.option,
+    Effect.map((found) =>
+      Option.filter(
+        Option.map(found, (text) => text.trim()),
+        (text) => text !== ""
+      )
+    )
+  )
+
+const fail = (variable: string, field: string, value: string, remedy: string) =>
+  Effect.fail(new RouterConfigError({ field, value: print(value), remedy, variable }))
+
+const loadScalars = Effect.gen(function* () {
+  const found = new Map<string, unknown>()
+  for (const { decode, field, variable } of scalars) {
+    const text = yield* optionalText(variable)
+    if (Option.isNone(text)) continue
+    const decoded = decode(text.value)
+    if (Either.isLeft(decoded)) return yield* fail(variable, field, text.value, decoded.left)
+    found.set(field, decoded.right)
+  }
+  return found
+})
+
+/** The fields below `prefix`. */
+const below = (found: ReadonlyMap<string, unknown>, prefix: string): Record<string, unknown> =>
+  Object.fromEntries(
+    Array.from(found)
+      .filter(([field]) => field.startsWith(`${prefix}.`))
+      .map(([field, value]) => [field.slice(prefix.length + 1), value])
+  )
+
+const prepareOf = (found: ReadonlyMap<string, unknown>) => {
+  const limits = below(found, "prepare")
+  return found.get("prepare") === false || Object.keys(limits).length === 0 ? found.get("prepare") : limits
+}
+
+const strategyOf = (found: ReadonlyMap<string, unknown>) => {
+  const strategy = found.get("strategy") as Selector.Strategy | undefined
+  const zone = found.get("zone")
+  return typeof zone === "string" ? Selector.preferZone(zone, strategy ?? Selector.roundRobin) : strategy
+}
+
+const scalarOptions = (found: ReadonlyMap<string, unknown>) => ({
+  strategy: strategyOf(found),
+  enabled: found.get("enabled"),
+  reads: found.get("reads"),
+  consistency: found.get("consistency"),
+  onNoReplica: found.get("onNoReplica"),
+  prepare: prepareOf(found),
+  classifier: below(found, "classifier"),
+  shutdownTimeout: found.get("shutdownTimeout")
+})
+
+const primaryVariable = "DATABASE_URL"
+const replicasVariable = "DATABASE_REPLICA_URLS"
+const groupsVariable = "DATABASE_GROUPS"
+
+const urlsVariable = (group: string) => `DATABASE_${group.toUpperCase().replace(/[^A-Z0-9]/g, "_")}_URLS`
+
+const splitList = (text: string): ReadonlyArray<string> =>
+  text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "")
+
+/** The groups of `DATABASE_GROUPS`, each with the variable that lists its engines. */
+const boundGroups = Effect.gen(function* () {
+  const names = splitList(Option.getOrElse(yield* optionalText(groupsVariable), () => ""))
+  const taken = new Map([[replicasVariable, "read"]])
+  const groups: Array<readonly [name: string, variable: string]> = []
+  for (const name of names) {
+    const variable = urlsVariable(name)
+    if (name === "default" || name === "read") {
+      const of = name === "default" ? primaryVariable : replicasVariable
+      return yield* fail(
+        groupsVariable,
+        "groups",
+        name,
+        `The group ${JSON.stringify(name)} is what ${of} lists; leave it out here`
+      )
+    }
+    const other = taken.get(variable)
+    if (other !== undefined) {
+      const remedy = `The groups ${list([other, name])} would both be read from ${variable}; rename one of them`
+      return yield* fail(groupsVariable, "groups", name, remedy)
+    }
+    taken.set(variable, name)
+    groups.push([name, variable])
+  }
+  return groups
+})
+
+const urls = (variable: string) =>
+  Effect.map(optionalText(variable), (found) => splitList(Option.getOrElse(found, () => "")))
+
+const missing = (variable: string, what: string) =>
+  ConfigError.MissingData([variable], `Expected ${variable} to hold ${what}`)
+
+type Listed = readonly [group: string, variable: string, urls: ReadonlyArray<string>]
+
+/** The variable that the value of a field came from: its own, the one for all engines, or the one that lists the URL. */
+const variableOf = (found: ReadonlyMap<string, unknown>, lists: ReadonlyArray<Listed>) => {
+  const own = new Map(scalars.filter(({ field }) => found.has(field)).map(({ field, variable }) => [field, variable]))
+  const engines = lists.flatMap(([group, variable, urls]) =>
+    urls.map(
+      (_, i) => [`${fieldOf(group)}[${i}]`, variable === primaryVariable ? variable : `${variable}[${i}]`] as const
+    )
+  )
+  return (field: string): string | undefined => {
+    const engine = engines.find(([prefix]) => field === prefix || field.startsWith(`${prefix}.`))
+    if (engine === undefined) return own.get(field)
+    const [prefix, variable] = engine
+    return own.get(`engine.${field.slice(prefix.length + 1)}`) ?? variable
+  }
+}
+
+/** What the variables say, not yet validated, and the variable that a field came from. */
+export const load = Effect.gen(function* () {
+  const primary = yield* optionalText(primaryVariable)
+  if (Option.isNone(primary)) {
+    return yield* Effect.fail(missing(primaryVariable, "the URL of the server that takes the writes"))
+  }
+  const found = yield* loadScalars
+  const lists: Array<Listed> = [["default", primaryVariable, [primary.value]]]
+  const replicas = yield* urls(replicasVariable)
+  if (replicas.length > 0) lists.push(["read", replicasVariable, replicas])
+  for (const [group, variable] of yield* boundGroups) {
+    const listed = yield* urls(variable)
+    if (listed.length === 0) {
+      return yield* Effect.fail(
+        missing(variable, `the URLs of the group ${JSON.stringify(group)}, separated by commas`)
+      )
+    }
+    lists.push([group, variable, listed])
+  }
+  const shared = below(found, "engine")
+  const groups = Object.fromEntries(
+    lists.map(([group, , urls]) => [group, urls.map((url) => ({ ...shared, url: Redacted.make(url) }))])
+  )
+  return {
+    options: { ...scalarOptions(found), groups },
+    variableOf: variableOf(found, lists)
+  }
+})

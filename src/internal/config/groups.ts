@@ -1,0 +1,165 @@
+/**
+ * Validation of the groups and of the engines in them.
+ */
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as check from "./check.js"
+import * as engine from "./engine.js"
+import { nearest } from "./nearest.js"
+import { list } from "./print.js"
+
+export interface Entry {
+  readonly field: string
+  readonly name: string
+  readonly weight: number
+  readonly zone: string | undefined
+  readonly known: engine.Engine | undefined
+  readonly config: Effect.Effect<engine.Engine, unknown>
+}
+
+export interface Group {
+  readonly name: string
+  readonly engines: ReadonlyArray<Entry>
+}
+
+interface Roles {
+  readonly defaultGroup: string
+  readonly readGroup: string
+  /** Whether the read group must exist: it was named, and not by its default name. */
+  readonly readGroupNamed: boolean
+}
+
+/** The path of a group in the options. */
+export const fieldOf = (group: string) =>
+  /^[\w$]+$/.test(group) ? `groups.${group}` : `groups[${JSON.stringify(group)}]`
+
+const knownEntry = (field: string, known: engine.Engine): Entry =>
+  Object.freeze({
+    field,
+    name: known.name,
+    weight: known.weight,
+    zone: known.zone,
+    known,
+    config: Effect.succeed(known)
+  })
+
+const entryOf = (group: string, index: number, given: unknown): check.Checked<Entry> => {
+  const field = `${fieldOf(group)}[${index}]`
+  const name = `${group}-${index + 1}`
+  return Effect.isEffect(given)
+    ? Either.right({
+        field,
+        name,
+        weight: 1,
+        zone: undefined,
+        known: undefined,
+        config: Effect.flatMap(given as Effect.Effect<unknown, unknown>, (config) =>
+          engine.resolve({ field, name }, config)
+        )
+      })
+    : Either.map(engine.resolve({ field, name }, given), (known) => knownEntry(field, known))
+}
+
+const sizeOf = (group: string, size: number, roles: Roles): check.Checked<void> => {
+  const given = `a list of ${size}`
+  if (group === roles.defaultGroup && size !== 1) {
+    return check.invalid(
+      fieldOf(group),
+      new Array(size),
+      "The default group holds the one server that takes the writes. Put its replicas into " +
+        `${JSON.stringify(roles.readGroup)}, and other servers into a group of another name`
+    )
+  }
+  return size === 0 && group !== roles.readGroup
+    ? check.invalid(
+        fieldOf(group),
+        [],
+        `It must list at least one engine (${given}); leave the group out if it has none`
+      )
+    : Either.void
+}
+
+const groupOf = (name: string, given: unknown, roles: Roles): check.Checked<Group> =>
+  Either.gen(function* () {
+    if (name.trim() === "") return yield* check.invalid("groups", name, "The name of a group must not be empty")
+    if (!Array.isArray(given)) {
+      return yield* check.invalid(fieldOf(name), given, "It must be a list of engines: [{ url: ... }, ...]")
+    }
+    yield* sizeOf(name, given.length, roles)
+    const engines: Array<Entry> = []
+    for (let index = 0; index < given.length; index++) {
+      engines.push(yield* entryOf(name, index, given[index]))
+    }
+    return { name, engines }
+  })
+
+const role = (
+  field: "defaultGroup" | "readGroup",
+  name: string,
+  groups: ReadonlyMap<string, Group>
+): check.Checked<void> => {
+  if (groups.has(name)) return Either.void
+  const meant = nearest(name, groups.keys())
+  const hint = meant === undefined ? "" : `; did you mean ${JSON.stringify(meant)}?`
+  return check.invalid(field, name, `It must be one of the groups, which are ${list(groups.keys())}${hint}`)
+}
+
+const uniqueNames = (groups: Iterable<Group>): check.Checked<ReadonlyMap<string, Entry>> =>
+  Either.gen(function* () {
+    const entries = new Map<string, Entry>()
+    for (const entry of Array.from(groups).flatMap((group) => group.engines)) {
+      const other = entries.get(entry.name)
+      if (other !== undefined) {
+        return yield* check.invalid(
+          `${entry.field}.name`,
+          entry.name,
+          `${other.field} has this name; give each engine its own. A server in two groups is two engines, each with its ` +
+            "own pool"
+        )
+      }
+      entries.set(entry.name, entry)
+    }
+    return entries
+  })
+
+/** What can only be checked when an entry's Effect has yielded, and the names of the others are known. */
+const later = (entry: Entry, first: Entry | undefined, names: ReadonlyMap<string, Entry>): Entry =>
+  entry.known !== undefined
+    ? entry
+    : Object.freeze({
+        ...entry,
+        config: Effect.tap(entry.config, (found) =>
+          Either.gen(function* () {
+            const other = names.get(found.name)
+            if (other !== undefined && other.field !== entry.field) {
+              yield* check.invalid(`${entry.field}.name`, found.name, `${other.field} has this name; give each its own`)
+            }
+            if (first?.known !== undefined) yield* engine.checkTransforms(first.known, found, entry.field)
+          })
+        )
+      })
+
+export const resolve = (given: object, roles: Roles): check.Checked<ReadonlyMap<string, Group>> =>
+  Either.gen(function* () {
+    const groups = new Map<string, Group>()
+    for (const [name, engines] of Object.entries(given)) {
+      if (engines !== undefined) groups.set(name, yield* groupOf(name, engines, roles))
+    }
+    if (groups.size === 0) {
+      return yield* check.invalid("groups", given, "Name at least the default group: { default: [{ url: ... }] }")
+    }
+    yield* role("defaultGroup", roles.defaultGroup, groups)
+    if (roles.readGroupNamed) yield* role("readGroup", roles.readGroup, groups)
+    const names = yield* uniqueNames(groups.values())
+    const first = groups.get(roles.defaultGroup)!.engines[0]
+    for (const entry of names.values()) {
+      if (first?.known !== undefined && entry.known !== undefined) {
+        yield* engine.checkTransforms(first.known, entry.known, entry.field)
+      }
+    }
+    for (const [name, group] of groups) {
+      const engines = Object.freeze(group.engines.map((entry) => later(entry, first, names)))
+      groups.set(name, Object.freeze({ name, engines }))
+    }
+    return groups
+  })
