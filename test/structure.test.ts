@@ -1,0 +1,174 @@
+import { execFileSync } from "node:child_process"
+import { readdirSync, readFileSync } from "node:fs"
+import { join, sep } from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { manifest, root } from "./support/package.js"
+import * as Structure from "./support/structure.js"
+
+const read = (folder: string): ReadonlyMap<string, string> =>
+  new Map(
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith(".ts"))
+      .map((path) => [path.split(sep).join("/"), readFileSync(join(root, folder, path), "utf8")] as const)
+  )
+
+const sources = read("src")
+const tests = read("test")
+const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
+
+// What git tracks; without git (an unpacked archive, another user's clone), what is there and was not produced here.
+const topLevel = (): ReadonlySet<string> => {
+  try {
+    const tracked = execFileSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8", stdio: "pipe" })
+    return new Set(tracked.split("\0").flatMap((path) => (path === "" ? [] : [path.split("/")[0]!])))
+  } catch {
+    const produced = [".git", "coverage", "dist", "node_modules"]
+    return new Set(readdirSync(root).filter((name) => !produced.includes(name)))
+  }
+}
+
+const of = (files: Record<string, string>) => new Map(Object.entries(files))
+
+describe("imports of the sources", () => {
+  it("are of modules, not of barrels, and relative ones end in .js", () => {
+    assert.deepStrictEqual(
+      Structure.importStyle(
+        of({
+          "A.ts": `import { Effect } from "effect"\nimport * as E from "effect/Effect"\nimport type { B } from "./B"`,
+          "B.ts": `export * from "@effect/sql"\nexport const late = () => import("./A.js")`
+        })
+      ),
+      [
+        'src/A.ts imports "effect": import the module, not the barrel of the package',
+        'src/A.ts imports "./B": a relative import ends in .js',
+        'src/B.ts imports "@effect/sql": import the module, not the barrel of the package'
+      ]
+    )
+    assert.deepStrictEqual(Structure.importStyle(sources), [])
+  })
+
+  it("are of declared packages", () => {
+    assert.deepStrictEqual(
+      Structure.undeclared(
+        of({ "A.ts": `import "node:fs"\nimport "@a/b/c"\nimport "d/e"\nimport "./f.js"\nimport "effect-db-router"` }),
+        ["@a/b"]
+      ),
+      [
+        'src/A.ts imports "d/e": not a dependency or peer of the package',
+        'src/A.ts imports "effect-db-router": not a dependency or peer of the package'
+      ]
+    )
+    assert.deepStrictEqual(Structure.undeclared(sources, declared), [])
+  })
+
+  it("go one way: the router knows sessions, sessions know groups, groups know engines", () => {
+    assert.deepStrictEqual(
+      Structure.directions(
+        of({
+          "Engine.ts": `import { x } from "./internal/x.js"`,
+          "EngineGroup.ts": `import { Engine } from "./Engine.js"`,
+          "internal/x.ts": `import { Session } from "../Session.js"`,
+          "Session.ts": `import { g } from "./EngineGroup.js"`
+        })
+      ),
+      [
+        "src/Engine.ts -> internal/x.ts -> Session.ts goes against the direction of imports",
+        "src/EngineGroup.ts -> Engine.ts -> internal/x.ts -> Session.ts goes against the direction of imports"
+      ]
+    )
+    assert.deepStrictEqual(Structure.directions(sources), [])
+  })
+
+  it("keep decisions free of pools, barrels for users, and tests' helpers to themselves", () => {
+    assert.deepStrictEqual(
+      Structure.directions(
+        of({
+          "Selector.ts": `import type { Pool } from "pg"`,
+          "Consistency.ts": `import { a } from "./internal/a.js"`,
+          "internal/a.ts": `import { PgClient } from "@effect/sql-pg/PgClient"`,
+          "Health.ts": `import { DbRouter } from "./DbRouter.js"\nimport { y } from "./testing/PgCluster.js"`,
+          "Topology.ts": `import { DbRouter } from "./index.js"`,
+          "testing/TestSession.ts": `import { DbRouter } from "../DbRouter.js"`
+        })
+      ),
+      [
+        "src/Selector.ts -> pg goes against the direction of imports",
+        "src/Consistency.ts -> internal/a.ts -> @effect/sql-pg/PgClient goes against the direction of imports",
+        'src/Health.ts imports "./DbRouter.js": only the barrel and the testing modules stand above DbRouter',
+        'src/Health.ts imports "./testing/PgCluster.js": the testing modules are an entry point of their own',
+        'src/Topology.ts imports "./index.js": the barrels are for users'
+      ]
+    )
+  })
+
+  it("do not pass internals on to users", () => {
+    assert.deepStrictEqual(Structure.exposedInternals(of({ "index.ts": `export * from "./internal/a.js"` })), [
+      'src/index.ts imports "./internal/a.js": a barrel exports no internals'
+    ])
+    assert.deepStrictEqual(Structure.exposedInternals(sources), [])
+  })
+})
+
+describe("the sources", () => {
+  it("have no file over 500 lines", () => {
+    assert.deepStrictEqual(Structure.longFiles(of({ "A.ts": "a\n".repeat(500), "B.ts": "b\n".repeat(501) }), 500), [
+      "src/B.ts has 501 lines, more than 500: split it by concept"
+    ])
+    assert.deepStrictEqual(Structure.longFiles(sources, 500), [])
+  })
+
+  it("silence neither the compiler nor the linter", () => {
+    assert.deepStrictEqual(Structure.silenced(of({ "A.ts": "const a = 1\n// @ts-expect-error\nconst b = a as any" })), [
+      'src/A.ts:2 silences the checks with "@ts-expect-error"',
+      'src/A.ts:3 silences the checks with "as any"'
+    ])
+    assert.deepStrictEqual(Structure.silenced(sources), [])
+  })
+
+  it("take time and chance from Clock and Random", () => {
+    assert.deepStrictEqual(Structure.ambient(of({ "A.ts": "// Date.now\nMath.random()\nnew Date(0)\nnew Date()" })), [
+      "src/A.ts:2 uses Math.random: use Clock or Random",
+      "src/A.ts:4 uses new Date(): use Clock or Random"
+    ])
+    assert.deepStrictEqual(Structure.ambient(sources), [])
+  })
+})
+
+describe("the tests", () => {
+  it("all run", () => {
+    assert.deepStrictEqual(
+      Structure.disabledTests(of({ "a.test.ts": "it.effect.skip('a')\nit('b')\ndescribe.only('c')\nStream.skip(1)" })),
+      ["a.test.ts:1 it.effect.skip: every test runs", "a.test.ts:3 describe.only: every test runs"]
+    )
+    assert.deepStrictEqual(Structure.disabledTests(tests), [])
+  })
+})
+
+describe("the repository", () => {
+  it("has at its top only what belongs there", () => {
+    const allowed = [
+      ".biome.json",
+      ".ci",
+      ".gitignore",
+      ".npmrc",
+      "CHANGELOG.md",
+      "CONTRIBUTING.md",
+      "LICENSE",
+      "README.md",
+      "examples",
+      "package-lock.json",
+      "package.json",
+      "src",
+      "test",
+      "tsconfig.json"
+    ]
+    assert.deepStrictEqual(
+      Array.from(topLevel()).filter((name) => !allowed.includes(name)),
+      []
+    )
+  })
+
+  it("has a lock file that names no registry's host, so that any mirror serves it", () => {
+    assert.notMatch(readFileSync(join(root, "package-lock.json"), "utf8"), /"resolved": "http/)
+  })
+})
