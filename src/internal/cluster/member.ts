@@ -1,0 +1,72 @@
+import * as Path from "node:path"
+import * as Effect from "effect/Effect"
+import { PgClusterError } from "./error.js"
+import * as Files from "./files.js"
+import { inRealTime } from "./poll.js"
+import * as Server from "./server.js"
+import * as Settings from "./settings.js"
+import * as Sql from "./sql.js"
+
+/** A server with its place in the cluster. */
+export interface Member {
+  readonly name: string
+  readonly server: Server.Server
+  readonly connection: Settings.Connection
+  readonly settings: Readonly<Record<string, string>>
+  /** Whom it replicates from; a promoted server, like the first primary, from nobody. */
+  upstream: Member | undefined
+  /** One thing at a time is done to a server. */
+  readonly lock: Effect.Semaphore
+}
+
+/** A server that has no data directory yet. */
+export const make = (options: {
+  readonly name: string
+  readonly home: Server.Home
+  readonly connection: Settings.Connection
+  readonly settings: Readonly<Record<string, string>>
+  readonly upstream: Member | undefined
+}): Member => ({
+  name: options.name,
+  server: Server.make(options.name, options.home),
+  connection: options.connection,
+  settings: options.settings,
+  upstream: options.upstream,
+  lock: Effect.unsafeMakeSemaphore(1)
+})
+
+/** Runs what changes a server: alone, and in real time. */
+export const exclusively = <A, E>(member: Member, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  inRealTime(member.lock.withPermits(1)(effect))
+
+/** A connection to a server that can answer, for as long as `use` runs. */
+export const withConnection = <A>(
+  member: Member,
+  use: (query: Sql.Query) => Effect.Effect<A, PgClusterError>,
+  connection: Settings.Connection = member.connection
+): Effect.Effect<A, PgClusterError> =>
+  Effect.zipRight(
+    Server.running(member.server),
+    Effect.scoped(Effect.flatMap(Sql.connect(member.name, connection), use))
+  )
+
+/** Writes the server's configuration, with its present upstream. */
+export const configure = (member: Member): Effect.Effect<void, PgClusterError> =>
+  Files.writeFile(
+    Path.join(member.server.data, "postgresql.conf"),
+    Settings.render({
+      name: member.name,
+      port: member.connection.port,
+      upstream: member.upstream?.connection,
+      settings: member.settings
+    }),
+    member.server.home.account
+  )
+
+/** Marks the data directory as a standby's. */
+export const markStandby = (member: Member): Effect.Effect<void, PgClusterError> =>
+  Files.writeFile(Path.join(member.server.data, "standby.signal"), "", member.server.home.account)
+
+/** An error about this server. */
+export const failure = (member: Member, reason: PgClusterError["reason"], detail: string): PgClusterError =>
+  new PgClusterError({ reason, node: member.name, detail })

@@ -1,0 +1,265 @@
+import { type ChildProcess, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { type Account, environment, identity } from "./account.js"
+import { fileError, PgClusterError, saysNoRoom } from "./error.js"
+import * as Files from "./files.js"
+import { until } from "./poll.js"
+import * as Processes from "./processes.js"
+
+/** What all servers of a cluster have in common. */
+export interface Home {
+  readonly directory: string
+  readonly binDir: string
+  readonly account: Account
+  readonly startTimeout: Duration.Duration
+}
+
+/** One server: its files, and its process while it runs. */
+export interface Server {
+  readonly name: string
+  readonly home: Home
+  readonly data: string
+  readonly log: string
+  child: ChildProcess | undefined
+  frozen: boolean
+  /** Where this start's part of the log begins, in bytes. */
+  logStart: number
+}
+
+/** A server that has not been started. */
+export const make = (name: string, home: Home): Server => ({
+  name,
+  home,
+  data: Path.join(home.directory, name),
+  log: Path.join(home.directory, `${name}.log`),
+  child: undefined,
+  frozen: false,
+  logStart: 0
+})
+
+/** The id of the server's first process, while it runs. */
+export const pidOf = (server: Server): number | undefined =>
+  server.child === undefined || server.child.exitCode !== null || server.child.signalCode !== null
+    ? undefined
+    : server.child.pid
+
+/** What the server has logged since its last start. */
+export const logOf = (server: Server): string => {
+  try {
+    return Fs.readFileSync(server.log).subarray(server.logStart).toString("utf8")
+  } catch {
+    return ""
+  }
+}
+
+/** The end of a text, short enough for a message. */
+export const tail = (text: string): string => text.trimEnd().split("\n").slice(-15).join("\n")
+
+const failure = (server: Server, reason: PgClusterError["reason"], detail: string): PgClusterError =>
+  new PgClusterError({ reason, node: server.name, detail, log: tail(logOf(server)) })
+
+const launch = (server: Server): Effect.Effect<ChildProcess, PgClusterError> =>
+  Effect.try({
+    try: () => {
+      // As long as it exists, a server believes in the process that it names.
+      Fs.rmSync(Path.join(server.data, "postmaster.pid"), { force: true })
+      const log = Fs.openSync(server.log, "a", 0o600)
+      try {
+        server.logStart = Fs.fstatSync(log).size
+        const child = spawn(Path.join(server.home.binDir, "postgres"), ["-D", server.data], {
+          // By this folder the watchdog knows it.
+          cwd: server.home.directory,
+          // Not in the terminal's group: Ctrl-C would shut it down while the program still needs it.
+          detached: true,
+          stdio: ["ignore", log, log],
+          env: environment(),
+          ...identity(server.home.account)
+        })
+        child.on("error", () => {})
+        child.unref()
+        server.child = child
+        server.frozen = false
+        return child
+      } finally {
+        Fs.closeSync(log)
+      }
+    },
+    catch: (cause) => fileError(`Starting the server ${server.name}`, cause)
+  })
+
+/** Line 8 of postmaster.pid, as pg_ctl reads it: "ready" once a primary or a hot standby takes connections. */
+const isReady = (server: Server, pid: number): boolean => {
+  try {
+    const lines = Fs.readFileSync(Path.join(server.data, "postmaster.pid"), "utf8").split("\n")
+    return Number(lines[0]) === pid && lines[7]?.trim() === "ready"
+  } catch {
+    return false
+  }
+}
+
+const whyItEnded = (server: Server): PgClusterError => {
+  const log = logOf(server)
+  if (/could not bind|Address already in use/.test(log)) {
+    return failure(server, "PortTaken", "The port of the server is taken")
+  }
+  const code = server.child?.exitCode ?? server.child?.signalCode
+  return failure(
+    server,
+    saysNoRoom(log) ? "NoRoom" : "StartFailed",
+    `The server ended before it took connections (exit ${code})`
+  )
+}
+
+/** Starts the server and waits until it takes connections; what does not get there is killed. */
+export const start = (server: Server): Effect.Effect<void, PgClusterError> =>
+  Effect.suspend(() => {
+    if (pidOf(server) !== undefined) return Effect.void
+    return Effect.zipRight(
+      launch(server),
+      until(
+        Effect.suspend(() => {
+          const pid = pidOf(server)
+          return pid === undefined ? Effect.fail(whyItEnded(server)) : Effect.succeed(isReady(server, pid))
+        }),
+        {
+          every: "10 millis",
+          within: server.home.startTimeout,
+          otherwise: Effect.suspend(() =>
+            Effect.fail(
+              failure(
+                server,
+                "StartTimeout",
+                `The server did not take connections within ${Duration.format(server.home.startTimeout)}`
+              )
+            )
+          )
+        }
+      )
+    ).pipe(Effect.onError(() => Effect.ignore(kill(server))))
+  })
+
+/** SIGKILL to the server and all its backends. */
+export const kill = (server: Server): Effect.Effect<void, PgClusterError> =>
+  Effect.suspend(() => {
+    const pid = pidOf(server)
+    return pid === undefined ? Effect.void : Effect.zipRight(Processes.killTree(pid), awaitEnd(server))
+  })
+
+const awaitEnd = (server: Server): Effect.Effect<void, PgClusterError> =>
+  until(
+    Effect.sync(() => pidOf(server) === undefined),
+    {
+      every: "5 millis",
+      within: server.home.startTimeout,
+      otherwise: Effect.suspend(() =>
+        Effect.fail(
+          failure(server, "StopTimeout", `The server did not stop within ${Duration.format(server.home.startTimeout)}`)
+        )
+      )
+    }
+  )
+
+/** A fast shutdown: sessions are closed, the log is flushed, standbys get the rest of it. */
+export const stop = (server: Server): Effect.Effect<void, PgClusterError> =>
+  Effect.flatMap(Effect.either(running(server)), (found) => {
+    if (found._tag === "Left") return found.left.reason === "NotRunning" ? Effect.void : Effect.fail(found.left)
+    Processes.signal(found.right, "SIGINT")
+    return awaitEnd(server)
+  })
+
+/** The process id of a server that can answer. */
+export const running = (server: Server): Effect.Effect<number, PgClusterError> =>
+  Effect.suspend(() => {
+    const pid = pidOf(server)
+    if (pid === undefined) return Effect.fail(failure(server, "NotRunning", "The server does not run"))
+    if (server.frozen) {
+      return Effect.fail(new PgClusterError({ reason: "Frozen", node: server.name, detail: "The server is frozen" }))
+    }
+    return Effect.succeed(pid)
+  })
+
+/** SIGSTOP to the server and all its backends. */
+export const freeze = (server: Server): Effect.Effect<void, PgClusterError> =>
+  Effect.suspend(() => {
+    const pid = pidOf(server)
+    if (pid === undefined) return Effect.fail(failure(server, "NotRunning", "The server does not run"))
+    server.frozen = true
+    return Processes.freezeTree(pid)
+  })
+
+/** Undoes {@link freeze}; nothing to undo is fine. */
+export const thaw = (server: Server): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const pid = pidOf(server)
+    if (pid === undefined) return Effect.void
+    server.frozen = false
+    return Processes.thawTree(pid)
+  })
+
+const execute = (
+  home: Home,
+  program: string,
+  parameters: ReadonlyArray<string>
+): Effect.Effect<{ readonly code: number | null; readonly output: string }, PgClusterError> =>
+  Effect.async((resume) => {
+    const child = spawn(Path.join(home.binDir, program), parameters, {
+      cwd: home.directory,
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: environment(),
+      ...identity(home.account)
+    })
+    let output = ""
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (chunk: string) => {
+        output += chunk
+      })
+    }
+    child.once("error", (cause) =>
+      resume(
+        Effect.fail(
+          new PgClusterError({
+            reason: "BinariesUnusable",
+            detail: `${program} in ${home.binDir} cannot be run: ${cause.message}`,
+            cause
+          })
+        )
+      )
+    )
+    child.once("close", (code) => resume(Effect.succeed({ code, output })))
+  })
+
+const cannotRun = /error while loading shared libraries|Library not loaded|GLIBC|cannot execute/
+
+/** Makes the data directory of a first server, whose superuser has this name and password. */
+export const initialise = (server: Server, username: string, password: string): Effect.Effect<void, PgClusterError> => {
+  const secret = Path.join(server.home.directory, "password")
+  const parameters = [
+    ...["-D", server.data, "-U", username, `--pwfile=${secret}`, "-A", "scram-sha-256"],
+    ...["-E", "UTF8", "--locale=C", "--no-sync"]
+  ]
+  return Files.writeFile(secret, `${password}\n`, server.home.account).pipe(
+    Effect.zipRight(execute(server.home, "initdb", parameters)),
+    Effect.timeoutFail({
+      duration: server.home.startTimeout,
+      onTimeout: () =>
+        new PgClusterError({
+          reason: "InitFailed",
+          detail: `initdb did not end within ${Duration.format(server.home.startTimeout)}`
+        })
+    }),
+    Effect.filterOrFail(
+      ({ code }) => code === 0,
+      ({ code, output }) =>
+        new PgClusterError({
+          reason: saysNoRoom(output) ? "NoRoom" : cannotRun.test(output) ? "BinariesUnusable" : "InitFailed",
+          detail: `initdb failed (exit ${code})`,
+          log: tail(output)
+        })
+    ),
+    Effect.zipRight(Files.remove(secret))
+  )
+}
