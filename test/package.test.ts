@@ -25,6 +25,23 @@ const everything = [
   `console.log(Object.keys(loaded).length)`
 ].join("\n")
 
+// What only an installed copy can get wrong: where the parser's WebAssembly is found, and that an optional peer is not
+// asked for before it is used.
+const use = `
+import { Effect } from "effect"
+import * as SqlClassifier from "${manifest.name}/SqlClassifier"
+import { PgCluster } from "${manifest.name}/testing"
+
+const program = Effect.gen(function* () {
+  const classifier = yield* SqlClassifier.make
+  console.log(classifier.classify("SELECT 1").kind, classifier.classify("DELETE FROM a").kind)
+  const error = yield* Effect.flip(Effect.scoped(PgCluster.make()))
+  console.log(error.reason)
+})
+
+await Effect.runPromise(program)
+`
+
 const refused = (name: string) => [
   "--input-type=module",
   "-e",
@@ -39,6 +56,7 @@ describe("the packed package", { timeout: 300_000 }, () => {
   beforeAll(async () => {
     packed = await pack(folder)
     write(join(user, "main.ts"), everything)
+    write(join(user, "use.ts"), use)
     await consumer(user, packed.tarball)
   }, 300_000)
 
@@ -72,10 +90,13 @@ describe("the packed package", { timeout: 300_000 }, () => {
   })
 
   it("compiles and runs in a consumer under NodeNext, with the types of all libraries checked", async () => {
-    assert.strictEqual(await compile(user, { module: "NodeNext" }, ["main.ts"]), "")
-    const ended = await node(["out/main.js"], { cwd: user, timeoutMillis: 60_000 })
-    assert.strictEqual(failure(ended), "")
-    assert.strictEqual(ended.stdout.trim(), String(entries.length))
+    assert.strictEqual(await compile(user, { module: "NodeNext" }, ["main.ts", "use.ts"]), "")
+    const loaded = await node(["out/main.js"], { cwd: user, timeoutMillis: 60_000 })
+    assert.strictEqual(failure(loaded), "")
+    assert.strictEqual(loaded.stdout.trim(), String(entries.length))
+    const used = await node(["out/use.js"], { cwd: user, timeoutMillis: 60_000, env: { PG_BIN: undefined } })
+    assert.strictEqual(failure(used), "")
+    assert.deepStrictEqual(used.stdout.trim().split("\n"), ["read write", "BinariesNotFound"])
   })
 
   it("compiles under bundler resolution and exactOptionalPropertyTypes, with the types of all libraries checked", async () => {
@@ -86,7 +107,7 @@ describe("the packed package", { timeout: 300_000 }, () => {
       verbatimModuleSyntax: true,
       noEmit: true
     }
-    assert.strictEqual(await compile(user, options, ["main.ts"]), "")
+    assert.strictEqual(await compile(user, options, ["main.ts", "use.ts"]), "")
   })
 
   it("would not compile a wrong use, so the two tests above can fail", async () => {

@@ -11,6 +11,8 @@ export interface RunOptions {
   readonly cwd: string
   /** After so long the program gets a SIGTERM, so that it can still clean up. */
   readonly timeoutMillis: number
+  /** Over the environment of this process; `undefined` takes a variable away. */
+  readonly env?: Readonly<Record<string, string | undefined>>
 }
 
 // What the test runner sets for itself is not part of the environment that a user's program sees.
@@ -27,7 +29,7 @@ export const run = (command: string, args: ReadonlyArray<string>, options: RunOp
       args,
       {
         cwd: options.cwd,
-        env: environment(),
+        env: { ...environment(), ...options.env },
         timeout: options.timeoutMillis,
         maxBuffer: 64 * 1024 * 1024,
         shell: process.platform === "win32" && !command.endsWith(".exe")
