@@ -215,13 +215,12 @@ export interface RouterConfig {
 const prepareFields = { maxPerConnection: check.integer(1) }
 const classifierFields = { cacheSize: check.integer(1), refreshInterval: check.duration({ positive: true }) }
 
-const prepare: check.Check<boolean | check.Struct<typeof prepareFields>> = (field, value) =>
-  typeof value === "object" && value !== null
+const prepare: check.Check<boolean | check.Struct<typeof prepareFields>> = (field, value) => {
+  if (typeof value === "boolean") return Either.right(value)
+  return check.isObject(value)
     ? check.struct(prepareFields)(field, value)
-    : Either.mapLeft(
-        check.boolean(field, value),
-        (error) => new RouterConfigError({ ...error, remedy: "It must be true, false or { maxPerConnection: 256 }" })
-      )
+    : check.invalid(field, value, "It must be true, false or { maxPerConnection: 256 }")
+}
 
 const strategy: check.Check<Selector.Strategy> = (field, value) =>
   check.isObject(value) && "name" in value && "make" in value && typeof value.make === "function"
@@ -247,6 +246,18 @@ const optionFields = {
   shutdownTimeout: check.duration({ positive: false })
 } satisfies Record<keyof Options, check.Check<unknown>>
 
+const inGroups = 'Engines belong into "groups": { default: [{ url: ... }], read: [...] }'
+
+const isOptions = check.struct(optionFields, {
+  default: inGroups,
+  engines: inGroups,
+  primary: inGroups,
+  read: inGroups,
+  replica: inGroups,
+  replicas: inGroups,
+  url: inGroups
+})
+
 const defaultMaxPrepared = 256
 
 const maxPrepared = (given: Options["prepare"]): number => {
@@ -263,7 +274,7 @@ const maxPrepared = (given: Options["prepare"]): number => {
  */
 export const resolve = (options: Options): Either.Either<RouterConfig, RouterConfigError> =>
   Either.gen(function* () {
-    const given = yield* check.struct(optionFields)("", options)
+    const given = yield* isOptions("", options)
     if (given.groups === undefined) {
       return yield* check.invalid("groups", undefined, "Name at least the default group: { default: [{ url: ... }] }")
     }
@@ -338,8 +349,9 @@ export const checkTransforms = (
 export const fromEnv: Effect.Effect<Options, ConfigError | RouterConfigError> = Effect.flatMap(
   environment.load,
   ({ options, variableOf }) =>
-    Either.mapBoth(resolve(options as unknown as Options), {
-      onLeft: (error) => new RouterConfigError({ ...error, variable: variableOf(error.field) }),
-      onRight: () => options as unknown as Options
+    Either.mapBoth(resolve(options), {
+      onLeft: ({ field, remedy, value }) =>
+        new RouterConfigError({ field, value, remedy, variable: variableOf(field) }),
+      onRight: () => options
     })
 )

@@ -114,20 +114,22 @@ export type Struct<F extends Fields> = {
   readonly [K in keyof F]?: F[K] extends Check<infer A> ? A : never
 }
 
+/** Names that people expect where they are not, and what to do instead. */
+export type Aliases = Record<string, string>
+
 /** Refuses a name that is not allowed. Its value is never shown: it may be a secret under a misspelt name. */
-const unknownField = (path: string, name: string, allowed: ReadonlyArray<string>): Checked<never> => {
-  const meant = nearest(name, allowed)
+const unknownField = (path: string, name: string, allowed: ReadonlyArray<string>, aliases: Aliases) => {
+  const meant = nearest(name, [...allowed, ...Object.keys(aliases)])
+  const hint = meant === undefined ? undefined : (aliases[meant] ?? `Did you mean ${JSON.stringify(meant)}?`)
   return invalidSecret(
     path === "" ? name : `${path}.${name}`,
-    meant === undefined
-      ? `There is no such field; the fields are ${list(allowed)}`
-      : `There is no such field; did you mean ${JSON.stringify(meant)}?`
+    `There is no such field. ${hint ?? `The fields are ${list(allowed)}`}`
   )
 }
 
 /** Checks each field of an object, and that it has no others. A field that is `undefined` counts as left out. */
 export const struct =
-  <F extends Fields>(fields: F): Check<Struct<F>> =>
+  <F extends Fields>(fields: F, aliases: Aliases = {}): Check<Struct<F>> =>
   (path, value) => {
     if (!isObject(value)) {
       return invalid(
@@ -138,7 +140,7 @@ export const struct =
     }
     const checked: Record<string, unknown> = {}
     for (const [name, given] of Object.entries(value)) {
-      if (!Object.hasOwn(fields, name)) return unknownField(path, name, Object.keys(fields))
+      if (!Object.hasOwn(fields, name)) return unknownField(path, name, Object.keys(fields), aliases)
       if (given === undefined) continue
       const result = fields[name]!(path === "" ? name : `${path}.${name}`, given)
       if (Either.isLeft(result)) return Either.left(result.left)

@@ -63,30 +63,38 @@ export const fields = {
 
 type Given = check.Struct<typeof fields>
 
-const isEngine = check.struct(fields)
+const isEngine = check.struct(fields, {
+  connectionString: 'Did you mean "url"?',
+  user: 'Did you mean "username"?',
+  max: 'Did you mean "maxConnections"?',
+  min: 'Did you mean "minConnections"?',
+  hostname: 'Did you mean "host"?'
+})
 
 // The driver lets the URL win over these without a word, even where the URL says nothing about them.
 const partsOfUrl = ["host", "port", "path", "database", "username", "password"] as const
 
-const both = (field: string, name: string, other: string): check.Checked<never> =>
-  check.invalidSecret(`${field}.${name}`, `It is given by "${other}" too; say it in one place`)
+const both = (field: string, name: keyof Given, given: Given, other: string): check.Checked<never> =>
+  check.invalid(`${field}.${name}`, given[name], `It cannot be given together with "${other}"; say it in one place`)
 
 const readUrl = (field: string, given: Given): check.Checked<url.EngineUrl | undefined> =>
   Either.gen(function* () {
     if (given.url === undefined) {
-      return given.host !== undefined && given.path !== undefined ? yield* both(field, "path", "host") : undefined
+      return given.host !== undefined && given.path !== undefined
+        ? yield* both(field, "path", given, "host")
+        : undefined
     }
     for (const part of partsOfUrl) {
-      if (given[part] !== undefined) return yield* both(field, part, "url")
+      if (given[part] !== undefined) return yield* both(field, part, given, "url")
     }
     const parsed = yield* Either.mapLeft(
       url.parse(Redacted.value(given.url)),
       ({ remedy, value }) => new RouterConfigError({ field: `${field}.url`, value, remedy })
     )
     for (const name of parsed.own.keys()) {
-      if (given[name] !== undefined) return yield* both(field, name, "url")
+      if (given[name] !== undefined) return yield* both(field, name, given, "url")
     }
-    return parsed.saysTls && given.ssl !== undefined ? yield* both(field, "ssl", "url") : parsed
+    return parsed.saysTls && given.ssl !== undefined ? yield* both(field, "ssl", given, "url") : parsed
   })
 
 /** The pool of `pg` has 10 connections if nothing is said. */
@@ -137,10 +145,10 @@ export const resolve = (slot: Slot, config: unknown) =>
     })
   })
 
-const weightOf = (field: string, text: string): check.Checked<number> =>
-  text.trim() === "" || Number.isNaN(Number(text))
-    ? check.invalid(field, text, "It must be a positive, finite number, such as 1 or 0.5")
-    : check.positive(field, Number(text))
+const weightOf = (field: string, text: string): check.Checked<number> => {
+  const weight = text.trim() === "" ? Number.NaN : Number(text)
+  return check.positive(field, Number.isNaN(weight) ? text : weight)
+}
 
 export type Engine = Either.Either.Right<ReturnType<typeof resolve>>
 

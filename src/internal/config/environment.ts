@@ -2,7 +2,6 @@
  * Options from environment variables: which variable becomes which field.
  */
 import * as Config from "effect/Config"
-import * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
@@ -47,7 +46,8 @@ interface Scalar {
 
 const scalar = (variable: string, field: string, decode: Decode): Scalar => ({ variable, field, decode })
 
-const scalars: ReadonlyArray<Scalar> = [
+/** Every variable but those that list servers. */
+export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_STRATEGY", "strategy", asOneOf(strategies)),
   scalar("DB_ROUTER_ZONE", "zone", asText),
   scalar("DB_ROUTER_ENABLED", "enabled", asBoolean),
@@ -113,16 +113,20 @@ const strategyOf = (found: ReadonlyMap<string, unknown>) => {
   return typeof zone === "string" ? Selector.preferZone(zone, strategy ?? Selector.roundRobin) : strategy
 }
 
-const scalarOptions = (found: ReadonlyMap<string, unknown>) => ({
-  strategy: strategyOf(found),
-  enabled: found.get("enabled"),
-  reads: found.get("reads"),
-  consistency: found.get("consistency"),
-  onNoReplica: found.get("onNoReplica"),
-  prepare: prepareOf(found),
-  classifier: below(found, "classifier"),
-  shutdownTimeout: found.get("shutdownTimeout")
-})
+const given = (fields: Record<string, unknown>) =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+
+const scalarOptions = (found: ReadonlyMap<string, unknown>) =>
+  given({
+    strategy: strategyOf(found),
+    enabled: found.get("enabled"),
+    reads: found.get("reads"),
+    consistency: found.get("consistency"),
+    onNoReplica: found.get("onNoReplica"),
+    prepare: prepareOf(found),
+    classifier: below(found, "classifier"),
+    shutdownTimeout: found.get("shutdownTimeout")
+  })
 
 const primaryVariable = "DATABASE_URL"
 const replicasVariable = "DATABASE_REPLICA_URLS"
@@ -145,12 +149,10 @@ const boundGroups = Effect.gen(function* () {
     const variable = urlsVariable(name)
     if (name === "default" || name === "read") {
       const of = name === "default" ? primaryVariable : replicasVariable
-      return yield* fail(
-        groupsVariable,
-        "groups",
-        name,
-        `The group ${JSON.stringify(name)} is what ${of} lists; leave it out here`
-      )
+      return yield* fail(groupsVariable, "groups", name, `This group is what ${of} lists; leave it out here`)
+    }
+    if (!/^[\w-]+$/.test(name)) {
+      return yield* fail(groupsVariable, "groups", name, "The name of a group here is made of letters, digits, - and _")
     }
     const other = taken.get(variable)
     if (other !== undefined) {
@@ -166,8 +168,11 @@ const boundGroups = Effect.gen(function* () {
 const urls = (variable: string) =>
   Effect.map(optionalText(variable), (found) => splitList(Option.getOrElse(found, () => "")))
 
-const missing = (variable: string, what: string) =>
-  ConfigError.MissingData([variable], `Expected ${variable} to hold ${what}`)
+const requiredUrls = (variable: string) =>
+  Config.nonEmptyString(variable).pipe(
+    Config.map(splitList),
+    Config.validate({ message: "Expected URLs, separated by commas", validation: (listed) => listed.length > 0 })
+  )
 
 type Listed = readonly [group: string, variable: string, urls: ReadonlyArray<string>]
 
@@ -189,22 +194,13 @@ const variableOf = (found: ReadonlyMap<string, unknown>, lists: ReadonlyArray<Li
 
 /** What the variables say, not yet validated, and the variable that a field came from. */
 export const load = Effect.gen(function* () {
-  const primary = yield* optionalText(primaryVariable)
-  if (Option.isNone(primary)) {
-    return yield* Effect.fail(missing(primaryVariable, "the URL of the server that takes the writes"))
-  }
+  const primary = yield* Config.nonEmptyString(primaryVariable)
   const found = yield* loadScalars
-  const lists: Array<Listed> = [["default", primaryVariable, [primary.value]]]
+  const lists: Array<Listed> = [["default", primaryVariable, [primary.trim()]]]
   const replicas = yield* urls(replicasVariable)
   if (replicas.length > 0) lists.push(["read", replicasVariable, replicas])
   for (const [group, variable] of yield* boundGroups) {
-    const listed = yield* urls(variable)
-    if (listed.length === 0) {
-      return yield* Effect.fail(
-        missing(variable, `the URLs of the group ${JSON.stringify(group)}, separated by commas`)
-      )
-    }
-    lists.push([group, variable, listed])
+    lists.push([group, variable, yield* requiredUrls(variable)])
   }
   const shared = below(found, "engine")
   const groups = Object.fromEntries(

@@ -60,32 +60,31 @@ const entryOf = (group: string, index: number, given: unknown): check.Checked<En
     : Either.map(engine.resolve({ field, name }, given), (known) => knownEntry(field, known))
 }
 
-const sizeOf = (group: string, size: number, roles: Roles): check.Checked<void> => {
-  const given = `a list of ${size}`
-  if (group === roles.defaultGroup && size !== 1) {
+const sizeOf = (group: string, engines: ReadonlyArray<unknown>, roles: Roles): check.Checked<void> => {
+  if (group === roles.defaultGroup && engines.length !== 1) {
     return check.invalid(
       fieldOf(group),
-      new Array(size),
+      engines,
       "The default group holds the one server that takes the writes. Put its replicas into " +
         `${JSON.stringify(roles.readGroup)}, and other servers into a group of another name`
     )
   }
-  return size === 0 && group !== roles.readGroup
-    ? check.invalid(
-        fieldOf(group),
-        [],
-        `It must list at least one engine (${given}); leave the group out if it has none`
-      )
+  return engines.length === 0 && group !== roles.readGroup
+    ? check.invalid(fieldOf(group), engines, "It must list at least one engine; leave the group out if it has none")
     : Either.void
 }
 
 const groupOf = (name: string, given: unknown, roles: Roles): check.Checked<Group> =>
   Either.gen(function* () {
     if (name.trim() === "") return yield* check.invalid("groups", name, "The name of a group must not be empty")
+    // It is part of messages, metrics and spans.
+    if (name.includes("://") || name.includes("@")) {
+      return yield* check.invalidSecret("groups", "The name of a group must not be a URL: { default: [{ url: ... }] }")
+    }
     if (!Array.isArray(given)) {
       return yield* check.invalid(fieldOf(name), given, "It must be a list of engines: [{ url: ... }, ...]")
     }
-    yield* sizeOf(name, given.length, roles)
+    yield* sizeOf(name, given, roles)
     const engines: Array<Entry> = []
     for (let index = 0; index < given.length; index++) {
       engines.push(yield* entryOf(name, index, given[index]))

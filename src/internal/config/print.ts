@@ -23,8 +23,8 @@ export const print = (value: unknown): string => {
       if (value === null) return "null"
       if (Redacted.isRedacted(value)) return hidden
       if (Duration.isDuration(value)) return Duration.format(value)
-      if (Array.isArray(value)) return `a list of ${value.length}`
-      return "an object"
+      if (Array.isArray(value)) return value.length === 0 ? "an empty list" : `a list of ${value.length}`
+      return Object.keys(value).length === 0 ? "an empty object" : "an object"
     default:
       return String(value)
   }

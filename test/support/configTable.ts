@@ -1,0 +1,195 @@
+/**
+ * The README's table of options and environment variables. The variables come from the code; that the options and the
+ * defaults are the code's is tested in `config-table.test.ts`.
+ */
+
+import { scalars } from "../../src/internal/config/environment.js"
+import type { EngineConfig, Options } from "../../src/RouterConfig.js"
+
+export interface Row {
+  readonly type: string
+  readonly default: string
+  readonly meaning: string
+  /** Where the value may also come from, if not from a variable in `scalars`. */
+  readonly from?: string
+}
+
+/** `PgClientConfig`'s own fields that the router takes as they are. */
+type Passed = "spanAttributes" | "stream" | "types" | "transformResultNames" | "transformQueryNames" | "transformJson"
+
+export const options = {
+  groups: {
+    type: "`Record<string, Array<EngineConfig>>`",
+    default: "required",
+    meaning:
+      "The servers. The default group holds the one that takes the writes, the read group its replicas; any other group is reached by `bindGroup`",
+    from: "`DATABASE_URL`, `DATABASE_REPLICA_URLS`, `DATABASE_GROUPS` and `DATABASE_<NAME>_URLS`"
+  },
+  defaultGroup: { type: "`string`", default: '`"default"`', meaning: "The group whose server takes the writes" },
+  readGroup: {
+    type: "`string`",
+    default: '`"read"`',
+    meaning: 'The group whose servers take the reads. Only `"read"` may be missing: then there are no replicas'
+  },
+  strategy: {
+    type: "`Strategy`",
+    default: "`Selector.roundRobin`",
+    meaning:
+      "How a server of a group is chosen: `roundRobin` (`round-robin` in the variable), `random`, `leastBusy` (`least-busy`), `lowestLatency` (`lowest-latency`), or your own by `Selector.make`"
+  },
+  enabled: {
+    type: "`boolean`",
+    default: "`true`",
+    meaning: "`false` sends every statement outside a bind group to the default group"
+  },
+  reads: {
+    type: '`"automatic"`, `"explicit"`, `"observe"`',
+    default: '`"automatic"`',
+    meaning:
+      "`explicit`: only reads inside `DbRouter.replica` go to replicas. `observe`: none do; spans, metrics and `explain` say which would have"
+  },
+  consistency: {
+    type: "`Consistency`",
+    default: "`Consistency.sticky()`",
+    meaning:
+      "What reads see of the writes before them: `Consistency.sticky()` (`sticky`), `Consistency.eventual()` (`eventual`)"
+  },
+  onNoReplica: {
+    type: '`"primary"`, `"fail"`',
+    default: '`"primary"`',
+    meaning: "Where a read goes when no replica may be used: to the default group, or nowhere (`NoEngineAvailable`)"
+  },
+  prepare: {
+    type: "`boolean` or `{ maxPerConnection }`",
+    default: "`true`",
+    meaning: "Prepare statements on the server. `false` behind a proxy that pools by transaction"
+  },
+  "prepare.maxPerConnection": {
+    type: "`number`",
+    default: "`256`",
+    meaning: "How many statements a connection keeps prepared; the least recently used make room"
+  },
+  "classifier.cacheSize": {
+    type: "`number`",
+    default: "`4096`",
+    meaning: "How many SQL texts the default classifier remembers the answer for"
+  },
+  "classifier.refreshInterval": {
+    type: "`DurationInput`",
+    default: '`"1 minute"`',
+    meaning: "How often the default classifier reads the primary's catalog again"
+  },
+  shutdownTimeout: {
+    type: "`DurationInput`",
+    default: '`"5 seconds"`',
+    meaning: "How long closing the layer lets running work finish before it closes the connections"
+  }
+} satisfies Record<Exclude<keyof Options, "classifier">, Row> & Record<string, Row>
+
+export const engine = {
+  name: {
+    type: "`string`",
+    default: "group and position, as `read-2`",
+    meaning: "What spans, metrics, `explain` and errors call the server; unique among all groups",
+    from: "`?name=` in the URL"
+  },
+  weight: {
+    type: "`number`",
+    default: "`1`",
+    meaning: "Its share of the group's work; positive",
+    from: "`?weight=` in the URL"
+  },
+  zone: {
+    type: "`string`",
+    default: "none",
+    meaning: "Where it is, for `Selector.preferZone(zone, strategy)`; `DB_ROUTER_ZONE` names the zone to prefer",
+    from: "`?zone=` in the URL"
+  },
+  url: {
+    type: "`Redacted`",
+    default: "none",
+    meaning: "`postgresql://user:password@host:5432/database`, instead of the five fields below"
+  },
+  host: {
+    type: "`string`",
+    default: "`PGHOST`, else `localhost`",
+    meaning: "Host name, address, or directory of a Unix socket"
+  },
+  port: { type: "`number`", default: "`PGPORT`, else `5432`", meaning: "Port" },
+  database: { type: "`string`", default: "`PGDATABASE`, else the user name", meaning: "Database" },
+  username: { type: "`string`", default: "`PGUSER`, else `USER`", meaning: "Role to log in as" },
+  password: { type: "`Redacted`", default: "`PGPASSWORD`, else `~/.pgpass`", meaning: "Its password" },
+  path: { type: "`string`", default: "none", meaning: "Directory of a Unix socket, instead of `host`" },
+  ssl: {
+    type: "`boolean` or `tls.ConnectionOptions`",
+    default: "`false`",
+    meaning: "TLS; a URL says it as `?sslmode=`"
+  },
+  maxConnections: { type: "`number`", default: "`10`", meaning: "Most connections to the server" },
+  minConnections: { type: "`number`", default: "`0`", meaning: "Connections that are kept although idle" },
+  connectTimeout: {
+    type: "`DurationInput`",
+    default: "none",
+    meaning: "Longest wait for a connection, whether new or from the pool; zero is no limit"
+  },
+  idleTimeout: {
+    type: "`DurationInput`",
+    default: '`"10 seconds"`',
+    meaning: "When an idle connection is closed; zero is never"
+  },
+  connectionTTL: {
+    type: "`DurationInput`",
+    default: "none",
+    meaning: "When a connection is replaced although in use; zero is never"
+  },
+  applicationName: {
+    type: "`string`",
+    default: '`"effect-db-router"`',
+    meaning: "`application_name` in `pg_stat_activity`"
+  }
+} satisfies Record<Exclude<keyof EngineConfig, Passed>, Row> & Record<string, Row>
+
+export const passed = [
+  "spanAttributes",
+  "stream",
+  "transformJson",
+  "transformQueryNames",
+  "transformResultNames",
+  "types"
+] as const satisfies ReadonlyArray<Passed>
+
+const variableOf = (field: string): string | undefined => {
+  const variable = scalars.find((scalar) => scalar.field === field)?.variable
+  return variable === undefined ? undefined : `\`${variable}\``
+}
+
+const escape = (cell: string) => cell.replaceAll("|", "\\|")
+
+const table = (prefix: string, rows: Record<string, Row>): string =>
+  Object.entries(rows)
+    .map(([name, row]) => {
+      const variable = row.from ?? variableOf(`${prefix}${name}`) ?? ""
+      return `| ${[`\`${name}\``, row.type, row.default, variable, row.meaning].map(escape).join(" | ")} |`
+    })
+    .join("\n")
+
+const head = (what: string) => `| ${what} | type | default | variable | meaning |\n| --- | --- | --- | --- | --- |`
+
+/** The section as Markdown. */
+export const configTable = (): string =>
+  [
+    `${head("option")}\n${table("", options)}`,
+    "Each engine is a `PgClientConfig` with three fields more, or an Effect that yields one. The variables count for all engines:",
+    `${head("engine")}\n${table("engine.", engine)}`,
+    `${passed.map((name) => `\`${name}\``).join(", ")} are as in \`PgClientConfig\`; transforms and types are those of the ` +
+      "default group's engine, and other engines leave them out or name the same.",
+    "Variables that list servers hold URLs, separated by commas, so a comma inside a URL is written `%2C`:",
+    [
+      "| variable | meaning |",
+      "| --- | --- |",
+      "| `DATABASE_URL` | The server that takes the writes. Required |",
+      "| `DATABASE_REPLICA_URLS` | Its replicas; without any, the router is a plain client |",
+      "| `DATABASE_GROUPS` | Names of further groups, separated by commas |",
+      "| `DATABASE_<NAME>_URLS` | The servers of each of them: `DATABASE_ANALYTICS_URLS` for `analytics`. Required for each name |"
+    ].join("\n")
+  ].join("\n\n")
