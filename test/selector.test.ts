@@ -261,6 +261,7 @@ describe("roundRobin", () => {
       if (name === "b") chosenB++
     }
     const grown = heapUsed() - before
+    select([a, b])
     assert.approximately(chosenA, chosenB, 400)
     // 200,000 remembered names would be more than 30 MB.
     assert.isBelow(grown, 10_000_000)
