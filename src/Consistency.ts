@@ -46,7 +46,8 @@ export const sticky = (options?: { readonly resetOnCommit?: boolean | undefined 
 })
 
 /**
- * Reads go to any replica, whether it has this flow's writes or not. `RoutingContext.stickToPrimary` still counts.
+ * Reads go to any replica, whether it has this flow's writes or not, unless somebody asked for the primary with
+ * `RoutingContext.setStickyPrimary` or `stickToPrimary`.
  *
  * @since 0.1.0
  * @category policies
@@ -55,5 +56,5 @@ export const eventual = (): Consistency => ({
   name: "eventual",
   afterWrite: Effect.void,
   afterCommit: Effect.void,
-  readsFromPrimary: (fiber) => fiber.getFiberRef(RoutingContext.stickToPrimary)
+  readsFromPrimary: RoutingContext.unsafeIsStuck
 })

@@ -49,6 +49,7 @@ export class RouterConfigError extends Schema.TaggedError<RouterConfigError>(
  * What a `RouterError` can be about.
  *
  * - `UnknownGroup`: a group was named that does not exist
+ * - `UnknownEngine`: an engine was named that does not exist
  * - `NoEngineAvailable`: no engine of the group may be used now
  * - `SessionClosed`: a statement, or `commit`, `rollback`, ... came after the end of its session
  * - `ReadOnlyViolation`: a write inside `readOnly`, or inside a session that is read-only
@@ -64,6 +65,7 @@ export class RouterConfigError extends Schema.TaggedError<RouterConfigError>(
  */
 export const Reason = Schema.Literal(
   "UnknownGroup",
+  "UnknownEngine",
   "NoEngineAvailable",
   "SessionClosed",
   "ReadOnlyViolation",
@@ -89,6 +91,7 @@ export type Reason = typeof Reason.Type
  */
 export const codes = {
   UnknownGroup: "DB_ROUTER_UNKNOWN_GROUP",
+  UnknownEngine: "DB_ROUTER_UNKNOWN_ENGINE",
   NoEngineAvailable: "DB_ROUTER_NO_ENGINE_AVAILABLE",
   SessionClosed: "DB_ROUTER_SESSION_CLOSED",
   ReadOnlyViolation: "DB_ROUTER_READ_ONLY_VIOLATION",
@@ -172,6 +175,18 @@ export const unknownGroup = (group: string, groups: ReadonlyArray<string>): Rout
     remedy: `The groups are ${list(groups)}; add it to the option "groups", or correct the name`,
     group,
     groups
+  })
+
+/**
+ * @since 0.1.0
+ * @category constructors
+ */
+export const unknownEngine = (engine: string, engines: ReadonlyArray<string>): RouterError =>
+  new RouterError({
+    reason: "UnknownEngine",
+    description: `There is no engine ${JSON.stringify(engine)}`,
+    remedy: `The engines are ${list(engines)}; router.status lists them`,
+    engine
   })
 
 /**

@@ -1,4 +1,24 @@
 /**
+ * Routes the statements of `@effect/sql` to the right PostgreSQL server.
+ *
  * @since 0.1.0
  */
-export {}
+import { layerEnv } from "./DbRouter.js"
+
+export * as Consistency from "./Consistency.js"
+export * as DbRouter from "./DbRouter.js"
+export * as Engine from "./Engine.js"
+export * as EngineGroup from "./EngineGroup.js"
+export * as RouterConfig from "./RouterConfig.js"
+export * as RouterError from "./RouterError.js"
+export * as RoutingContext from "./RoutingContext.js"
+export * as Selector from "./Selector.js"
+export * as SqlClassifier from "./SqlClassifier.js"
+
+/**
+ * The router from environment variables: {@link layerEnv}.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const DbRouterLive = layerEnv

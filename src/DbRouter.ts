@@ -1,0 +1,275 @@
+/**
+ * The router: a service that sends every statement of the routed `SqlClient` to the right server, the layers that provide
+ * it, and the combinators that say otherwise.
+ *
+ * @since 0.1.0
+ */
+import * as Reactivity from "@effect/experimental/Reactivity"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type { PoolStatus } from "./Engine.js"
+import * as build from "./internal/build.js"
+import type { Runner } from "./internal/client.js"
+import * as RouterConfig from "./RouterConfig.js"
+import * as RouterError from "./RouterError.js"
+import * as RoutingContext from "./RoutingContext.js"
+import type { StatementKind } from "./SqlClassifier.js"
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export const TypeId: unique symbol = Symbol.for("effect-db-router/DbRouter")
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * Where a statement would go, and why.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Explanation {
+  readonly group: string
+  readonly engine: string
+  readonly kind: StatementKind
+  /** What decided: the classifier's reason, a combinator, the consistency policy, an option. */
+  readonly reason: string
+  /** With `reads: "observe"`: where it would have gone otherwise. */
+  readonly observed: { readonly group: string; readonly engine: string } | undefined
+}
+
+/**
+ * How an engine does now.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface EngineStatus {
+  readonly name: string
+  readonly group: string
+  readonly host: string | undefined
+  readonly port: number | undefined
+  /** Whether statements may be sent to it. */
+  readonly eligible: boolean
+  /** Statements that run on it now. */
+  readonly inFlight: number
+  /** A decaying average of the time that its reads take, in milliseconds. `0` while it is unknown. */
+  readonly latency: number
+  readonly pool: PoolStatus
+}
+
+/**
+ * The service.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DbRouter {
+  readonly [TypeId]: Runner
+  /** The routed client, which the layers provide as `SqlClient` and `PgClient` too. */
+  readonly client: PgClient.PgClient
+  /**
+   * Says where a statement would go if it ran here, in this flow, and why. Runs nothing, and takes no engine's turn. Fails
+   * when the statement would.
+   */
+  readonly explain: (sql: string) => Effect.Effect<Explanation, RouterError.RouterError>
+  /** How every engine does now. */
+  readonly status: Effect.Effect<ReadonlyArray<EngineStatus>>
+  /** Takes an engine out of the choice: no new statements, what runs there goes on. Fails for a name there is not. */
+  readonly drain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
+  /** Puts a drained engine back. */
+  readonly undrain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
+}
+
+/**
+ * @since 0.1.0
+ * @category tags
+ */
+export const DbRouter = Context.GenericTag<DbRouter>("effect-db-router/DbRouter")
+
+/**
+ * What every layer of the router provides: the router, a routed `SqlClient` and a routed `PgClient`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Services = DbRouter | SqlClient.SqlClient | PgClient.PgClient
+
+/**
+ * Makes a router and its routed client. Pools open when statements need them; the catalog is read from the primary at
+ * once, so a primary that cannot be reached is a `SqlError` here. When the scope closes, running work gets up to
+ * `shutdownTimeout` to end, and every connection is closed.
+ *
+ * A `SqlClassifier` in the context replaces the default one.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (
+  options: RouterConfig.Options
+): Effect.Effect<DbRouter, RouterError.RouterConfigError | SqlError, Scope.Scope | Reactivity.Reactivity> =>
+  Effect.gen(function* () {
+    const config = yield* RouterConfig.resolve(options)
+    const { client, runner } = yield* build.make(config)
+    return fromRunner(runner, client)
+  })
+
+const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
+  const { router } = runner
+  const setDrained = (name: string, drained: boolean) =>
+    Effect.suspend(() => {
+      const engine = router.engine(name)
+      if (engine === undefined) return Effect.fail(RouterError.unknownEngine(name, router.engineNames))
+      engine.setDrained(drained)
+      return Effect.void
+    })
+  return {
+    [TypeId]: runner,
+    client,
+    explain: (sql) =>
+      Effect.withFiberRuntime((fiber) => {
+        const decision = router.decide(fiber, runner.workOf(fiber), sql, "peek")
+        if (RouterError.isRouterError(decision)) return Effect.fail(decision)
+        const { engine, group, kind, observed, reason } = decision
+        return Effect.succeed({ group, engine: engine.name, kind, reason, observed })
+      }),
+    status: Effect.sync(() =>
+      [...router.groups.values()].flatMap((group) =>
+        group.engines.map((engine) => ({
+          name: engine.name,
+          group: group.name,
+          host: engine.address.host,
+          port: engine.address.port,
+          eligible: engine.isEligible,
+          inFlight: engine.inFlight,
+          latency: engine.latency,
+          pool: engine.poolStatus
+        }))
+      )
+    ),
+    drain: (engine) => setDrained(engine, true),
+    undrain: (engine) => setDrained(engine, false)
+  }
+}
+
+const fromOptions = <E>(
+  options: Effect.Effect<RouterConfig.Options, E>
+): Layer.Layer<Services, E | RouterError.RouterConfigError | SqlError> =>
+  Layer.scopedContext(
+    Effect.gen(function* () {
+      yield* RoutingContext.plant
+      const router = yield* make(yield* options)
+      return Context.make(DbRouter, router).pipe(
+        Context.add(SqlClient.SqlClient, router.client),
+        Context.add(PgClient.PgClient, router.client)
+      )
+    })
+  ).pipe(Layer.provide(Reactivity.layer))
+
+/**
+ * The router from a value.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (options: RouterConfig.Options): Layer.Layer<Services, RouterError.RouterConfigError | SqlError> =>
+  fromOptions(Effect.succeed(options))
+
+/**
+ * The router from `Config`: a `Config` of the options, or the options with a `Config` in any place.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<RouterConfig.Options>
+): Layer.Layer<Services, ConfigError | RouterError.RouterConfigError | SqlError> => fromOptions(Config.unwrap(config))
+
+/**
+ * The router from environment variables: `DATABASE_URL`, `DATABASE_REPLICA_URLS`, `DATABASE_GROUPS`, `DB_ROUTER_*`. The
+ * README has the table.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerEnv: Layer.Layer<Services, ConfigError | RouterError.RouterConfigError | SqlError> = fromOptions(
+  RouterConfig.fromEnv
+)
+
+/**
+ * Sends every statement of an effect to the default group.
+ *
+ * @since 0.1.0
+ * @category routing
+ */
+export const primary: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = RoutingContext.locally({
+  _tag: "Primary"
+})
+
+/**
+ * Sends the reads of an effect to the replicas, even after a write of the same flow. Writes still go to the primary, and
+ * still stick afterwards.
+ *
+ * @since 0.1.0
+ * @category routing
+ */
+export const replica: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = RoutingContext.locally({
+  _tag: "Replica"
+})
+
+/**
+ * Sends every statement of an effect to a group. A group that does not exist fails the statement with the reason
+ * `UnknownGroup`.
+ *
+ * @since 0.1.0
+ * @category routing
+ */
+export const bindGroup: {
+  (group: string): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, group: string): Effect.Effect<A, E, R>
+} = dual(2, <A, E, R>(self: Effect.Effect<A, E, R>, group: string) =>
+  RoutingContext.locally(self, { _tag: "Group", name: group })
+)
+
+/**
+ * Puts the routing of this flow back to the defaults: not forced, not bound, not sticky after its writes.
+ *
+ * @since 0.1.0
+ * @category routing
+ */
+export const reset: Effect.Effect<void> = RoutingContext.reset
+
+/**
+ * The same combinators for streams.
+ *
+ * @since 0.1.0
+ * @category routing
+ */
+export const stream: {
+  readonly primary: <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E, R>
+  readonly replica: <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E, R>
+  readonly bindGroup: {
+    (group: string): <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E, R>
+    <A, E, R>(self: Stream.Stream<A, E, R>, group: string): Stream.Stream<A, E, R>
+  }
+} = {
+  primary: RoutingContext.locallyStream({ _tag: "Primary" }),
+  replica: RoutingContext.locallyStream({ _tag: "Replica" }),
+  bindGroup: dual(2, <A, E, R>(self: Stream.Stream<A, E, R>, group: string) =>
+    RoutingContext.locallyStream(self, { _tag: "Group", name: group })
+  )
+}

@@ -1,0 +1,78 @@
+import type * as Reactivity from "@effect/experimental/Reactivity"
+import { SqlError } from "@effect/sql/SqlError"
+import type * as PgClient from "@effect/sql-pg/PgClient"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
+import * as Utils from "effect/Utils"
+import * as Engine from "../Engine.js"
+import * as EngineGroup from "../EngineGroup.js"
+import * as RouterConfig from "../RouterConfig.js"
+import { RouterConfigError } from "../RouterError.js"
+import * as SqlClassifier from "../SqlClassifier.js"
+import * as Client from "./client.js"
+import { Router, rowsOf } from "./router.js"
+
+const engineConfig = (
+  entry: RouterConfig.EngineEntry
+): Effect.Effect<RouterConfig.ResolvedEngine, RouterConfigError | SqlError> =>
+  Effect.mapError(entry.config, (cause) =>
+    cause instanceof RouterConfigError
+      ? cause
+      : new SqlError({ cause, message: `The configuration of ${entry.name} (${entry.field}) could not be obtained` })
+  )
+
+const makeGroups = (
+  config: RouterConfig.RouterConfig
+): Effect.Effect<ReadonlyMap<string, EngineGroup.EngineGroup>, RouterConfigError | SqlError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const seed = yield* Random.nextInt
+    const chance = new Utils.PCGRandom(seed)
+    const random = () => chance.number()
+    const first = yield* engineConfig(config.groups.get(config.defaultGroup)!.engines[0]!)
+    const groups = new Map<string, EngineGroup.EngineGroup>()
+    for (const group of config.groups.values()) {
+      const engines: Array<Engine.Engine> = []
+      for (const entry of group.engines) {
+        const resolved = yield* engineConfig(entry)
+        yield* RouterConfig.checkTransforms(first, resolved, entry.field)
+        engines.push(
+          yield* Engine.make(resolved, {
+            maxPrepared: config.maxPreparedPerConnection,
+            shutdownTimeout: config.shutdownTimeout
+          })
+        )
+      }
+      groups.set(group.name, EngineGroup.make({ name: group.name, engines, strategy: config.strategy, random }))
+    }
+    return groups
+  })
+
+const makeClassifier = (
+  config: RouterConfig.RouterConfig,
+  primary: Engine.Engine
+): Effect.Effect<SqlClassifier.SqlClassifier, SqlError, Scope.Scope> =>
+  Effect.flatMap(
+    Effect.serviceOption(SqlClassifier.SqlClassifier),
+    Option.match({
+      onSome: Effect.succeed,
+      onNone: () =>
+        SqlClassifier.makeWith({ cacheSize: config.classifier.cacheSize })
+    })
+  )
+
+/** Puts a router together: engines, groups, classifier, client. */
+export const make = (
+  config: RouterConfig.RouterConfig
+): Effect.Effect<
+  { readonly client: PgClient.PgClient; readonly runner: Client.Runner },
+  RouterConfigError | SqlError,
+  Scope.Scope | Reactivity.Reactivity
+> =>
+  Effect.gen(function* () {
+    const groups = yield* makeGroups(config)
+    const primary = groups.get(config.defaultGroup)!.engines[0]!
+    const classifier = yield* makeClassifier(config, primary)
+    return yield* Client.make(new Router(config, groups, classifier))
+  })

@@ -1,0 +1,328 @@
+import * as Reactivity from "@effect/experimental/Reactivity"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Statement from "@effect/sql/Statement"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+import type { Engine } from "../Engine.js"
+import * as RouterError from "../RouterError.js"
+import type { Exclusive } from "./driver/exclusive.js"
+import type { Request } from "./driver/pool.js"
+import * as listen from "./listen.js"
+import { Lock } from "./lock.js"
+import { type Router, rowsOf } from "./router.js"
+import * as RoutedStatement from "./statement.js"
+import { Transaction } from "./transaction.js"
+import { Work } from "./work.js"
+
+type TransformRows = (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+const request = (sql: string, params: ReadonlyArray<unknown>, asArrays = false, prepare = true): Request => ({
+  sql,
+  params,
+  asArrays,
+  prepare
+})
+
+/** The five ways that `@effect/sql` runs a statement, on top of one. */
+abstract class AnyConnection implements Connection {
+  protected abstract run(request: Request): Effect.Effect<unknown, SqlError>
+
+  abstract executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<object, SqlError>
+
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.rows(request(sql, params), transformRows)
+  }
+
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.rows(request(sql, params, false, false), transformRows)
+  }
+
+  executeValues(sql: string, params: ReadonlyArray<unknown>) {
+    return this.rows(request(sql, params, true), undefined)
+  }
+
+  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
+    return this.run(request(sql, params))
+  }
+
+  private rows(request: Request, transformRows: TransformRows): Effect.Effect<ReadonlyArray<never>, SqlError> {
+    const run = this.run(request) as Effect.Effect<Parameters<typeof rowsOf>[0], SqlError>
+    return Effect.map(run, transformRows === undefined ? rowsOf : (result) => transformRows(rowsOf(result)))
+  }
+}
+
+/** Routes every statement, by the fiber that runs it. */
+class RoutedConnection extends AnyConnection {
+  constructor(
+    private readonly runner: Runner,
+    /** The transactions around it; `undefined` on the connection for everything else, which looks into the fiber. */
+    readonly work: Work | undefined
+  ) {
+    super()
+  }
+
+  belongsTo(runner: Runner): boolean {
+    return this.runner === runner
+  }
+
+  protected run(request: Request) {
+    return Effect.withFiberRuntime<unknown, SqlError>((fiber) =>
+      this.runner.router.execute(fiber, this.work ?? this.runner.workOf(fiber), request)
+    )
+  }
+
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Stream.unwrap(
+      Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
+        Effect.succeed(this.runner.stream(fiber, this.work ?? this.runner.workOf(fiber), sql, params, transformRows))
+      )
+    )
+  }
+}
+
+/** A connection that `reserve` gave out. Its writes count as writes of the flow. */
+class ReservedConnection extends AnyConnection {
+  private readonly statements = new Lock()
+
+  constructor(
+    private readonly router: Router,
+    private readonly connection: Exclusive
+  ) {
+    super()
+  }
+
+  protected run(request: Request) {
+    return Effect.zipRight(this.router.noteUnrouted(request.sql), this.statements.run(this.connection.query(request)))
+  }
+
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Stream.unwrapScoped(
+      Effect.uninterruptibleMask((restore) =>
+        Effect.acquireRelease(this.statements.take(restore), () => this.statements.release)
+      ).pipe(
+        Effect.zipRight(this.router.noteUnrouted(sql)),
+        Effect.as(withTransform(this.connection.stream(sql, params), transformRows))
+      )
+    )
+  }
+}
+
+const withTransform = (stream: Stream.Stream<object, SqlError>, transformRows: TransformRows) =>
+  transformRows === undefined
+    ? stream
+    : Stream.mapChunks(stream, (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk))))
+
+let runners = 0
+
+/** The transactions of a router's client, and how they are found again in a fiber. */
+export class Runner {
+  // `@effect/sql` has one tag for the transactions of all clients. Ours is there too, for resolvers and for clients that
+  // are to take part; a tag of our own finds it again below a transaction of somebody else.
+  private readonly workKey = `effect-db-router/Work/${++runners}`
+  readonly autocommit: Connection = new RoutedConnection(this, undefined)
+
+  constructor(readonly router: Router) {}
+
+  /** The transactions and the session that a fiber is in. */
+  workOf(fiber: AnyFiber): Work | undefined {
+    const services = fiber.currentContext.unsafeMap
+    const own = services.get(this.workKey)
+    if (own !== undefined) {
+      return own
+    }
+    // Resolvers keep only the tag of `@effect/sql`.
+    const transaction = services.get(SqlClient.TransactionConnection.key)
+    const connection = transaction?.[0]
+    return connection instanceof RoutedConnection && connection.belongsTo(this) ? connection.work : undefined
+  }
+
+  /** Runs an effect with its statements inside a transaction or a session. */
+  provideWork(work: Work, depth: number): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> {
+    return Effect.mapInputContext(<R>(context: Context.Context<R>) => {
+      const services = new Map(context.unsafeMap)
+      services.set(this.workKey, work)
+      services.set(SqlClient.TransactionConnection.key, [new RoutedConnection(this, work), depth])
+      return Context.unsafeMake<R>(services)
+    })
+  }
+
+  /** Runs an effect outside every transaction and session of this router. */
+  detached<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.mapInputContext(effect, (context: Context.Context<R>) => {
+      const services = new Map(context.unsafeMap)
+      const connection = services.get(SqlClient.TransactionConnection.key)?.[0]
+      if (connection instanceof RoutedConnection && connection.belongsTo(this)) {
+        services.delete(SqlClient.TransactionConnection.key)
+      }
+      services.delete(this.workKey)
+      return Context.unsafeMake<R>(services)
+    })
+  }
+
+  /** The rows of a statement, from where it belongs. */
+  stream(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows,
+    span?: Tracer.Span
+  ): Stream.Stream<object, SqlError> {
+    return withTransform(this.router.stream(fiber, work, sql, params, span), transformRows)
+  }
+
+  /** A connection of one's own, from the group that the fiber is bound to, else from the default group. */
+  readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) => {
+    const engine = this.router.engineForTransaction(fiber, this.workOf(fiber))
+    return RouterError.isRouterError(engine)
+      ? Effect.fail(RouterError.toSqlError(engine))
+      : Effect.map(engine.engine.reserve, (connection) => new ReservedConnection(this.router, connection))
+  })
+
+  /**
+   * Runs an effect in a transaction of the group that the fiber is bound to (else the default group), or in a savepoint
+   * when there is one already. Commits on success, rolls back on failure, defect and interruption.
+   */
+  readonly withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
+    Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
+      Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
+        const outer = this.workOf(fiber)
+        const target = this.router.engineForTransaction(fiber, outer)
+        if (RouterError.isRouterError(target)) {
+          return Effect.fail(RouterError.toSqlError(target))
+        }
+        span.attribute("db.system.name", "postgresql")
+        span.attribute("db.router.group", target.group)
+        span.attribute("db.router.engine", target.engine.name)
+        const depth = this.depthOf(fiber)
+        const inside = (level: Transaction) =>
+          effect.pipe(
+            Effect.provideService(Tracer.ParentSpan, span),
+            this.provideWork(new Work(outer?.session, level, outer), depth)
+          )
+        const enclosing = outer?.transaction(target.group)
+        if (enclosing !== undefined) {
+          return enclosing.within(inside)
+        }
+        return outer?.session !== undefined
+          ? Effect.flatMap(outer.session.transaction(target.group), (root) => root.within(inside))
+          : this.inTransaction(target, inside)
+      })
+    )
+
+  private depthOf(fiber: AnyFiber): number {
+    const transaction = fiber.currentContext.unsafeMap.get(SqlClient.TransactionConnection.key)
+    return transaction === undefined ? 0 : transaction[1] + 1
+  }
+
+  private inTransaction<A, E, R>(
+    target: { readonly group: string; readonly engine: Engine },
+    use: (level: Transaction) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | SqlError, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Scope.make(), (scope) =>
+        restore(Scope.extend(Transaction.begin(target.group, target.engine, "BEGIN"), scope)).pipe(
+          Effect.flatMap((transaction) =>
+            Effect.flatMap(Effect.exit(restore(use(transaction))), (exit) =>
+              Effect.zipRight(
+                Exit.isSuccess(exit)
+                  ? Effect.zipRight(transaction.commit, this.router.afterCommit(transaction))
+                  : transaction.rollback,
+                exit
+              )
+            )
+          ),
+          Effect.onExit((exit) => Scope.close(scope, exit))
+        )
+      )
+    )
+  }
+}
+
+/** The routed client: everything that `SqlClient` and `PgClient` promise. */
+export const make = (
+  router: Router
+): Effect.Effect<
+  { readonly client: PgClient.PgClient; readonly runner: Runner },
+  never,
+  Reactivity.Reactivity | Scope.Scope
+> =>
+  Effect.gen(function* () {
+    const runner = new Runner(router)
+    const reactivity = yield* Reactivity.Reactivity
+    const primary = router.primary
+    const { transformJson, transformQueryNames, transformResultNames } = primary.client
+    const compiler = PgClient.makeCompiler(transformQueryNames, transformJson)
+    const transformRows = transformResultNames && Statement.defaultTransforms(transformResultNames, transformJson).array
+    const spanAttributes: ReadonlyArray<readonly [string, unknown]> = [
+      ...Object.entries(primary.client.spanAttributes ?? {}),
+      ["db.system.name", "postgresql"],
+      ["db.namespace", primary.address.database ?? primary.client.username ?? "postgres"]
+    ]
+    const statements = (compiler: Statement.Compiler, transformRows: TransformRows) =>
+      RoutedStatement.make({
+        acquirer: Effect.succeed(runner.autocommit),
+        compiler,
+        spanAttributes,
+        transformRows,
+        stream: (span, sql, params, transformRows) =>
+          Stream.unwrap(
+            Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
+              Effect.succeed(runner.stream(fiber, runner.workOf(fiber), sql, params, transformRows, span))
+            )
+          )
+      })
+    const listenTo = yield* listen.make(primary)
+    const rest = {
+      [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
+      [PgClient.TypeId as PgClient.TypeId]: PgClient.TypeId as PgClient.TypeId,
+      config: configOf(primary),
+      withTransaction: runner.withTransaction,
+      reserve: runner.reserve,
+      reactive: reactivity.stream,
+      reactiveMailbox: reactivity.query,
+      json: (value: unknown) => pgJson(value, undefined, undefined),
+      listen: listenTo,
+      notify: (channel: string, payload: string) =>
+        Effect.asVoid(runner.autocommit.executeUnprepared("SELECT pg_notify($1, $2)", [channel, payload], undefined))
+    }
+    const assemble = (sql: Statement.Constructor, withoutTransforms: () => PgClient.PgClient): PgClient.PgClient => {
+      const client = Object.assign(sql, rest, { withoutTransforms, safe: undefined as unknown })
+      client.safe = client
+      return client as unknown as PgClient.PgClient
+    }
+    const plain: PgClient.PgClient =
+      transformRows === undefined && transformQueryNames === undefined
+        ? assemble(statements(compiler, undefined), () => plain)
+        : assemble(statements(compiler.withoutTransform, undefined), () => plain)
+    const client =
+      transformRows === undefined && transformQueryNames === undefined
+        ? plain
+        : assemble(statements(compiler, transformRows), () => plain)
+    return { client, runner }
+  })
+
+// `@effect/sql-pg` does not export its own; its compiler knows the fragment by this name.
+const pgJson = Statement.custom<Statement.Custom<"PgJson", unknown>>("PgJson")
+
+const configOf = (engine: Engine): PgClient.PgClientConfig => ({
+  ...engine.client,
+  host: engine.client.host ?? engine.address.host,
+  port: engine.client.port ?? engine.address.port,
+  database: engine.client.database ?? engine.address.database
+})

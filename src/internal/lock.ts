@@ -1,0 +1,55 @@
+import * as Effect from "effect/Effect"
+
+interface Waiter {
+  granted: boolean
+  wake: () => void
+}
+
+/**
+ * Mutual exclusion, first come, first served. `Effect.Semaphore` can lose a permit when an interruption arrives together
+ * with it; here the permit is found again, because it is not only in the value that the interruption drops.
+ */
+export class Lock {
+  private held = false
+  private readonly waiters = new Set<Waiter>()
+
+  /** Takes the lock; the caller must be uninterruptible, and {@link release} it. `restore` makes the waiting interruptible. */
+  take(restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (!this.held) {
+        this.held = true
+        return Effect.void
+      }
+      const waiter: Waiter = { granted: false, wake: () => {} }
+      const wait = Effect.async<void>((resume) => {
+        waiter.wake = () => resume(Effect.void)
+        this.waiters.add(waiter)
+      })
+      return Effect.onError(restore(wait), () =>
+        Effect.sync(() => {
+          if (waiter.granted) this.unlock()
+          else this.waiters.delete(waiter)
+        })
+      )
+    })
+  }
+
+  readonly release: Effect.Effect<void> = Effect.sync(() => this.unlock())
+
+  /** Runs an effect while holding the lock. */
+  run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.zipRight(this.take(restore), Effect.ensuring(restore(effect), this.release))
+    )
+  }
+
+  private unlock(): void {
+    for (const waiter of this.waiters) {
+      this.waiters.delete(waiter)
+      waiter.granted = true
+      waiter.wake()
+      return
+    }
+    this.held = false
+  }
+}

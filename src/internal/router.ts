@@ -1,0 +1,338 @@
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Stream from "effect/Stream"
+import type * as Tracer from "effect/Tracer"
+import type { Engine } from "../Engine.js"
+import type { EngineGroup } from "../EngineGroup.js"
+import type { RouterConfig } from "../RouterConfig.js"
+import * as RouterError from "../RouterError.js"
+import * as RoutingContext from "../RoutingContext.js"
+import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
+import type { Request, Result } from "./driver/pool.js"
+import { isStandbyRefusal } from "./sqlState.js"
+import type { Transaction } from "./transaction.js"
+import type { Work } from "./work.js"
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+/** Where a statement goes, and why. */
+export interface Decision {
+  readonly group: string
+  readonly engine: Engine
+  readonly kind: StatementKind
+  readonly reason: string
+  readonly changesSchema: boolean
+  /** The transaction it runs in. */
+  readonly transaction: Transaction | undefined
+  /** Whether it belongs in a transaction of the session that is begun for it. */
+  readonly begins: boolean
+  /** With `reads: "observe"`: the engine that it would have gone to. */
+  readonly observed: { readonly group: string; readonly engine: string } | undefined
+}
+
+/** The decision for every statement, and its execution. */
+export class Router {
+  private readonly defaultGroup: EngineGroup
+  private readonly readGroup: EngineGroup | undefined
+
+  constructor(
+    readonly config: RouterConfig,
+    readonly groups: ReadonlyMap<string, EngineGroup>,
+    readonly classifier: SqlClassifier
+  ) {
+    this.defaultGroup = groups.get(config.defaultGroup)!
+    this.readGroup = config.readGroup === undefined ? undefined : groups.get(config.readGroup)
+  }
+
+  /** Decides where a statement of a fiber goes. `choose` takes a turn among the engines; `peek` only looks. */
+  decide(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    sql: string,
+    take: "choose" | "peek"
+  ): Decision | RouterError.RouterError {
+    const classification = this.classifier.classify(sql)
+    const bound = fiber.getFiberRef(RoutingContext.bindGroup)
+    const forced = fiber.getFiberRef(RoutingContext.forcePrimary)
+    if (work?.level !== undefined) {
+      const group = bound._tag === "Some" ? bound.value : forced ? this.defaultGroup.name : work.level.group
+      const transaction = work.transaction(group)
+      if (transaction !== undefined) {
+        return this.decision(classification, group, transaction.engine, "inside a transaction", { transaction })
+      }
+    }
+    if (bound._tag === "Some") {
+      const group = this.groups.get(bound.value)
+      return group === undefined
+        ? RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+        : this.inGroup(group, classification, `bound to the group ${group.name}`, take, work)
+    }
+    const toDefault = (reason: string) => this.inGroup(this.defaultGroup, classification, reason, take, work)
+    if (!this.config.enabled) return toDefault("routing is disabled")
+    if (forced) return toDefault("forced to the primary")
+    if (classification.kind !== "read") return toDefault(classification.reason)
+    return this.decideRead(fiber, work, classification, take, toDefault)
+  }
+
+  private decideRead(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    classification: Classification,
+    take: "choose" | "peek",
+    toDefault: (reason: string) => Decision | RouterError.RouterError
+  ): Decision | RouterError.RouterError {
+    const { config, readGroup } = this
+    const explicit = fiber.getFiberRef(RoutingContext.preferReplica)
+    if (!explicit) {
+      if (work?.session?.hasWritten(this.defaultGroup.name) === true) return toDefault("the session has written")
+      if (config.consistency.readsFromPrimary(fiber)) return toDefault(`${config.consistency.name} after a write`)
+      if (config.reads === "explicit") return toDefault("reads are explicit")
+    }
+    if (readGroup === undefined) return toDefault("there is no read group")
+    const engine = readGroup[config.reads === "observe" ? "peek" : take]()
+    if (engine === undefined) {
+      return config.onNoReplica === "fail"
+        ? RouterError.noEngineAvailable(readGroup.name)
+        : toDefault("no replica is available")
+    }
+    if (config.reads === "observe") {
+      const decision = toDefault("reads are observed")
+      return RouterError.isRouterError(decision)
+        ? decision
+        : { ...decision, observed: { group: readGroup.name, engine: engine.name } }
+    }
+    return this.decision(classification, readGroup.name, engine, classification.reason)
+  }
+
+  private inGroup(
+    group: EngineGroup,
+    classification: Classification,
+    reason: string,
+    take: "choose" | "peek",
+    work: Work | undefined
+  ): Decision | RouterError.RouterError {
+    const engine = group[take]()
+    return engine === undefined
+      ? RouterError.noEngineAvailable(group.name)
+      : this.decision(classification, group.name, engine, reason, { begins: work?.session !== undefined })
+  }
+
+  private decision(
+    classification: Classification,
+    group: string,
+    engine: Engine,
+    reason: string,
+    inside?: { readonly transaction?: Transaction; readonly begins?: boolean }
+  ): Decision {
+    return {
+      group,
+      engine,
+      kind: classification.kind,
+      reason,
+      changesSchema: classification.changesSchema,
+      transaction: inside?.transaction,
+      begins: inside?.begins ?? false,
+      observed: undefined
+    }
+  }
+
+  /** Runs a statement where it belongs. */
+  execute(fiber: AnyFiber, work: Work | undefined, request: Request): Effect.Effect<Result, SqlError> {
+    const decision = this.decide(fiber, work, request.sql, "choose")
+    if (RouterError.isRouterError(decision)) {
+      return Effect.fail(RouterError.toSqlError(decision))
+    }
+    annotate(fiber.currentSpan, decision)
+    if (decision.transaction !== undefined) {
+      decision.transaction.note(decision)
+      return decision.transaction.query(request)
+    }
+    if (decision.begins) {
+      return Effect.flatMap(work!.session!.transaction(decision.group), (transaction) => {
+        transaction.note(decision)
+        return transaction.query(request)
+      })
+    }
+    return this.autocommit(fiber, decision, request)
+  }
+
+  /** The rows of a statement, from where it belongs. */
+  stream(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    span: Tracer.Span | undefined
+  ): Stream.Stream<object, SqlError> {
+    const decision = this.decide(fiber, work, sql, "choose")
+    if (RouterError.isRouterError(decision)) {
+      return Stream.fail(RouterError.toSqlError(decision))
+    }
+    annotate(span, decision)
+    const inside = (transaction: Transaction) => {
+      transaction.note(decision)
+      return isCursorQuery(decision) ? transaction.stream(sql, params) : transaction.streamExclusively(sql, params)
+    }
+    if (decision.transaction !== undefined) {
+      return inside(decision.transaction)
+    }
+    if (decision.begins) {
+      return Stream.unwrap(Effect.map(work!.session!.transaction(decision.group), inside))
+    }
+    return decision.kind === "write"
+      ? Stream.unwrap(Effect.as(this.config.consistency.afterWrite, decision.engine.stream(sql, params)))
+      : this.streamRead(decision, sql, params)
+  }
+
+  /** What a statement does that runs on a connection from `reserve`. */
+  noteUnrouted(sql: string): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      this.classifier.classify(sql).kind === "write" ? this.config.consistency.afterWrite : Effect.void
+    )
+  }
+
+  /** Where a transaction of a fiber belongs: the bound group, else that of the transaction around it, else the default. */
+  engineForTransaction(
+    fiber: AnyFiber,
+    work: Work | undefined
+  ): { readonly group: string; readonly engine: Engine } | RouterError.RouterError {
+    const bound = fiber.getFiberRef(RoutingContext.bindGroup)
+    const name =
+      bound._tag === "Some"
+        ? bound.value
+        : fiber.getFiberRef(RoutingContext.forcePrimary)
+          ? this.defaultGroup.name
+          : (work?.level?.group ?? this.defaultGroup.name)
+    const enclosing = work?.transaction(name)
+    if (enclosing !== undefined) return enclosing
+    const group = this.groups.get(name)
+    if (group === undefined) return RouterError.unknownGroup(name, [...this.groups.keys()])
+    const engine = group.choose()
+    return engine === undefined ? RouterError.noEngineAvailable(name) : { group: name, engine }
+  }
+
+  /** What follows a COMMIT that succeeded. */
+  afterCommit(transaction: Transaction): Effect.Effect<void> {
+    return Effect.zipRight(
+      transaction.wrote ? this.config.consistency.afterCommit : Effect.void,
+      transaction.changedSchema ? this.classifier.refresh : Effect.void
+    )
+  }
+
+  /** The names of all engines. */
+  get engineNames(): ReadonlyArray<string> {
+    return [...this.groups.values()].flatMap((group) => group.engines.map((engine) => engine.name))
+  }
+
+  /** The engine of a name. */
+  engine(name: string): Engine | undefined {
+    for (const group of this.groups.values()) {
+      for (const engine of group.engines) {
+        if (engine.name === name) return engine
+      }
+    }
+    return undefined
+  }
+
+  /** The engine of the default group. */
+  get primary(): Engine {
+    return this.defaultGroup.engines[0]!
+  }
+
+  private streamRead(decision: Decision, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+    const rows = decision.engine.stream(sql, params)
+    if (decision.group === this.defaultGroup.name) return rows
+    // A standby refuses before the first row; after one, the error is the caller's.
+    return Stream.suspend(() => {
+      let emitted = false
+      return rows.pipe(
+        Stream.mapChunks((chunk) => {
+          emitted = true
+          return chunk
+        }),
+        Stream.catchAll((error) => {
+          const state = emitted ? undefined : isStandbyRefusal(error)
+          const primary = this.defaultGroup.choose()
+          if (state === undefined || primary === undefined) return Stream.fail(error)
+          this.classifier.remember(sql, `a standby refused it (${state})`)
+          return Stream.unwrap(Effect.as(this.config.consistency.afterWrite, primary.stream(sql, params)))
+        })
+      )
+    })
+  }
+
+  private autocommit(fiber: AnyFiber, decision: Decision, request: Request): Effect.Effect<Result, SqlError> {
+    const { engine, kind } = decision
+    if (kind === "read") {
+      const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+      const began = clock.unsafeCurrentTimeNanos()
+      const answered = Effect.map(engine.query(request), (result) => {
+        engine.observeLatency(Number(clock.unsafeCurrentTimeNanos() - began) / 1e6)
+        return result
+      })
+      return decision.group === this.defaultGroup.name
+        ? answered
+        : Effect.catchAll(answered, (error) => this.onPrimaryWhenRefused(decision, request, error))
+    }
+    const running = engine.query(request)
+    if (kind === "session") {
+      return running
+    }
+    return Effect.zipRight(
+      this.config.consistency.afterWrite,
+      decision.changesSchema ? Effect.zipLeft(running, this.classifier.refresh) : running
+    )
+  }
+
+  /** What a standby refuses as a standby runs once on the primary, and the text is remembered as a write. */
+  private onPrimaryWhenRefused(decision: Decision, request: Request, error: SqlError): Effect.Effect<Result, SqlError> {
+    const state = isStandbyRefusal(error)
+    if (state === undefined) {
+      return Effect.fail(error)
+    }
+    return Effect.suspend(() => {
+      const primary = this.defaultGroup.choose()
+      if (primary === undefined) return Effect.fail(error)
+      this.classifier.remember(request.sql, `a standby refused it (${state})`)
+      return Effect.withFiberRuntime<Result, SqlError>((fiber) => {
+        annotate(fiber.currentSpan, {
+          ...decision,
+          group: this.defaultGroup.name,
+          engine: primary,
+          kind: "write",
+          reason: `refused by ${decision.engine.name} (${state})`
+        })
+        return Effect.zipRight(this.config.consistency.afterWrite, primary.query(request))
+      })
+    })
+  }
+}
+
+/** Says on a span where its statement went. Names of server attributes: OpenTelemetry's database conventions. */
+export const annotate = (span: Tracer.AnySpan | undefined, decision: Decision): void => {
+  if (span === undefined || span._tag !== "Span") {
+    return
+  }
+  const { address, name } = decision.engine
+  span.attribute("db.router.group", decision.group)
+  span.attribute("db.router.engine", name)
+  span.attribute("db.router.kind", decision.kind)
+  span.attribute("db.router.reason", decision.reason)
+  if (address.host !== undefined) span.attribute("server.address", address.host)
+  if (address.port !== undefined) span.attribute("server.port", address.port)
+  if (decision.observed !== undefined) {
+    span.attribute("db.router.observed.group", decision.observed.group)
+    span.attribute("db.router.observed.engine", decision.observed.engine)
+  }
+}
+
+/** The rows of a result, as `@effect/sql` wants them: an array of rows, or one for each statement of the text. */
+export const rowsOf = (result: Result): ReadonlyArray<never> =>
+  (Array.isArray(result) ? result.map((one) => one.rows ?? []) : ((result as { rows?: unknown }).rows ?? [])) as never
+
+// DECLARE takes any query, but no statement that writes.
+const isCursorQuery = (decision: Decision): boolean =>
+  decision.kind === "read" || decision.reason.startsWith("locking clause")

@@ -1,0 +1,223 @@
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { Engine } from "../Engine.js"
+import * as RouterError from "../RouterError.js"
+import type { Exclusive } from "./driver/exclusive.js"
+import type { Request, Result } from "./driver/pool.js"
+import { batchSize } from "./driver/stream.js"
+import { Lock } from "./lock.js"
+
+/** How long an interruption waits for the answer to a COMMIT before it closes the connection. */
+const commitTimeout = Duration.seconds(5)
+
+const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
+
+/** What a whole transaction shares with all its savepoints. */
+interface Shared {
+  /** One statement at a time on the connection. */
+  readonly statements: Lock
+  names: number
+  ended: boolean
+  wrote: boolean
+  changedSchema: boolean
+}
+
+/**
+ * A transaction, or a savepoint inside one: a place where statements run. Siblings on one connection cannot overlap,
+ * because PostgreSQL's savepoints are a stack: rolling one back takes with it what came later. So while a savepoint is
+ * open, whoever else uses the level above it waits.
+ */
+export class Transaction {
+  private readonly siblings = new Lock()
+  private ended = false
+
+  private constructor(
+    readonly group: string,
+    readonly engine: Engine,
+    private readonly connection: Exclusive,
+    private readonly shared: Shared,
+    private readonly parent: Transaction | undefined,
+    private readonly savepoint: string | undefined
+  ) {}
+
+  /** Whether a statement that ran in it, or in a savepoint of it, may have written. */
+  get wrote(): boolean {
+    return this.shared.wrote
+  }
+
+  /** Whether a statement that ran in it changed the schema. */
+  get changedSchema(): boolean {
+    return this.shared.changedSchema
+  }
+
+  /** Notes what a statement that is about to run may do. */
+  note(classification: { readonly kind: string; readonly changesSchema: boolean }): void {
+    if (classification.kind === "write") this.shared.wrote = true
+    if (classification.changesSchema) this.shared.changedSchema = true
+  }
+
+  /** Begins a transaction on a connection of the engine. The connection goes back when the scope closes. */
+  static begin(group: string, engine: Engine, begin: string): Effect.Effect<Transaction, SqlError, Scope.Scope> {
+    return Effect.flatMap(engine.reserve, (connection) => {
+      const shared: Shared = { statements: new Lock(), names: 0, ended: false, wrote: false, changedSchema: false }
+      return Effect.as(
+        connection.query(command(begin)),
+        new Transaction(group, engine, connection, shared, undefined, undefined)
+      )
+    })
+  }
+
+  /** Runs a statement. An error of it, and an interruption, abort the transaction, as always in PostgreSQL. */
+  query(request: Request): Effect.Effect<Result, SqlError> {
+    return this.siblings.run(this.send(request))
+  }
+
+  /** The rows of a query, fetched as they are consumed. Other statements may run between two batches. */
+  stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+    return Stream.unwrapScoped(
+      Effect.suspend(() => {
+        const name = `edr_cursor_${++this.shared.names}`
+        const declare = { ...command(`DECLARE ${name} NO SCROLL CURSOR FOR ${sql}`), params }
+        const fetch = this.query(command(`FETCH FORWARD ${batchSize} FROM ${name}`))
+        const pull = Effect.flatMap(Effect.mapError(fetch, Option.some), (result) => {
+          const rows = "rows" in result ? (result.rows as Array<object>) : []
+          return rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows))
+        })
+        // After an error the transaction is aborted and the cursor gone, and closing it fails too, which is fine.
+        return Effect.acquireRelease(this.query(declare), () =>
+          Effect.ignore(this.query(command(`CLOSE ${name}`)))
+        ).pipe(Effect.as(Stream.repeatEffectChunkOption(pull)))
+      })
+    )
+  }
+
+  /** The rows of a statement that no cursor can be declared for. Other statements wait until the stream ends. */
+  streamExclusively(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+    return Stream.unwrapScoped(
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen(this, function* () {
+          for (const lock of [this.siblings, this.shared.statements]) {
+            yield* lock.take(restore)
+            yield* Effect.addFinalizer(() => lock.release)
+          }
+          yield* this.refuseWhenEnded
+          return this.connection.stream(sql, params)
+        })
+      )
+    )
+  }
+
+  /**
+   * Opens a savepoint: a level of its own, for as long as the effect runs. Released on success, rolled back to on failure,
+   * defect and interruption, and when a failed statement inside it was not let through.
+   */
+  within<A, E, R>(use: (level: Transaction) => Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.zipRight(
+        this.siblings.take(restore),
+        Effect.ensuring(
+          Effect.suspend(() => {
+            const name = `edr_${++this.shared.names}`
+            const level = new Transaction(this.group, this.engine, this.connection, this.shared, this, name)
+            return restore(this.send(command(`SAVEPOINT ${name}`))).pipe(
+              Effect.zipRight(Effect.exit(restore(use(level)))),
+              Effect.flatMap((exit) =>
+                Effect.zipRight(Exit.isSuccess(exit) ? level.releaseSavepoint : level.rollbackSavepoint, exit)
+              )
+            )
+          }),
+          this.siblings.release
+        )
+      )
+    )
+  }
+
+  /**
+   * Commits. Fails when the server refuses, answers ROLLBACK (a statement had failed), or goes away; then nothing is left
+   * open. An interruption waits for the answer, never cancels it: a COMMIT that waits for a synchronous standby and is
+   * cancelled has been carried out all the same.
+   */
+  readonly commit: Effect.Effect<void, SqlError> = Effect.suspend(() => {
+    if (this.end()) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("commit")))
+    return this.shared.statements.run(
+      Effect.matchEffect(this.connection.finish(command("COMMIT"), commitTimeout), {
+        onSuccess: (result) =>
+          "command" in result && result.command === "COMMIT"
+            ? Effect.void
+            : Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where))),
+        onFailure: (cause) =>
+          Effect.fail(
+            this.connection.isUsable
+              ? cause
+              : RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))
+          )
+      })
+    )
+  })
+
+  /** Rolls back. Cancels what still runs. A connection on which that fails is destroyed. Never fails. */
+  readonly rollback: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.end() || !this.connection.isUsable) return Effect.void
+    return this.connection.cancel.pipe(
+      Effect.zipRight(this.shared.statements.run(this.connection.query(command("ROLLBACK")))),
+      Effect.catchAllCause(() => this.connection.destroy),
+      Effect.uninterruptible
+    )
+  })
+
+  private readonly releaseSavepoint: Effect.Effect<void, SqlError> = Effect.suspend(() => {
+    if (this.isEnded) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed()))
+    return Effect.tapError(this.sendLast(`RELEASE SAVEPOINT ${this.savepoint}`), () => this.rollbackToSavepoint).pipe(
+      Effect.mapError((cause) =>
+        this.connection.isUsable
+          ? RouterError.toSqlError(RouterError.commitRolledBack({ ...this.where, cause }))
+          : RouterError.toSqlError(RouterError.connectionLost({ ...this.where, cause }))
+      )
+    )
+  })
+
+  private readonly rollbackSavepoint: Effect.Effect<void> = Effect.suspend(() =>
+    this.isEnded ? Effect.void : Effect.zipRight(this.connection.cancel, this.rollbackToSavepoint)
+  )
+
+  private readonly rollbackToSavepoint: Effect.Effect<void> = Effect.suspend(() =>
+    this.sendLast(`ROLLBACK TO SAVEPOINT ${this.savepoint}; RELEASE SAVEPOINT ${this.savepoint}`).pipe(
+      Effect.catchAllCause(() => this.connection.destroy)
+    )
+  )
+
+  private get isEnded(): boolean {
+    return this.ended || this.shared.ended || (this.parent?.isEnded ?? false)
+  }
+
+  private readonly refuseWhenEnded: Effect.Effect<void, SqlError> = Effect.suspend(() =>
+    this.isEnded ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())) : Effect.void
+  )
+
+  private send(request: Request): Effect.Effect<Result, SqlError> {
+    return this.shared.statements.run(Effect.zipRight(this.refuseWhenEnded, this.connection.query(request)))
+  }
+
+  /** Sends what ends this level; nothing else runs in it afterwards. */
+  private sendLast(sql: string): Effect.Effect<void, SqlError> {
+    this.ended = true
+    return Effect.asVoid(this.shared.statements.run(this.connection.query(command(sql))))
+  }
+
+  /** Ends the whole transaction; returns whether it had ended before. */
+  private end(): boolean {
+    const before = this.shared.ended
+    this.shared.ended = true
+    return before
+  }
+
+  private get where() {
+    return { group: this.group, engine: this.engine.name }
+  }
+}
