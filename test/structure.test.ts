@@ -14,6 +14,7 @@ const read = (folder: string): ReadonlyMap<string, string> =>
 
 const sources = read("src")
 const tests = read("test")
+const lockFile = readFileSync(join(root, "package-lock.json"), "utf8")
 const declared = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
 
 // What git tracks; without git (an unpacked archive, another user's clone), what is there and was not produced here.
@@ -169,6 +170,19 @@ describe("the repository", () => {
   })
 
   it("has a lock file that names no registry's host, so that any mirror serves it", () => {
-    assert.notMatch(readFileSync(join(root, "package-lock.json"), "utf8"), /"resolved": "http/)
+    assert.notMatch(lockFile, /"resolved": "http/)
+  })
+
+  // `npm install` behind a mirror that lacks a binary leaves it out of the lock file, which `npm ci` then refuses everywhere.
+  it("has a lock file with the binaries of all platforms", () => {
+    const { packages } = JSON.parse(lockFile) as {
+      readonly packages: Readonly<Record<string, { readonly optionalDependencies?: Readonly<Record<string, string>> }>>
+    }
+    const absent = Object.entries(packages).flatMap(([path, { optionalDependencies = {} }]) =>
+      Object.keys(optionalDependencies).filter(
+        (name) => !(`node_modules/${name}` in packages) && !(`${path}/node_modules/${name}` in packages)
+      )
+    )
+    assert.deepStrictEqual(absent, [])
   })
 })
