@@ -4,10 +4,18 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
+import type { Catalog } from "./internal/classifier/catalog.js"
+import * as CatalogKnowledge from "./internal/classifier/catalogKnowledge.js"
+import { catalogQuery } from "./internal/classifier/catalogQuery.js"
 import * as Classify from "./internal/classifier/classify.js"
 import * as Knowledge from "./internal/classifier/knowledge.js"
 import * as Parser from "./internal/classifier/parser.js"
+
+export type { Catalog, CatalogCause, CatalogNames } from "./internal/classifier/catalog.js"
 
 /**
  * - `read`: any server that has the data may run it.
@@ -99,3 +107,90 @@ export const makeWith = (options: Options): Effect.Effect<SqlClassifier> =>
  * @category constructors
  */
 export const make: Effect.Effect<SqlClassifier> = makeWith({})
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface CatalogOptions<E> extends Options {
+  /** Reads the catalog, on the primary: see `readCatalog`. */
+  readonly load: Effect.Effect<Catalog, E>
+  /**
+   * How often the catalog is read again in the background, give or take a fifth. `Duration.infinity`: only by `refresh`.
+   *
+   * @default "60 seconds"
+   */
+  readonly refreshInterval?: Duration.DurationInput
+}
+
+/**
+ * A classifier that knows one server's functions, relations, types and operators. The first reading of the catalog decides
+ * whether it is built; later ones replace the snapshot and empty the cache when something has changed, and leave both alone
+ * when they fail. Calls of `refresh` at the same time share a reading that began after the last of them.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const fromCatalog = <E>(options: CatalogOptions<E>): Effect.Effect<SqlClassifier, E, Scope.Scope> =>
+  Effect.gen(function* () {
+    const [first] = yield* Effect.all([options.load, Effect.promise(Parser.load)], { concurrency: "unbounded" })
+    const core = Classify.make(CatalogKnowledge.fromCatalog(first), options.cacheSize ?? defaultCacheSize)
+    const refresh = yield* makeRefresh(options.load, first, (catalog) =>
+      core.use(CatalogKnowledge.fromCatalog(catalog))
+    )
+    const interval = Duration.toMillis(options.refreshInterval ?? "60 seconds")
+    if (Number.isFinite(interval)) {
+      const pause = Effect.flatMap(Random.nextRange(interval * 0.8, interval * 1.2), (millis) => Effect.sleep(millis))
+      yield* Effect.forkScoped(Effect.forever(Effect.zipRight(pause, refresh)))
+    }
+    return fromCore(core, refresh)
+  })
+
+const makeRefresh = <E>(load: Effect.Effect<Catalog, E>, first: Catalog, use: (catalog: Catalog) => void) =>
+  Effect.map(Effect.makeSemaphore(1), (semaphore) => {
+    let current = JSON.stringify(first)
+    let asked = 0
+    let begun = 0
+    let failing = false
+
+    const succeed = (catalog: Catalog) => {
+      failing = false
+      const text = JSON.stringify(catalog)
+      if (text === current) return
+      current = text
+      use(catalog)
+    }
+
+    const reading = Effect.suspend(() => {
+      begun = ++asked
+      return Effect.map(load, succeed)
+    }).pipe(
+      Effect.catchAllCause((cause) => {
+        const log = failing ? Effect.logDebug : Effect.logWarning
+        failing = true
+        return log("The catalog could not be read: SQL is classified by the last snapshot of it", cause)
+      })
+    )
+
+    return Effect.suspend(() => {
+      const ticket = ++asked
+      return semaphore.withPermits(1)(Effect.suspend(() => (begun > ticket ? Effect.void : reading)))
+    })
+  })
+
+/**
+ * The catalog of the server that `query` asks (PostgreSQL 14 or newer), in one round trip. Any role that may connect can
+ * read it; about 30 ms and 10 kB on an empty database, and a name more for every relation, function and type.
+ *
+ * @since 0.1.0
+ * @category catalog
+ */
+export const readCatalog = <E, R>(
+  query: (sql: string) => Effect.Effect<ReadonlyArray<object>, E, R>
+): Effect.Effect<Catalog, E, R> =>
+  Effect.map(query(catalogQuery), (rows): Catalog => {
+    // By position: the names of columns may be transformed.
+    const [text] = Object.values(rows[0] ?? {})
+    if (typeof text !== "string") throw new TypeError("readCatalog: the query must return its one row as an object")
+    return JSON.parse(text)
+  })

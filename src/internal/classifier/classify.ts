@@ -1,5 +1,6 @@
 import { analyze } from "./analyze.js"
 import * as Cache from "./cache.js"
+import { isTooDeep } from "./depth.js"
 import type { Verdict } from "./finding.js"
 import { schemaChange, write } from "./finding.js"
 import type { Knowledge } from "./knowledge.js"
@@ -30,10 +31,8 @@ export const make = (initial: Knowledge, cacheSize: number): Core => {
       cache.set(sql, refused)
       return refused
     }
-    const parsed = parse(sql)
-    if (parsed === "unavailable") return write("the parser is starting again")
-    const verdict = typeof parsed === "string" ? notParsed[parsed] : analyze(parsed, knowledge)
-    cache.set(sql, verdict)
+    const verdict = sql.length > longText ? (evident(sql) ?? judge(sql, knowledge)) : judge(sql, knowledge)
+    if (verdict !== unavailable) cache.set(sql, verdict)
     return verdict
   }
 
@@ -64,9 +63,30 @@ export const make = (initial: Knowledge, cacheSize: number): Core => {
   }
 }
 
-const notParsed = {
-  broken: schemaChange("does not parse"),
-  long: schemaChange("too long to analyse")
+const unavailable = write("the parser is starting again")
+
+const judge = (sql: string, knowledge: Knowledge): Verdict => {
+  if (sql.length > Parser.maxLength) return notAnalysed(sql, "too long to analyse")
+  if (isTooDeep(sql)) return notAnalysed(sql, "nested too deeply to analyse")
+  if (knowledge.escapedStrings && sql.includes("\\"))
+    return notAnalysed(sql, "backslash, with standard_conforming_strings off")
+  const parsed = Parser.parse(sql)
+  if (parsed === "unavailable") return unavailable
+  return parsed === "broken" ? notAnalysed(sql, "does not parse") : analyze(parsed, knowledge)
 }
 
-const parse = (sql: string) => (sql.length > Parser.maxLength ? "long" : Parser.parse(sql))
+/** Bulk inserts and the like need no parser: whatever follows these words is a write, or an error. */
+const longText = 4_096
+
+const leading = /^\s*(insert|update|delete|merge)\b/i
+
+const evident = (sql: string): Verdict | undefined => {
+  const word = leading.exec(sql)?.[1]?.toUpperCase()
+  if (word === undefined) return undefined
+  return sql.includes(";") ? notAnalysed(sql, word) : write(word)
+}
+
+const schemaWord = /\b(alter|call|create|do|drop|import)\b/i
+
+const notAnalysed = (sql: string, reason: string): Verdict =>
+  schemaWord.test(sql) ? schemaChange(reason) : write(reason)

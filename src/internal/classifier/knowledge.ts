@@ -15,6 +15,8 @@ export interface Knowledge {
   readonly type: (schema: string | undefined, name: string) => Finding | undefined
   readonly operator: (schema: string | undefined, name: string) => Finding | undefined
   readonly samplingMethod: (schema: string | undefined, name: string) => Finding | undefined
+  /** `standard_conforming_strings` is off: where a plain string constant with a backslash ends is not what the parser thinks. */
+  readonly escapedStrings: boolean
   /** `t.f` may mean `f(t)`. `"scalar"`: only where `t` can be a value that is not a row. */
   readonly attribute: (name: string) => { readonly finding: Finding; readonly scalar: boolean } | undefined
 }
@@ -39,32 +41,51 @@ const builtinRelations: ReadonlyMap<string, Finding | null> = new Map([
   ...[...Builtins.localRelations].map((name) => [name, session(`reads ${name}, which answers for one server`)] as const)
 ])
 
+/** `undefined`: not known. `null`: fine in a read. */
+export type Lookup = Finding | null | undefined
+
+export const builtinFunction = (schema: string | undefined, name: string): Lookup =>
+  schema === undefined || systemSchemas.has(schema) ? builtinFunctions.get(name) : undefined
+
+export const builtinType = (schema: string | undefined, name: string): Lookup =>
+  (schema === undefined || systemSchemas.has(schema)) && Builtins.types.has(name) ? null : undefined
+
+export const builtinRelation = (schema: string | undefined, name: string): Lookup => {
+  if (schema !== undefined && temporarySchema.test(schema)) return session(`reads temporary table ${name}`)
+  if (schema === "information_schema") return Builtins.informationSchema.has(name) ? null : undefined
+  return schema === undefined || schema === "pg_catalog" ? builtinRelations.get(name) : undefined
+}
+
+/** A function call with one argument that names no function but a type is a conversion to it. */
+export const conversion = (args: number, type: Lookup): Lookup => (args === 1 ? type : undefined)
+
+export const settle = (found: Lookup, unknown: string): Finding | undefined =>
+  found === undefined ? write(unknown) : (found ?? undefined)
+
+export const isSamplingMethod = (schema: string | undefined, name: string) =>
+  (schema === undefined || schema === "pg_catalog") && samplingMethods.has(name)
+
+export const builtinAttribute: Knowledge["attribute"] = (name) => {
+  const finding = builtinFunctions.get(name)
+  return finding ? { finding, scalar: false } : undefined
+}
+
 /** What is known without a server. Relations and types that are not PostgreSQL's own count as ordinary ones. */
 export const builtin: Knowledge = {
-  function: (schema, name) => {
-    const found = schema === undefined || systemSchemas.has(schema) ? builtinFunctions.get(name) : undefined
-    if (found === undefined) return write(`calls ${name}, an unknown function`)
-    return found ?? undefined
-  },
+  escapedStrings: false,
+  function: (schema, name, args) =>
+    settle(
+      builtinFunction(schema, name) ?? conversion(args, builtinType(schema, name)),
+      `calls ${name}, an unknown function`
+    ),
   relation: (schema, name) => {
-    if (schema !== undefined && temporarySchema.test(schema)) return session(`reads temporary table ${name}`)
-    if (schema === "information_schema") {
-      return Builtins.informationSchema.has(name) ? undefined : write(`names ${name}, an unknown relation`)
-    }
-    if (schema !== undefined && schema !== "pg_catalog") return undefined
-    const found = builtinRelations.get(name)
+    const found = builtinRelation(schema, name)
     if (found !== undefined) return found ?? undefined
-    if (name.startsWith("pg_stat")) return session(`reads ${name}, which answers for one server`)
-    return schema === "pg_catalog" || name.startsWith("pg_") ? write(`names ${name}, an unknown relation`) : undefined
+    const isSystem = schema === undefined ? name.startsWith("pg_") : systemSchemas.has(schema)
+    return isSystem ? write(`names ${name}, an unknown relation`) : undefined
   },
   type: () => undefined,
   operator: () => undefined,
-  samplingMethod: (schema, name) =>
-    (schema === undefined || schema === "pg_catalog") && samplingMethods.has(name)
-      ? undefined
-      : builtin.function(schema, name, 1),
-  attribute: (name) => {
-    const found = builtinFunctions.get(name)
-    return found ? { finding: found, scalar: false } : undefined
-  }
+  samplingMethod: (schema, name) => (isSamplingMethod(schema, name) ? undefined : builtin.function(schema, name, 0)),
+  attribute: builtinAttribute
 }

@@ -37,7 +37,7 @@ export const hiddenSqlOfExtensions = words(`
  * Change no data, but the answer or the effect belongs to one server or one session. Several are marked stable or immutable,
  * and a standby runs most of them without an error.
  */
-const local = words(`
+export const local = words(`
   currval lastval set_config setseed
   inet_client_addr inet_client_port inet_server_addr inet_server_port
   pg_available_extension_versions pg_available_extensions pg_backend_pid pg_blocking_pids pg_cancel_backend
@@ -58,7 +58,7 @@ const local = words(`
   txid_current txid_current_if_assigned txid_current_snapshot txid_status
 `)
 
-const localPrefix =
+export const localPrefix =
   /^pg_(advisory_|available_wal_|control_|current_wal_|event_trigger_|get_wal_|last_wal_|last_xact_|ls_|stat_|try_advisory_|wal_replay_)/
 
 export const isLocal = (name: string): boolean => local.has(name) || localPrefix.test(name)
