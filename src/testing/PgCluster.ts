@@ -43,6 +43,7 @@ import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Internal from "../internal/cluster/cluster.js"
 import { PgClusterError } from "../internal/cluster/error.js"
+import * as Ports from "../internal/cluster/ports.js"
 
 export {
   /**
@@ -211,7 +212,8 @@ export const make = (options: Options = {}): Effect.Effect<Cluster, PgClusterErr
     username: options.username ?? "postgres",
     startTimeout: Duration.decode(options.startTimeout ?? "1 minute"),
     binDir: options.binDir,
-    directory: options.directory
+    directory: options.directory,
+    freePorts: Ports.free
   })
 
 /**

@@ -12,7 +12,6 @@ import * as Files from "./files.js"
 import * as Member from "./member.js"
 import * as Place from "./place.js"
 import { inRealTime } from "./poll.js"
-import * as Ports from "./ports.js"
 import * as Replication from "./replication.js"
 import * as Server from "./server.js"
 import * as Settings from "./settings.js"
@@ -29,6 +28,8 @@ export interface Config {
   readonly startTimeout: Duration.Duration
   readonly binDir: string | undefined
   readonly directory: string | undefined
+  /** Different ports that are free, as far as can be known. */
+  readonly freePorts: (count: number) => Effect.Effect<ReadonlyArray<number>, PgClusterError>
 }
 
 const invalid = (detail: string) => Effect.fail(new PgClusterError({ reason: "InvalidOptions", detail }))
@@ -117,7 +118,7 @@ const startOnFreePorts = (
   attempts: number
 ): Effect.Effect<Members, PgClusterError> =>
   Effect.gen(function* () {
-    const ports = yield* Ports.free(config.replicas + 1)
+    const ports = yield* config.freePorts(config.replicas + 1)
     const members = makeMembers(config, home, password, ports)
     return yield* Effect.as(startAll(members), members).pipe(
       Effect.catchIf(

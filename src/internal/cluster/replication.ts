@@ -156,7 +156,7 @@ export const rejoin = (member: Member.Member, upstream: Member.Member): Effect.E
     yield* refuseCircle(member, upstream)
     yield* Server.running(upstream.server)
     yield* Server.kill(member.server)
-    yield* Files.remove(member.server.data)
+    yield* Server.removeData(member.server)
     const backup = yield* Member.withConnection(upstream, (query) => copyRunning(upstream.server, member.server, query))
     if (backup === undefined || backup.tablespaces.trim() !== "") {
       yield* Files.remove(member.server.data)

@@ -205,7 +205,7 @@ const execute = (
   parameters: ReadonlyArray<string>
 ): Effect.Effect<{ readonly code: number | null; readonly output: string }, PgClusterError> =>
   Effect.async((resume) => {
-    const child = spawn(Path.join(home.binDir, program), parameters, {
+    const child = spawn(program, parameters, {
       cwd: home.directory,
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],
@@ -223,7 +223,7 @@ const execute = (
         Effect.fail(
           new PgClusterError({
             reason: "BinariesUnusable",
-            detail: `${program} in ${home.binDir} cannot be run: ${cause.message}`,
+            detail: `${program} cannot be run: ${cause.message}`,
             cause
           })
         )
@@ -232,7 +232,26 @@ const execute = (
     child.once("close", (code) => resume(Effect.succeed({ code, output })))
   })
 
+/**
+ * Removes the server's data. A killed server has left a shared memory segment behind, which a next start would have
+ * reused: line 7 of postmaster.pid holds its key and its id, and only its owner may remove it.
+ */
+export const removeData = (server: Server): Effect.Effect<void, PgClusterError> =>
+  Effect.gen(function* () {
+    const path = Path.join(server.data, "postmaster.pid")
+    const lines = Fs.existsSync(path) ? Fs.readFileSync(path, "utf8").split("\n") : []
+    const segment = lines[6]?.trim().split(/\s+/)[1]
+    if (segment !== undefined) yield* Effect.ignore(execute(server.home, "ipcrm", ["-m", segment]))
+    yield* Files.remove(server.data)
+  })
+
 const cannotRun = /error while loading shared libraries|Library not loaded|GLIBC|cannot execute/
+
+const reasonOf = (output: string): PgClusterError["reason"] => {
+  if (saysNoRoom(output)) return "NoRoom"
+  if (cannotRun.test(output)) return "BinariesUnusable"
+  return output.includes("could not look up effective user ID") ? "AccountUnavailable" : "InitFailed"
+}
 
 /** Makes the data directory of a first server, whose superuser has this name and password. */
 export const initialise = (server: Server, username: string, password: string): Effect.Effect<void, PgClusterError> => {
@@ -242,7 +261,7 @@ export const initialise = (server: Server, username: string, password: string): 
     ...["-E", "UTF8", "--locale=C", "--no-sync"]
   ]
   return Files.writeFile(secret, `${password}\n`, server.home.account).pipe(
-    Effect.zipRight(execute(server.home, "initdb", parameters)),
+    Effect.zipRight(execute(server.home, Path.join(server.home.binDir, "initdb"), parameters)),
     Effect.timeoutFail({
       duration: server.home.startTimeout,
       onTimeout: () =>
@@ -255,7 +274,7 @@ export const initialise = (server: Server, username: string, password: string): 
       ({ code }) => code === 0,
       ({ code, output }) =>
         new PgClusterError({
-          reason: saysNoRoom(output) ? "NoRoom" : cannotRun.test(output) ? "BinariesUnusable" : "InitFailed",
+          reason: reasonOf(output),
           detail: `initdb failed (exit ${code})`,
           log: tail(output)
         })

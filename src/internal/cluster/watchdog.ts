@@ -42,9 +42,10 @@ postmasters() {
 }
 # An immediate shutdown first: it gives shared memory and semaphores back.
 running=$(ours)
-if [ -n "$running" ]; then
+servers=$(postmasters "$running")
+if [ -n "$servers" ]; then
   for pid in $running; do kill -CONT "$pid"; done
-  for pid in $(postmasters "$running"); do kill -QUIT "$pid"; done
+  for pid in $servers; do kill -QUIT "$pid"; done
   tries=0
   while [ -n "$(ours)" ] && [ $tries -lt 40 ]; do tries=$((tries + 1)); sleep 0.02; done
 fi
