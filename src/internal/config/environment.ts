@@ -67,16 +67,30 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_APPLICATION_NAME", "engine.applicationName", asText)
 ]
 
+/**
+ * The whole text of a variable. `Config.string` alone would not do: the providers that `ConfigProvider.nested`,
+ * `unnested` and `orElse` make split every text at commas and keep the first part (effect 3.22: their `load` ignores
+ * `split`). A list, as JSON has them, is joined.
+ */
+const wholeText = (variable: string) =>
+  Effect.zipWith(
+    Config.option(Config.string(variable)),
+    Config.option(Config.array(Config.string(), variable)),
+    (text, parts) => {
+      const all = Option.getOrElse(parts, () => [])
+      return Option.isNone(text) || (all.length > 1 && text.value === all[0]) ? all.join(",") : text.value
+    }
+  )
+
 /** An empty variable counts as missing, as container tools pass on what is not set. */
 const optionalText = (variable: string) =>
-  Config.string(variable).pipe(
-    Config.option,
-    Effect.map((found) =>
-      Option.filter(
-        Option.map(found, (text) => text.trim()),
-        (text) => text !== ""
-      )
-    )
+  Effect.map(wholeText(variable), (text) => Option.liftPredicate(text.trim(), (trimmed) => trimmed !== ""))
+
+/** Fails as the provider does when the variable is missing or empty. */
+const requiredText = (variable: string) =>
+  Effect.flatMap(
+    optionalText(variable),
+    Option.match({ onNone: () => Config.nonEmptyString(variable), onSome: Effect.succeed })
   )
 
 const fail = (variable: string, field: string, value: string, remedy: string) =>
@@ -165,20 +179,12 @@ const boundGroups = Effect.gen(function* () {
   return groups
 })
 
-const urls = (variable: string) =>
-  Effect.map(optionalText(variable), (found) => splitList(Option.getOrElse(found, () => "")))
-
-const requiredUrls = (variable: string) =>
-  Config.nonEmptyString(variable).pipe(
-    Config.map(splitList),
-    Config.validate({ message: "Expected URLs, separated by commas", validation: (listed) => listed.length > 0 })
-  )
-
 type Listed = readonly [group: string, variable: string, urls: ReadonlyArray<string>]
 
 /** The variable that the value of a field came from: its own, the one for all engines, or the one that lists the URL. */
 const variableOf = (found: ReadonlyMap<string, unknown>, lists: ReadonlyArray<Listed>) => {
   const own = new Map(scalars.filter(({ field }) => found.has(field)).map(({ field, variable }) => [field, variable]))
+  const groups = new Map(lists.map(([group, variable]) => [fieldOf(group), variable]))
   const engines = lists.flatMap(([group, variable, urls]) =>
     urls.map(
       (_, i) => [`${fieldOf(group)}[${i}]`, variable === primaryVariable ? variable : `${variable}[${i}]`] as const
@@ -186,7 +192,7 @@ const variableOf = (found: ReadonlyMap<string, unknown>, lists: ReadonlyArray<Li
   )
   return (field: string): string | undefined => {
     const engine = engines.find(([prefix]) => field === prefix || field.startsWith(`${prefix}.`))
-    if (engine === undefined) return own.get(field)
+    if (engine === undefined) return own.get(field) ?? groups.get(field)
     const [prefix, variable] = engine
     return own.get(`engine.${field.slice(prefix.length + 1)}`) ?? variable
   }
@@ -194,13 +200,13 @@ const variableOf = (found: ReadonlyMap<string, unknown>, lists: ReadonlyArray<Li
 
 /** What the variables say, not yet validated, and the variable that a field came from. */
 export const load = Effect.gen(function* () {
-  const primary = yield* Config.nonEmptyString(primaryVariable)
+  const primary = yield* requiredText(primaryVariable)
   const found = yield* loadScalars
-  const lists: Array<Listed> = [["default", primaryVariable, [primary.trim()]]]
-  const replicas = yield* urls(replicasVariable)
-  if (replicas.length > 0) lists.push(["read", replicasVariable, replicas])
+  const lists: Array<Listed> = [["default", primaryVariable, [primary]]]
+  const replicas = yield* optionalText(replicasVariable)
+  if (Option.isSome(replicas)) lists.push(["read", replicasVariable, splitList(replicas.value)])
   for (const [group, variable] of yield* boundGroups) {
-    lists.push([group, variable, yield* requiredUrls(variable)])
+    lists.push([group, variable, splitList(yield* requiredText(variable))])
   }
   const shared = below(found, "engine")
   const groups = Object.fromEntries(
