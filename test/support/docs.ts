@@ -18,8 +18,9 @@ const exportedBy = (statement: ts.Statement): ReadonlyArray<Exported> => {
     if (clause === undefined) {
       return [{ name: "*", docs }]
     }
+    // `export * as A`: the module says the rest.
     return ts.isNamespaceExport(clause)
-      ? [{ name: clause.name.text, docs }]
+      ? []
       : clause.elements.map((element) => ({ name: element.name.text, docs: [...docs, ...docsOf(element)] }))
   }
   const name = ts.isExportAssignment(statement)
@@ -47,8 +48,8 @@ const missing = (doc: ts.JSDoc | undefined, tags: ReadonlyArray<string>): Readon
 }
 
 /**
- * What the public exports of a module lack, one line each: a docstring with `@since` and `@category`. A
- * module that a barrel passes on needs `@since` only, as its own docstring says the rest. Overloads share the first docstring.
+ * What the public exports of a module lack, one line each: a docstring with `@since` and `@category`. Modules that a barrel
+ * passes on have docstrings of their own. Overloads share the first.
  */
 export const undocumented = (path: string, source: string): ReadonlyArray<string> => {
   const file = ts.createSourceFile(path, source, ts.ScriptTarget.ES2022, true)
@@ -62,13 +63,13 @@ export const undocumented = (path: string, source: string): ReadonlyArray<string
       seen.add(key)
       return isNew
     })
-    const clause = ts.isExportDeclaration(statement) ? statement.exportClause : undefined
-    const tags = clause !== undefined && ts.isNamespaceExport(clause) ? ["since"] : ["since", "category"]
     const { line } = file.getLineAndCharacterOfPosition(statement.getStart())
     return own.flatMap(({ docs, name }) => {
       // The first docstring of a file is the module's, also where it stands right above the first statement.
       const candidates = statement === first && heads.length > 1 ? docs.slice(1) : docs
-      return missing(candidates.at(-1), tags).map((what) => `${path}:${line + 1} ${name} lacks ${what}`)
+      return missing(candidates.at(-1), ["since", "category"]).map(
+        (what) => `${path}:${line + 1} ${name} lacks ${what}`
+      )
     })
   })
   return heads.length === 0 || missing(heads[0], ["since"]).length > 0
