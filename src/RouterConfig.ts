@@ -45,8 +45,8 @@ export interface EngineConfig extends PgClientConfig {
 
 /**
  * An engine as it is listed in a group: its configuration, or an Effect that yields it (a secret from a vault, an
- * address from service discovery). The Effect runs when the engine is first connected, and what it yields is validated
- * then; until that moment the engine has its default name, weight and zone.
+ * address from service discovery). What the Effect yields is validated when it has run; until then the engine has its
+ * default name, weight and zone.
  *
  * @since 0.1.0
  * @category models

@@ -282,6 +282,20 @@ describe("an engine given as an Effect", () => {
     })
   )
 
+  it.effect("cannot take the name that another Effect has yielded, but keeps its own when it runs again", () =>
+    Effect.gen(function* () {
+      const config = resolved({
+        groups: { default: [{}], read: [Effect.succeed({ name: "a" }), Effect.succeed({ name: "a" })] }
+      })
+      const [first, second] = config.groups.get("read")!.engines
+      assert.strictEqual((yield* first!.config).name, "a")
+      assert.strictEqual((yield* first!.config).name, "a")
+      const error = yield* Effect.flip(second!.config)
+      assert.instanceOf(error, RouterError.RouterConfigError)
+      assert.include(error.message, "groups.read[0] has this name")
+    })
+  )
+
   it("can be validated by whoever has one, such as rebind", () => {
     const slot = { field: "rebind", name: "read-1" }
     const found = RouterConfig.resolveEngine(slot, { host: "new", weight: 2 })

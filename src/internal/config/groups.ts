@@ -103,7 +103,7 @@ const role = (
   return check.invalid(field, name, `It must be one of the groups, which are ${list(groups.keys())}${hint}`)
 }
 
-const uniqueNames = (groups: Iterable<Group>): check.Checked<ReadonlyMap<string, Entry>> =>
+const uniqueNames = (groups: Iterable<Group>): check.Checked<Map<string, Entry>> =>
   Either.gen(function* () {
     const entries = new Map<string, Entry>()
     for (const entry of Array.from(groups).flatMap((group) => group.engines)) {
@@ -121,19 +121,23 @@ const uniqueNames = (groups: Iterable<Group>): check.Checked<ReadonlyMap<string,
     return entries
   })
 
-/** What can only be checked when an entry's Effect has yielded, and the names of the others are known. */
-const later = (entry: Entry, first: Entry | undefined, names: ReadonlyMap<string, Entry>): Entry =>
+/**
+ * What can only be checked once an entry's Effect has yielded: that its name is not another's, and its transforms those of
+ * the first engine. `taken` grows by the names that come to light.
+ */
+const later = (entry: Entry, first: Entry | undefined, taken: Map<string, Entry>): Entry =>
   entry.known !== undefined
     ? entry
     : Object.freeze({
         ...entry,
         config: Effect.tap(entry.config, (found) =>
           Either.gen(function* () {
-            const other = names.get(found.name)
+            const other = taken.get(found.name)
             if (other !== undefined && other.field !== entry.field) {
               yield* check.invalid(`${entry.field}.name`, found.name, `${other.field} has this name; give each its own`)
             }
             if (first?.known !== undefined) yield* engine.checkTransforms(first.known, found, entry.field)
+            taken.set(found.name, entry)
           })
         )
       })
