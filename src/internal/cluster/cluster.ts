@@ -12,6 +12,7 @@ import * as Files from "./files.js"
 import * as Member from "./member.js"
 import * as Place from "./place.js"
 import { inRealTime } from "./poll.js"
+import * as Position from "./position.js"
 import * as Replication from "./replication.js"
 import * as Server from "./server.js"
 import * as Settings from "./settings.js"
@@ -45,8 +46,10 @@ const validate = (config: Config): Effect.Effect<void, PgClusterError> => {
       return invalid(`The option ${field} is ${JSON.stringify(config[field])}; allowed are 1 to 63 bytes on one line`)
     }
   }
-  if (config.username.startsWith("pg_")) {
-    return invalid(`The option username is ${config.username}; names that begin with pg_ are PostgreSQL's own`)
+  if (/^pg_|["$'\\]/.test(config.username)) {
+    return invalid(
+      `The option username is ${config.username}; initdb allows no name with a quote, $, \\ or pg_ before it`
+    )
   }
   for (const field of ["settings", "primarySettings", "replicaSettings"] as const) {
     for (const [name, value] of Object.entries(config[field])) {
@@ -132,6 +135,7 @@ const makeDataDirectories = (config: Config, home: Server.Home, password: string
   Effect.gen(function* () {
     const { primary, replicas } = makeMembers(config, home, password, [])
     yield* Server.initialise(primary.server, config.username, password)
+    yield* Member.writePassfile(home, { username: config.username, password })
     yield* Effect.forEach(
       replicas,
       (replica) =>
@@ -145,11 +149,9 @@ const makeDataDirectories = (config: Config, home: Server.Home, password: string
 
 const makeDatabase = (config: Config, members: Members): Effect.Effect<void, PgClusterError> => {
   if (config.database === "postgres") return Effect.void
-  return Member.withConnection(
-    members.primary,
-    (query) => query(`create database ${Pg.escapeIdentifier(config.database)}`),
-    { ...members.primary.connection, database: "postgres" }
-  ).pipe(Effect.zipRight(Replication.awaitReplayed(members.all, config.startTimeout)))
+  return Member.administer(members.primary, (query) =>
+    query(`create database ${Pg.escapeIdentifier(config.database)}`)
+  ).pipe(Effect.zipRight(Position.awaitReplayed(members.all, config.startTimeout)))
 }
 
 const build = (config: Config): Effect.Effect<Members, PgClusterError, Scope.Scope> =>
@@ -177,7 +179,11 @@ const toNode = (member: Member.Member, memberOf: (node: { readonly name: string 
   isRunning: Effect.sync(() => Server.pidOf(member.server) !== undefined),
   log: Effect.sync(() => Server.logOf(member.server)),
   query: <A extends object = Record<string, unknown>>(sql: string, parameters?: ReadonlyArray<unknown>) =>
-    inRealTime(Member.withConnection(member, (query) => query<A>(sql, parameters))),
+    inRealTime(
+      Effect.scoped(
+        Effect.flatMap(Member.connect(member, member.connection.database), (query) => query<A>(sql, parameters))
+      )
+    ),
   pauseReplay: inRealTime(Replication.pauseReplay(member)),
   resumeReplay: inRealTime(Replication.resumeReplay(member)),
   kill: Member.exclusively(member, Server.kill(member.server)),
@@ -222,8 +228,8 @@ export const make = (config: Config) =>
         database: config.database,
         username: config.username,
         password: Redacted.make(members.primary.connection.password),
-        currentPrimary: inRealTime(Effect.map(Replication.currentPrimary(members.all), nodeOf)),
-        awaitReplayed: inRealTime(Replication.awaitReplayed(members.all, config.startTimeout))
+        currentPrimary: inRealTime(Effect.map(Position.currentPrimary(members.all), nodeOf)),
+        awaitReplayed: inRealTime(Position.awaitReplayed(members.all, config.startTimeout))
       }
     })
   )

@@ -1,5 +1,6 @@
 import * as Path from "node:path"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import { PgClusterError } from "./error.js"
 import * as Files from "./files.js"
 import { inRealTime } from "./poll.js"
@@ -39,16 +40,24 @@ export const make = (options: {
 export const exclusively = <A, E>(member: Member, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
   inRealTime(member.lock.withPermits(1)(effect))
 
-/** A connection to a server that can answer, for as long as `use` runs. */
-export const withConnection = <A>(
+/** A connection to a database of a server that can answer. */
+export const connect = (member: Member, database: string): Effect.Effect<Sql.Query, PgClusterError, Scope.Scope> =>
+  Effect.zipRight(Server.running(member.server), Sql.connect(member.name, { ...member.connection, database }))
+
+/** Uses a connection to the database that initdb makes: the cluster's own may not be there yet. */
+export const administer = <A>(
   member: Member,
-  use: (query: Sql.Query) => Effect.Effect<A, PgClusterError>,
-  connection: Settings.Connection = member.connection
-): Effect.Effect<A, PgClusterError> =>
-  Effect.zipRight(
-    Server.running(member.server),
-    Effect.scoped(Effect.flatMap(Sql.connect(member.name, connection), use))
-  )
+  use: (query: Sql.Query) => Effect.Effect<A, PgClusterError>
+): Effect.Effect<A, PgClusterError> => Effect.scoped(Effect.flatMap(connect(member, "postgres"), use))
+
+const passfile = (home: Server.Home): string => Path.join(home.directory, "passfile")
+
+/** Writes the file by which standbys log in. */
+export const writePassfile = (
+  home: Server.Home,
+  credentials: Pick<Settings.Connection, "username" | "password">
+): Effect.Effect<void, PgClusterError> =>
+  Files.writeFile(passfile(home), Settings.passwordFile(credentials), home.account)
 
 /** Writes the server's configuration, with its present upstream. */
 export const configure = (member: Member): Effect.Effect<void, PgClusterError> =>
@@ -58,6 +67,7 @@ export const configure = (member: Member): Effect.Effect<void, PgClusterError> =
       name: member.name,
       port: member.connection.port,
       upstream: member.upstream?.connection,
+      passfile: passfile(member.server.home),
       settings: member.settings
     }),
     member.server.home.account

@@ -10,8 +10,9 @@ import * as Processes from "./processes.js"
 import * as Server from "./server.js"
 import type { Query } from "./sql.js"
 
+// What src/backend/access/transam/xlogrecovery.c and src/backend/replication say of it.
 const diverged =
-  /forked off from current database system timeline|is ahead of the WAL flush position|highest timeline \d+ of the primary is behind/
+  /forked off current database system timeline|is not a child of database system timeline|is ahead of the WAL flush position|highest timeline \d+ of the primary is behind/
 
 const notStreaming = (standby: Member.Member, upstream: Member.Member): PgClusterError =>
   new PgClusterError({
@@ -21,32 +22,59 @@ const notStreaming = (standby: Member.Member, upstream: Member.Member): PgCluste
     log: Server.tail(Server.logOf(standby.server))
   })
 
+/**
+ * A primary's timeline from its next log file's name, as the control file is behind after a promotion; a standby's from
+ * its receiver, and NULL while that has none.
+ */
+export const timeline = `
+  select case when pg_is_in_recovery() then (select received_tli from pg_stat_wal_receiver)
+              else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end as timeline`
+
+const isStreaming = (
+  standby: Member.Member,
+  upstream: Member.Member,
+  ofStandby: Query,
+  ofUpstream: Query
+): Effect.Effect<boolean, PgClusterError> =>
+  Effect.gen(function* () {
+    const senders = yield* ofUpstream(
+      "select from pg_stat_replication where application_name = $1 and state = 'streaming'",
+      [standby.name]
+    )
+    if (senders.length === 0) return false
+    // A diverged standby streams for a moment too: to where the upstream's timeline began, on its own one.
+    const [current] = yield* ofUpstream<{ readonly timeline: number | null }>(timeline)
+    const receivers = yield* ofStandby(
+      `select from pg_stat_wal_receiver
+       where status = 'streaming' and sender_port = $1 and received_tli = coalesce($2, received_tli)`,
+      [upstream.connection.port, current?.timeline ?? null]
+    )
+    return receivers.length > 0
+  })
+
 /** Waits until `upstream` sends its log to the standby, or the standby says that it never can. */
 export const awaitStreaming = (standby: Member.Member, upstream: Member.Member): Effect.Effect<void, PgClusterError> =>
   Effect.suspend(() => {
     const before = Server.logOf(standby.server).length
-    return Member.withConnection(upstream, (query) =>
-      until(
-        Effect.flatMap(
-          query("select from pg_stat_replication where application_name = $1 and state = 'streaming'", [standby.name]),
-          (rows) => {
-            if (rows.length > 0) return Effect.succeed(true)
-            return diverged.test(Server.logOf(standby.server).slice(before))
-              ? Effect.fail(
-                  Member.failure(
-                    standby,
-                    "Diverged",
-                    `It has replayed, or written, what ${upstream.name} does not have, and cannot follow it`
-                  )
-                )
-              : Effect.succeed(false)
-          }
-        ),
-        {
+    const check = (ofStandby: Query, ofUpstream: Query) =>
+      Effect.flatMap(isStreaming(standby, upstream, ofStandby, ofUpstream), (streams) =>
+        !streams && diverged.test(Server.logOf(standby.server).slice(before))
+          ? Effect.fail(
+              Member.failure(
+                standby,
+                "Diverged",
+                `It has replayed, or written, what ${upstream.name} does not have, and cannot follow it`
+              )
+            )
+          : Effect.succeed(streams)
+      )
+    return Member.administer(standby, (ofStandby) =>
+      Member.administer(upstream, (ofUpstream) =>
+        until(check(ofStandby, ofUpstream), {
           every: "10 millis",
           within: standby.server.home.startTimeout,
           otherwise: Effect.suspend(() => Effect.fail(notStreaming(standby, upstream)))
-        }
+        })
       )
     )
   })
@@ -58,7 +86,7 @@ const requireStandby = (member: Member.Member, query: Query): Effect.Effect<void
 
 /** Stops replay; the standby goes on receiving. Waits until no more is replayed. */
 export const pauseReplay = (member: Member.Member): Effect.Effect<void, PgClusterError> =>
-  Member.withConnection(member, (query) =>
+  Member.administer(member, (query) =>
     Effect.gen(function* () {
       yield* requireStandby(member, query)
       yield* query("select pg_wal_replay_pause()")
@@ -79,13 +107,13 @@ export const pauseReplay = (member: Member.Member): Effect.Effect<void, PgCluste
 
 /** Undoes {@link pauseReplay}. */
 export const resumeReplay = (member: Member.Member): Effect.Effect<void, PgClusterError> =>
-  Member.withConnection(member, (query) =>
+  Member.administer(member, (query) =>
     Effect.zipRight(requireStandby(member, query), query("select pg_wal_replay_resume()"))
   )
 
 /** Ends recovery on a standby. Its upstream, if it still runs, is left as it is: a second primary. */
 export const promote = (member: Member.Member): Effect.Effect<void, PgClusterError> =>
-  Member.withConnection(member, (query) =>
+  Member.administer(member, (query) =>
     Effect.gen(function* () {
       yield* requireStandby(member, query)
       const seconds = Math.max(1, Math.ceil(Duration.toSeconds(member.server.home.startTimeout)))
@@ -157,7 +185,7 @@ export const rejoin = (member: Member.Member, upstream: Member.Member): Effect.E
     yield* Server.running(upstream.server)
     yield* Server.kill(member.server)
     yield* Server.removeData(member.server)
-    const backup = yield* Member.withConnection(upstream, (query) => copyRunning(upstream.server, member.server, query))
+    const backup = yield* Member.administer(upstream, (query) => copyRunning(upstream.server, member.server, query))
     if (backup === undefined || backup.tablespaces.trim() !== "") {
       yield* Files.remove(member.server.data)
       return yield* Effect.fail(
@@ -172,97 +200,11 @@ export const rejoin = (member: Member.Member, upstream: Member.Member): Effect.E
     yield* awaitStreaming(member, upstream)
   })
 
-const chain = (member: Member.Member): ReadonlyArray<Member.Member> =>
+/** Whom a server replicates from, and whom that one does. */
+export const chain = (member: Member.Member): ReadonlyArray<Member.Member> =>
   member.upstream === undefined ? [] : [member.upstream, ...chain(member.upstream)]
 
 const refuseCircle = (member: Member.Member, upstream: Member.Member): Effect.Effect<void, PgClusterError> =>
   upstream === member || chain(upstream).includes(member)
     ? Effect.fail(Member.failure(member, "Circular", `It cannot be a standby of ${upstream.name}, which follows it`))
     : Effect.void
-
-const answers = (member: Member.Member): boolean => Server.pidOf(member.server) !== undefined && !member.server.frozen
-
-/**
- * The running server that is not in recovery. Of two, as after a promotion beside a living primary, the one on the newer
- * timeline. Asked of the servers, as a test may promote one in SQL.
- */
-export const currentPrimary = (members: ReadonlyArray<Member.Member>): Effect.Effect<Member.Member, PgClusterError> =>
-  Effect.gen(function* () {
-    const found = yield* Effect.forEach(
-      members.filter(answers),
-      (member) =>
-        Effect.map(
-          Member.withConnection(member, (query) =>
-            query<{ readonly timeline: string | null }>(
-              `select case when pg_is_in_recovery() then null
-                      else substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end as timeline`
-            )
-          ),
-          ([row]) => ({ member, timeline: row?.timeline ?? null })
-        ),
-      { concurrency: "unbounded" }
-    )
-    const [newest] = found
-      .flatMap(({ member, timeline }) =>
-        timeline === null ? [] : [{ member, timeline: Number.parseInt(timeline, 16) }]
-      )
-      .sort((one, other) => other.timeline - one.timeline)
-    return newest === undefined
-      ? yield* Effect.fail(new PgClusterError({ reason: "NoPrimary", detail: "No running server is a primary" }))
-      : newest.member
-  })
-
-/**
- * The insert position without the header of a page (24 bytes) or of a segment (40 bytes) that it may stand just behind: a
- * standby gets there only with the next record.
- */
-const insertPosition = `
-  with wal as (
-    select pg_current_wal_insert_lsn() as lsn,
-           pg_size_bytes(current_setting('wal_segment_size')) as segment,
-           current_setting('wal_block_size')::bigint as page)
-  select (lsn - case when (lsn - '0/0') % segment = 40 then 40
-                     when (lsn - '0/0') % page = 24 then 24
-                     else 0 end::numeric)::text as lsn
-  from wal`
-
-const awaitPosition = (
-  standby: Member.Member,
-  lsn: string,
-  within: Duration.Duration
-): Effect.Effect<void, PgClusterError> => {
-  const late = () =>
-    Member.failure(standby, "ReplicationTimeout", `It has not replayed ${lsn} after ${Duration.format(within)}`)
-  return Member.withConnection(standby, (query) =>
-    until(
-      Effect.map(
-        query<{ readonly there: boolean | null }>(
-          "select not pg_is_in_recovery() or pg_last_wal_replay_lsn() >= $1::pg_lsn as there",
-          [lsn]
-        ),
-        ([row]) => row?.there === true
-      ),
-      { every: "4 millis", within, otherwise: Effect.failSync(late) }
-    )
-  ).pipe(
-    // Frozen meanwhile, it does not answer at all.
-    Effect.timeoutFail({ duration: within, onTimeout: late }),
-    // Stopped meanwhile, it is none of the running ones.
-    Effect.catchAll((error) => (answers(standby) ? Effect.fail(error) : Effect.void))
-  )
-}
-
-/** Waits until every running standby of the current primary has replayed all that the primary has inserted so far. */
-export const awaitReplayed = (
-  members: ReadonlyArray<Member.Member>,
-  within: Duration.Duration
-): Effect.Effect<void, PgClusterError> =>
-  Effect.gen(function* () {
-    const primary = yield* currentPrimary(members)
-    const [position] = yield* Member.withConnection(primary, (query) => query<{ readonly lsn: string }>(insertPosition))
-    yield* Effect.forEach(
-      members.filter((member) => answers(member) && chain(member).includes(primary)),
-      (standby) => awaitPosition(standby, position!.lsn, within),
-      { concurrency: "unbounded", discard: true }
-    )
-  })

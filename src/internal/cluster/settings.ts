@@ -41,13 +41,16 @@ const quote = (value: string): string => `'${value.replaceAll("\\", "\\\\").repl
 
 const conninfoValue = (value: string): string => `'${value.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`
 
-/** libpq's connection string to `upstream`, under the standby's own name. */
-const conninfo = (upstream: Connection, name: string): string =>
+/**
+ * libpq's connection string to `upstream`, under the standby's own name. The password is in a file, as a server writes this
+ * string to its log when it changes.
+ */
+const conninfo = (upstream: Connection, name: string, passfile: string): string =>
   Object.entries({
     host: upstream.host,
     port: String(upstream.port),
     user: upstream.username,
-    password: upstream.password,
+    passfile,
     application_name: name,
     connect_timeout: "5",
     sslmode: "disable",
@@ -56,11 +59,16 @@ const conninfo = (upstream: Connection, name: string): string =>
     .map(([key, value]) => `${key}=${conninfoValue(value)}`)
     .join(" ")
 
+/** The text of libpq's password file for all servers of a cluster. */
+export const passwordFile = (connection: Pick<Connection, "username" | "password">): string =>
+  ["*", "*", "*", connection.username.replaceAll(/[\\:]/g, "\\$&"), connection.password].join(":").concat("\n")
+
 /** The text of a server's postgresql.conf. `upstream` is who it replicates from whenever it is a standby. */
 export const render = (options: {
   readonly name: string
   readonly port: number
   readonly upstream: Connection | undefined
+  readonly passfile: string
   readonly settings: Readonly<Record<string, string>>
 }): string =>
   Object.entries({
@@ -68,7 +76,9 @@ export const render = (options: {
     ...options.settings,
     cluster_name: options.name,
     port: String(options.port),
-    ...(options.upstream === undefined ? {} : { primary_conninfo: conninfo(options.upstream, options.name) })
+    ...(options.upstream === undefined
+      ? {}
+      : { primary_conninfo: conninfo(options.upstream, options.name, options.passfile) })
   })
     .map(([name, value]) => `${name} = ${quote(value)}\n`)
     .join("")
