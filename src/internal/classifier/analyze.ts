@@ -98,5 +98,6 @@ const runsElsewhere = (query: unknown, label: string, knowledge: Knowledge): Ver
 
 const transaction = (fields: Fields): Verdict => {
   const kind = String(fields.kind).replace("TRANS_STMT_", "").replaceAll("_", " ")
-  return kind.includes("PREPARE") ? write(kind) : session(kind)
+  if (kind === "PREPARE") return write("PREPARE TRANSACTION")
+  return kind.endsWith("PREPARED") ? write(kind) : session(kind)
 }

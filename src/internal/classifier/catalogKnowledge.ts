@@ -39,7 +39,7 @@ export const fromCatalog = (catalog: Catalog): Knowledge => {
     escapedStrings: !catalog.standardStrings,
     function: (schema, name, args) =>
       Own.settle(
-        call(schema, name) ?? Own.conversion(args, type(schema, name)),
+        Own.orConversion(call(schema, name), args, () => type(schema, name)),
         `calls ${name}, a function unknown to the catalog`
       ),
     relation: (schema, name) =>
@@ -59,7 +59,7 @@ export const fromCatalog = (catalog: Catalog): Knowledge => {
 const toFinding = ({ kind, reason }: CatalogCause): Finding => ({ kind, reason, changesSchema: false })
 
 const worse = (a: Lookup, b: Lookup): Lookup => {
-  if (!a) return b ?? a
+  if (!a) return b === undefined ? a : b
   return b?.kind === "write" && a.kind === "session" ? b : a
 }
 

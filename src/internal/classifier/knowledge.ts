@@ -56,8 +56,9 @@ export const builtinRelation = (schema: string | undefined, name: string): Looku
   return schema === undefined || schema === "pg_catalog" ? builtinRelations.get(name) : undefined
 }
 
-/** A function call with one argument that names no function but a type is a conversion to it. */
-export const conversion = (args: number, type: Lookup): Lookup => (args === 1 ? type : undefined)
+/** A call with one argument that names no function but a type is a conversion to it. */
+export const orConversion = (found: Lookup, args: number, type: () => Lookup): Lookup =>
+  found === undefined && args === 1 ? type() : found
 
 export const settle = (found: Lookup, unknown: string): Finding | undefined =>
   found === undefined ? write(unknown) : (found ?? undefined)
@@ -75,7 +76,7 @@ export const builtin: Knowledge = {
   escapedStrings: false,
   function: (schema, name, args) =>
     settle(
-      builtinFunction(schema, name) ?? conversion(args, builtinType(schema, name)),
+      orConversion(builtinFunction(schema, name), args, () => builtinType(schema, name)),
       `calls ${name}, an unknown function`
     ),
   relation: (schema, name) => {
