@@ -16,25 +16,26 @@ import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type { PoolStatus } from "./Engine.js"
 import * as build from "./internal/build.js"
 import type { Runner } from "./internal/client.js"
+import * as service from "./internal/service.js"
 import * as RouterConfig from "./RouterConfig.js"
 import * as RouterError from "./RouterError.js"
 import * as RoutingContext from "./RoutingContext.js"
-import type { StatementKind } from "./SqlClassifier.js"
+
+/**
+ * The service: `explain`, `status`, `drain`, `undrain`, and the routed `client`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DbRouter extends service.DbRouter {}
 
 /**
  * @since 0.1.0
- * @category type ids
+ * @category tags
  */
-export const TypeId: unique symbol = Symbol.for("effect-db-router/DbRouter")
-
-/**
- * @since 0.1.0
- * @category type ids
- */
-export type TypeId = typeof TypeId
+export const DbRouter: Context.Tag<DbRouter, DbRouter> = service.DbRouter
 
 /**
  * Where a statement would go, and why.
@@ -42,15 +43,7 @@ export type TypeId = typeof TypeId
  * @since 0.1.0
  * @category models
  */
-export interface Explanation {
-  readonly group: string
-  readonly engine: string
-  readonly kind: StatementKind
-  /** What decided: the classifier's reason, a combinator, the consistency policy, an option. */
-  readonly reason: string
-  /** With `reads: "observe"`: where it would have gone otherwise. */
-  readonly observed: { readonly group: string; readonly engine: string } | undefined
-}
+export type Explanation = service.Explanation
 
 /**
  * How an engine does now.
@@ -58,48 +51,7 @@ export interface Explanation {
  * @since 0.1.0
  * @category models
  */
-export interface EngineStatus {
-  readonly name: string
-  readonly group: string
-  readonly host: string | undefined
-  readonly port: number | undefined
-  /** Whether statements may be sent to it. */
-  readonly eligible: boolean
-  /** Statements that run on it now. */
-  readonly inFlight: number
-  /** A decaying average of the time that its reads take, in milliseconds. `0` while it is unknown. */
-  readonly latency: number
-  readonly pool: PoolStatus
-}
-
-/**
- * The service.
- *
- * @since 0.1.0
- * @category models
- */
-export interface DbRouter {
-  readonly [TypeId]: Runner
-  /** The routed client, which the layers provide as `SqlClient` and `PgClient` too. */
-  readonly client: PgClient.PgClient
-  /**
-   * Says where a statement would go if it ran here, in this flow, and why. Runs nothing, and takes no engine's turn. Fails
-   * when the statement would.
-   */
-  readonly explain: (sql: string) => Effect.Effect<Explanation, RouterError.RouterError>
-  /** How every engine does now. */
-  readonly status: Effect.Effect<ReadonlyArray<EngineStatus>>
-  /** Takes an engine out of the choice: no new statements, what runs there goes on. Fails for a name there is not. */
-  readonly drain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
-  /** Puts a drained engine back. */
-  readonly undrain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
-}
-
-/**
- * @since 0.1.0
- * @category tags
- */
-export const DbRouter = Context.GenericTag<DbRouter>("effect-db-router/DbRouter")
+export type EngineStatus = service.EngineStatus
 
 /**
  * What every layer of the router provides: the router, a routed `SqlClient` and a routed `PgClient`.
@@ -138,7 +90,7 @@ const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
       return Effect.void
     })
   return {
-    [TypeId]: runner,
+    runner,
     client,
     explain: (sql) =>
       Effect.withFiberRuntime((fiber) => {
@@ -273,3 +225,18 @@ export const stream: {
     RoutingContext.locallyStream(self, { _tag: "Group", name: group })
   )
 }
+
+export {
+  afterCommit,
+  afterRollback,
+  atomic,
+  beforeCommit,
+  close,
+  commit,
+  detached,
+  isInSession,
+  newSession,
+  readOnly,
+  rollback,
+  session
+} from "./Session.js"

@@ -13,6 +13,7 @@ export * as RouterConfig from "./RouterConfig.js"
 export * as RouterError from "./RouterError.js"
 export * as RoutingContext from "./RoutingContext.js"
 export * as Selector from "./Selector.js"
+export * as Session from "./Session.js"
 export * as SqlClassifier from "./SqlClassifier.js"
 
 /**

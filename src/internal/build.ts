@@ -58,7 +58,13 @@ const makeClassifier = (
     Option.match({
       onSome: Effect.succeed,
       onNone: () =>
-        SqlClassifier.makeWith({ cacheSize: config.classifier.cacheSize })
+        SqlClassifier.fromCatalog({
+          load: SqlClassifier.readCatalog((sql) =>
+            Effect.map(primary.query({ sql, params: [], asArrays: false, prepare: false }), rowsOf)
+          ),
+          refreshInterval: config.classifier.refreshInterval,
+          cacheSize: config.classifier.cacheSize
+        })
     })
   )
 

@@ -9,13 +9,17 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import { globalValue } from "effect/GlobalValue"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
+import * as RoutingContext from "../RoutingContext.js"
 import type { Exclusive } from "./driver/exclusive.js"
 import type { Request } from "./driver/pool.js"
+import { Hooks } from "./hooks.js"
 import * as listen from "./listen.js"
 import { Lock } from "./lock.js"
 import { type Router, rowsOf } from "./router.js"
@@ -71,7 +75,9 @@ class RoutedConnection extends AnyConnection {
   constructor(
     private readonly runner: Runner,
     /** The transactions around it; `undefined` on the connection for everything else, which looks into the fiber. */
-    readonly work: Work | undefined
+    readonly work: Work | undefined,
+    /** The span of the one statement that it is for. */
+    private readonly span?: Tracer.Span
   ) {
     super()
   }
@@ -82,14 +88,19 @@ class RoutedConnection extends AnyConnection {
 
   protected run(request: Request) {
     return Effect.withFiberRuntime<unknown, SqlError>((fiber) =>
-      this.runner.router.execute(fiber, this.work ?? this.runner.workOf(fiber), request)
+      this.runner.router.execute(fiber, this.work ?? this.runner.workOf(fiber), request, this.span)
     )
   }
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return Stream.unwrap(
       Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
-        Effect.succeed(this.runner.stream(fiber, this.work ?? this.runner.workOf(fiber), sql, params, transformRows))
+        Effect.succeed(
+          withTransform(
+            this.runner.router.stream(fiber, this.work ?? this.runner.workOf(fiber), sql, params, this.span),
+            transformRows
+          )
+        )
       )
     )
   }
@@ -127,14 +138,50 @@ const withTransform = (stream: Stream.Stream<object, SqlError>, transformRows: T
     ? stream
     : Stream.mapChunks(stream, (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk))))
 
+const workPrefix = "effect-db-router/Work/"
+
 let runners = 0
+
+const withoutWork = (context: Context.Context<never>): Map<string, unknown> => {
+  const services = new Map(context.unsafeMap)
+  for (const key of services.keys()) {
+    if (key.startsWith(workPrefix)) services.delete(key)
+  }
+  if (services.get(SqlClient.TransactionConnection.key)?.[0] instanceof RoutedConnection) {
+    services.delete(SqlClient.TransactionConnection.key)
+  }
+  return services
+}
+
+/** Runs an effect outside the transactions and sessions of every router. */
+export const detached = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.mapInputContext(Effect.locally(effect, ambientWork, undefined), (context: Context.Context<R>) =>
+    Context.unsafeMake<R>(withoutWork(context))
+  )
+
+/** Whether a fiber is in a session of any router. */
+export const isInSession = (fiber: AnyFiber): boolean => {
+  for (const [key, work] of fiber.currentContext.unsafeMap) {
+    if (key.startsWith(workPrefix) && (work as Work).session !== undefined) return true
+  }
+  return fiber.getFiberRef(ambientWork) !== undefined
+}
+
+/**
+ * The session of a scope (`Session.scoped`). It cannot be in the context: what a scope changes there is undone too early or
+ * too late.
+ */
+const ambientWork = globalValue("effect-db-router/client/ambientWork", () =>
+  FiberRef.unsafeMake<{ readonly runner: Runner; readonly work: Work } | undefined>(undefined)
+)
 
 /** The transactions of a router's client, and how they are found again in a fiber. */
 export class Runner {
   // `@effect/sql` has one tag for the transactions of all clients. Ours is there too, for resolvers and for clients that
   // are to take part; a tag of our own finds it again below a transaction of somebody else.
-  private readonly workKey = `effect-db-router/Work/${++runners}`
-  readonly autocommit: Connection = new RoutedConnection(this, undefined)
+  private readonly workKey = `${workPrefix}${++runners}`
+  /** The connection for one statement: wherever the fiber that runs it says. */
+  readonly connection = (span: Tracer.Span | undefined): Connection => new RoutedConnection(this, undefined, span)
 
   constructor(readonly router: Router) {}
 
@@ -148,7 +195,16 @@ export class Runner {
     // Resolvers keep only the tag of `@effect/sql`.
     const transaction = services.get(SqlClient.TransactionConnection.key)
     const connection = transaction?.[0]
-    return connection instanceof RoutedConnection && connection.belongsTo(this) ? connection.work : undefined
+    if (connection instanceof RoutedConnection && connection.belongsTo(this)) {
+      return connection.work
+    }
+    const ambient = fiber.getFiberRef(ambientWork)
+    return ambient?.runner === this ? ambient.work : undefined
+  }
+
+  /** Puts this fiber into a session until the scope closes. */
+  enter(work: Work): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.locallyScoped(ambientWork, { runner: this, work })
   }
 
   /** Runs an effect with its statements inside a transaction or a session. */
@@ -161,29 +217,17 @@ export class Runner {
     })
   }
 
-  /** Runs an effect outside every transaction and session of this router. */
-  detached<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.mapInputContext(effect, (context: Context.Context<R>) => {
-      const services = new Map(context.unsafeMap)
-      const connection = services.get(SqlClient.TransactionConnection.key)?.[0]
-      if (connection instanceof RoutedConnection && connection.belongsTo(this)) {
-        services.delete(SqlClient.TransactionConnection.key)
-      }
-      services.delete(this.workKey)
-      return Context.unsafeMake<R>(services)
-    })
-  }
-
-  /** The rows of a statement, from where it belongs. */
-  stream(
-    fiber: AnyFiber,
-    work: Work | undefined,
-    sql: string,
-    params: ReadonlyArray<unknown>,
-    transformRows: TransformRows,
-    span?: Tracer.Span
-  ): Stream.Stream<object, SqlError> {
-    return withTransform(this.router.stream(fiber, work, sql, params, span), transformRows)
+  /** An effect for later, with the services of now and the transactions of then. */
+  deferred<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Effect.Effect<A, E>, never, R> {
+    return Effect.map(Effect.context<R>(), (now) =>
+      Effect.mapInputContext(effect, (then: Context.Context<never>) => {
+        const services = withoutWork(now)
+        for (const key of [this.workKey, SqlClient.TransactionConnection.key]) {
+          if (then.unsafeMap.has(key)) services.set(key, then.unsafeMap.get(key))
+        }
+        return Context.unsafeMake<R>(services)
+      })
+    )
   }
 
   /** A connection of one's own, from the group that the fiber is bound to, else from the default group. */
@@ -210,18 +254,22 @@ export class Runner {
         span.attribute("db.router.group", target.group)
         span.attribute("db.router.engine", target.engine.name)
         const depth = this.depthOf(fiber)
+        const hooks = new Hooks()
         const inside = (level: Transaction) =>
           effect.pipe(
             Effect.provideService(Tracer.ParentSpan, span),
-            this.provideWork(new Work(outer?.session, level, outer), depth)
+            this.provideWork(new Work(outer?.session, level, hooks, outer), depth)
           )
         const enclosing = outer?.transaction(target.group)
-        if (enclosing !== undefined) {
-          return enclosing.within(inside)
+        if (outer !== undefined && enclosing !== undefined) {
+          return withHooks(enclosing.within(inside), hooks, outer.hooks)
         }
-        return outer?.session !== undefined
-          ? Effect.flatMap(outer.session.transaction(target.group), (root) => root.within(inside))
-          : this.inTransaction(target, inside)
+        if (outer?.session !== undefined) {
+          return Effect.flatMap(outer.session.transaction(target.group, target.engine), (root) =>
+            withHooks(root.within(inside), hooks, outer.hooks)
+          )
+        }
+        return this.inTransaction(target, hooks, inside)
       })
     )
 
@@ -232,27 +280,44 @@ export class Runner {
 
   private inTransaction<A, E, R>(
     target: { readonly group: string; readonly engine: Engine },
+    hooks: Hooks,
     use: (level: Transaction) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | SqlError, R> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.make(), (scope) =>
-        restore(Scope.extend(Transaction.begin(target.group, target.engine, "BEGIN"), scope)).pipe(
+        restore(
+          Scope.extend(Transaction.begin(target.group, target.engine, { begin: "BEGIN", settings: [] }), scope)
+        ).pipe(
           Effect.flatMap((transaction) =>
-            Effect.flatMap(Effect.exit(restore(use(transaction))), (exit) =>
-              Effect.zipRight(
-                Exit.isSuccess(exit)
-                  ? Effect.zipRight(transaction.commit, this.router.afterCommit(transaction))
-                  : transaction.rollback,
-                exit
+            restore(Effect.zipLeft(use(transaction), this.runHook(hooks, transaction, hooks.beforeCommit))).pipe(
+              Effect.exit,
+              Effect.flatMap((exit) =>
+                Effect.zipRight(
+                  Exit.isSuccess(exit)
+                    ? Effect.zipRight(transaction.commit, this.router.afterCommit(transaction))
+                    : transaction.rollback,
+                  exit
+                )
               )
             )
           ),
-          Effect.onExit((exit) => Scope.close(scope, exit))
+          Effect.onExit((exit) => Scope.close(scope, exit)),
+          Effect.onExit((exit) => (Exit.isSuccess(exit) ? hooks.afterCommit : hooks.afterRollback))
         )
       )
     )
   }
+
+  private runHook<A, E>(hooks: Hooks, transaction: Transaction, hook: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return this.provideWork(new Work(undefined, transaction, hooks, undefined), 0)(hook)
+  }
 }
+
+// What a savepoint has asked for waits for the end of the transaction around it, and is dropped with it.
+const withHooks = <A, E, R>(savepoint: Effect.Effect<A, E, R>, hooks: Hooks, outer: Hooks): Effect.Effect<A, E, R> =>
+  Effect.onExit(savepoint, (exit) =>
+    Exit.isSuccess(exit) ? Effect.sync(() => outer.absorb(hooks)) : hooks.afterRollback
+  )
 
 /** The routed client: everything that `SqlClient` and `PgClient` promise. */
 export const make = (
@@ -275,18 +340,7 @@ export const make = (
       ["db.namespace", primary.address.database ?? primary.client.username ?? "postgres"]
     ]
     const statements = (compiler: Statement.Compiler, transformRows: TransformRows) =>
-      RoutedStatement.make({
-        acquirer: Effect.succeed(runner.autocommit),
-        compiler,
-        spanAttributes,
-        transformRows,
-        stream: (span, sql, params, transformRows) =>
-          Stream.unwrap(
-            Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
-              Effect.succeed(runner.stream(fiber, runner.workOf(fiber), sql, params, transformRows, span))
-            )
-          )
-      })
+      RoutedStatement.make({ connection: runner.connection, compiler, spanAttributes, transformRows })
     const listenTo = yield* listen.make(primary)
     const rest = {
       [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
@@ -299,7 +353,12 @@ export const make = (
       json: (value: unknown) => pgJson(value, undefined, undefined),
       listen: listenTo,
       notify: (channel: string, payload: string) =>
-        Effect.asVoid(runner.autocommit.executeUnprepared("SELECT pg_notify($1, $2)", [channel, payload], undefined))
+        plain.unsafe("SELECT pg_notify($1, $2)", [channel, payload]).unprepared.pipe(
+          Statement.withTransformerDisabled,
+          // Where `listen` listens, whatever the fiber is bound to.
+          RoutingContext.locally({ _tag: "Group", name: router.config.defaultGroup }),
+          Effect.asVoid
+        )
     }
     const assemble = (sql: Statement.Constructor, withoutTransforms: () => PgClient.PgClient): PgClient.PgClient => {
       const client = Object.assign(sql, rest, { withoutTransforms, safe: undefined as unknown })

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import type { Engine } from "../Engine.js"
@@ -55,6 +56,11 @@ export class Router {
     take: "choose" | "peek"
   ): Decision | RouterError.RouterError {
     const classification = this.classifier.classify(sql)
+    const session = work?.session
+    if (session?.ended === true) return RouterError.sessionClosed()
+    if (session?.readOnly === true && classification.kind === "write") {
+      return RouterError.readOnlyViolation(classification.reason)
+    }
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const forced = fiber.getFiberRef(RoutingContext.forcePrimary)
     if (work?.level !== undefined) {
@@ -85,13 +91,19 @@ export class Router {
     toDefault: (reason: string) => Decision | RouterError.RouterError
   ): Decision | RouterError.RouterError {
     const { config, readGroup } = this
+    const session = work?.session
     const explicit = fiber.getFiberRef(RoutingContext.preferReplica)
     if (!explicit) {
-      if (work?.session?.hasWritten(this.defaultGroup.name) === true) return toDefault("the session has written")
+      if (session?.current(this.defaultGroup.name)?.wrote === true) return toDefault("the session has written")
       if (config.consistency.readsFromPrimary(fiber)) return toDefault(`${config.consistency.name} after a write`)
       if (config.reads === "explicit") return toDefault("reads are explicit")
     }
+    if (session?.readsOnPrimary === true) return toDefault("standbys have no serializable isolation")
     if (readGroup === undefined) return toDefault("there is no read group")
+    const transaction = session?.current(readGroup.name)
+    if (transaction !== undefined) {
+      return this.decision(classification, readGroup.name, transaction.engine, classification.reason, { transaction })
+    }
     const engine = readGroup[config.reads === "observe" ? "peek" : take]()
     if (engine === undefined) {
       return config.onNoReplica === "fail"
@@ -104,7 +116,8 @@ export class Router {
         ? decision
         : { ...decision, observed: { group: readGroup.name, engine: engine.name } }
     }
-    return this.decision(classification, readGroup.name, engine, classification.reason)
+    const begins = session?.readsInTransaction === true
+    return this.decision(classification, readGroup.name, engine, classification.reason, { begins })
   }
 
   private inGroup(
@@ -114,6 +127,10 @@ export class Router {
     take: "choose" | "peek",
     work: Work | undefined
   ): Decision | RouterError.RouterError {
+    const transaction = work?.session?.current(group.name)
+    if (transaction !== undefined) {
+      return this.decision(classification, group.name, transaction.engine, reason, { transaction })
+    }
     const engine = group[take]()
     return engine === undefined
       ? RouterError.noEngineAvailable(group.name)
@@ -139,24 +156,40 @@ export class Router {
     }
   }
 
-  /** Runs a statement where it belongs. */
-  execute(fiber: AnyFiber, work: Work | undefined, request: Request): Effect.Effect<Result, SqlError> {
+  /** Runs a statement where it belongs. `span` is the statement's own; in the fiber is only what is around it. */
+  execute(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    request: Request,
+    span: Tracer.Span | undefined
+  ): Effect.Effect<Result, SqlError> {
     const decision = this.decide(fiber, work, request.sql, "choose")
     if (RouterError.isRouterError(decision)) {
       return Effect.fail(RouterError.toSqlError(decision))
     }
-    annotate(fiber.currentSpan, decision)
-    if (decision.transaction !== undefined) {
-      decision.transaction.note(decision)
-      return decision.transaction.query(request)
+    annotate(span, decision)
+    const inside = this.transactionOf(work, decision)
+    if (inside === undefined) {
+      return this.autocommit(fiber, decision, request, span)
     }
-    if (decision.begins) {
-      return Effect.flatMap(work!.session!.transaction(decision.group), (transaction) => {
-        transaction.note(decision)
-        return transaction.query(request)
-      })
-    }
-    return this.autocommit(fiber, decision, request)
+    return Effect.flatMap(inside, (transaction) => {
+      transaction.note(decision)
+      return Effect.catchAll(transaction.query(request), (error) =>
+        // An early commit of another fiber came in between: the session goes on with a new transaction.
+        transaction.isEnded && transaction === decision.transaction && work?.level === undefined && wasRefused(error)
+          ? this.execute(fiber, work, request, span)
+          : Effect.fail(error)
+      )
+    })
+  }
+
+  /** The transaction that a statement runs in; begins it where the session has none yet. */
+  private transactionOf(work: Work | undefined, decision: Decision): Effect.Effect<Transaction, SqlError> | undefined {
+    return decision.transaction !== undefined
+      ? Effect.succeed(decision.transaction)
+      : decision.begins
+        ? work!.session!.transaction(decision.group, decision.engine)
+        : undefined
   }
 
   /** The rows of a statement, from where it belongs. */
@@ -176,15 +209,13 @@ export class Router {
       transaction.note(decision)
       return isCursorQuery(decision) ? transaction.stream(sql, params) : transaction.streamExclusively(sql, params)
     }
-    if (decision.transaction !== undefined) {
-      return inside(decision.transaction)
-    }
-    if (decision.begins) {
-      return Stream.unwrap(Effect.map(work!.session!.transaction(decision.group), inside))
+    const transaction = this.transactionOf(work, decision)
+    if (transaction !== undefined) {
+      return Stream.unwrap(Effect.map(transaction, inside))
     }
     return decision.kind === "write"
       ? Stream.unwrap(Effect.as(this.config.consistency.afterWrite, decision.engine.stream(sql, params)))
-      : this.streamRead(decision, sql, params)
+      : this.streamRead(decision, sql, params, span)
   }
 
   /** What a statement does that runs on a connection from `reserve`. */
@@ -206,7 +237,8 @@ export class Router {
         : fiber.getFiberRef(RoutingContext.forcePrimary)
           ? this.defaultGroup.name
           : (work?.level?.group ?? this.defaultGroup.name)
-    const enclosing = work?.transaction(name)
+    if (work?.session?.ended === true) return RouterError.sessionClosed()
+    const enclosing = work?.transaction(name) ?? work?.session?.current(name)
     if (enclosing !== undefined) return enclosing
     const group = this.groups.get(name)
     if (group === undefined) return RouterError.unknownGroup(name, [...this.groups.keys()])
@@ -242,7 +274,12 @@ export class Router {
     return this.defaultGroup.engines[0]!
   }
 
-  private streamRead(decision: Decision, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+  private streamRead(
+    decision: Decision,
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    span: Tracer.Span | undefined
+  ): Stream.Stream<object, SqlError> {
     const rows = decision.engine.stream(sql, params)
     if (decision.group === this.defaultGroup.name) return rows
     // A standby refuses before the first row; after one, the error is the caller's.
@@ -254,17 +291,21 @@ export class Router {
           return chunk
         }),
         Stream.catchAll((error) => {
-          const state = emitted ? undefined : isStandbyRefusal(error)
-          const primary = this.defaultGroup.choose()
-          if (state === undefined || primary === undefined) return Stream.fail(error)
-          this.classifier.remember(sql, `a standby refused it (${state})`)
-          return Stream.unwrap(Effect.as(this.config.consistency.afterWrite, primary.stream(sql, params)))
+          const primary = emitted ? undefined : this.primaryWhenRefused(decision, sql, error, span)
+          return primary === undefined
+            ? Stream.fail(error)
+            : Stream.unwrap(Effect.as(this.config.consistency.afterWrite, primary.stream(sql, params)))
         })
       )
     })
   }
 
-  private autocommit(fiber: AnyFiber, decision: Decision, request: Request): Effect.Effect<Result, SqlError> {
+  private autocommit(
+    fiber: AnyFiber,
+    decision: Decision,
+    request: Request,
+    span: Tracer.Span | undefined
+  ): Effect.Effect<Result, SqlError> {
     const { engine, kind } = decision
     if (kind === "read") {
       const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
@@ -275,7 +316,12 @@ export class Router {
       })
       return decision.group === this.defaultGroup.name
         ? answered
-        : Effect.catchAll(answered, (error) => this.onPrimaryWhenRefused(decision, request, error))
+        : Effect.catchAll(answered, (error) => {
+            const primary = this.primaryWhenRefused(decision, request.sql, error, span)
+            return primary === undefined
+              ? Effect.fail(error)
+              : Effect.zipRight(this.config.consistency.afterWrite, primary.query(request))
+          })
     }
     const running = engine.query(request)
     if (kind === "session") {
@@ -288,32 +334,27 @@ export class Router {
   }
 
   /** What a standby refuses as a standby runs once on the primary, and the text is remembered as a write. */
-  private onPrimaryWhenRefused(decision: Decision, request: Request, error: SqlError): Effect.Effect<Result, SqlError> {
+  private primaryWhenRefused(
+    decision: Decision,
+    sql: string,
+    error: SqlError,
+    span: Tracer.Span | undefined
+  ): Engine | undefined {
     const state = isStandbyRefusal(error)
-    if (state === undefined) {
-      return Effect.fail(error)
+    const primary = state === undefined ? undefined : this.defaultGroup.choose()
+    if (primary === undefined) {
+      return undefined
     }
-    return Effect.suspend(() => {
-      const primary = this.defaultGroup.choose()
-      if (primary === undefined) return Effect.fail(error)
-      this.classifier.remember(request.sql, `a standby refused it (${state})`)
-      return Effect.withFiberRuntime<Result, SqlError>((fiber) => {
-        annotate(fiber.currentSpan, {
-          ...decision,
-          group: this.defaultGroup.name,
-          engine: primary,
-          kind: "write",
-          reason: `refused by ${decision.engine.name} (${state})`
-        })
-        return Effect.zipRight(this.config.consistency.afterWrite, primary.query(request))
-      })
-    })
+    this.classifier.remember(sql, `a standby refused it (${state})`)
+    const reason = `refused by ${decision.engine.name} (${state})`
+    annotate(span, { ...decision, group: this.defaultGroup.name, engine: primary, kind: "write", reason })
+    return primary
   }
 }
 
 /** Says on a span where its statement went. Names of server attributes: OpenTelemetry's database conventions. */
-export const annotate = (span: Tracer.AnySpan | undefined, decision: Decision): void => {
-  if (span === undefined || span._tag !== "Span") {
+export const annotate = (span: Tracer.Span | undefined, decision: Decision): void => {
+  if (span === undefined) {
     return
   }
   const { address, name } = decision.engine
@@ -332,6 +373,8 @@ export const annotate = (span: Tracer.AnySpan | undefined, decision: Decision): 
 /** The rows of a result, as `@effect/sql` wants them: an array of rows, or one for each statement of the text. */
 export const rowsOf = (result: Result): ReadonlyArray<never> =>
   (Array.isArray(result) ? result.map((one) => one.rows ?? []) : ((result as { rows?: unknown }).rows ?? [])) as never
+
+const wasRefused = (error: SqlError): boolean => Option.contains(RouterError.reasonOf(error), "SessionClosed")
 
 // DECLARE takes any query, but no statement that writes.
 const isCursorQuery = (decision: Decision): boolean =>

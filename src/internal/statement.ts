@@ -7,6 +7,13 @@ import type * as Tracer from "effect/Tracer"
 
 type TransformRows = (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
+type Rows = Effect.Effect<ReadonlyArray<object>, SqlError>
+
+/** A statement as `@effect/sql` makes it; `commit` is what runs when the statement itself is the effect. */
+interface BaseStatement extends Statement.Statement<object> {
+  commit(): Rows
+}
+
 interface StatementClass {
   new (
     segments: ReadonlyArray<Statement.Segment>,
@@ -14,46 +21,92 @@ interface StatementClass {
     compiler: Statement.Compiler,
     spanAttributes: ReadonlyArray<readonly [string, unknown]>,
     transformRows: TransformRows
-  ): Statement.Statement<object>
+  ): BaseStatement
 }
 
-/** How the rows of a routed statement are streamed. */
-export type StreamRows = (
-  span: Tracer.Span,
-  sql: string,
-  params: ReadonlyArray<unknown>,
-  transformRows: TransformRows
-) => Stream.Stream<object, SqlError>
-
 export interface Options {
-  readonly acquirer: Connection.Acquirer
+  /** The connection for one statement, which says on the statement's span where it went. */
+  readonly connection: (span: Tracer.Span | undefined) => Connection
   readonly compiler: Statement.Compiler
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   readonly transformRows: TransformRows
-  readonly stream: StreamRows
 }
 
+const spanOptions = { kind: "client", captureStackTrace: false } as const
+
 /**
- * The constructor of `@effect/sql`, making statements whose `stream` knows its span. There the span of a stream is in
- * nobody's context, so a connection could not say on it where the statement went.
+ * The constructor of `@effect/sql`, making statements that tell their connection their span. There it is in nobody's
+ * context, so a connection could not say on it where the statement went.
  */
 export const make = (options: Options): Statement.Constructor => {
-  const { acquirer, compiler, spanAttributes, stream, transformRows } = options
+  const { compiler, connection, spanAttributes, transformRows } = options
+  const acquirer = Effect.succeed(connection(undefined))
   const base = Statement.make(acquirer, compiler, spanAttributes, transformRows)
   const Base = base``.constructor as unknown as StatementClass
 
+  /** Compiles a statement, after the transformer that `Statement.withTransformer` may have set. */
+  const compiled = <A, E>(
+    statement: Statement.Statement<object>,
+    span: Tracer.Span,
+    operation: string,
+    withoutTransform: boolean,
+    run: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E> =>
+    Effect.withFiberRuntime((fiber) => {
+      const go = (statement: Statement.Statement<object>) => {
+        const [sql, params] = statement.compile(withoutTransform)
+        for (const [key, value] of spanAttributes) span.attribute(key, value)
+        span.attribute("db.operation.name", operation)
+        span.attribute("db.query.text", sql)
+        return run(sql, params)
+      }
+      const transformer = fiber.getFiberRef(Statement.currentTransformer)
+      return transformer._tag === "None"
+        ? go(statement)
+        : Effect.flatMap(
+            transformer.value(statement, constructor, fiber.getFiberRefs(), span) as Effect.Effect<typeof statement>,
+            go
+          )
+    })
+
   class RoutedStatement extends Base {
+    override get withoutTransform(): Rows {
+      return this.run("executeWithoutTransform", true, (on, sql, params) => on.execute(sql, params, undefined))
+    }
+
+    override get raw(): Effect.Effect<unknown, SqlError> {
+      return this.run("executeRaw", true, (on, sql, params) => on.executeRaw(sql, params))
+    }
+
+    override get values(): Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, SqlError> {
+      return this.run("executeValues", false, (on, sql, params) => on.executeValues(sql, params))
+    }
+
+    override get unprepared(): Rows {
+      return this.run("executeUnprepared", false, (on, sql, params) => on.executeUnprepared(sql, params, transformRows))
+    }
+
+    override commit(): Rows {
+      return this.run("execute", false, (on, sql, params) => on.execute(sql, params, transformRows))
+    }
+
     override get stream(): Stream.Stream<object, SqlError> {
       return Stream.unwrapScoped(
-        Effect.flatMap(Effect.makeSpanScoped("sql.execute", { kind: "client", captureStackTrace: false }), (span) =>
-          Effect.map(transformed(this, base, span), (statement) => {
-            const [sql, params] = statement.compile()
-            for (const [key, value] of spanAttributes) span.attribute(key, value)
-            span.attribute("db.operation.name", "executeStream")
-            span.attribute("db.query.text", sql)
-            return stream(span, sql, params, transformRows)
-          })
+        Effect.flatMap(Effect.makeSpanScoped("sql.execute", spanOptions), (span) =>
+          compiled(this, span, "executeStream", false, (sql, params) =>
+            Effect.succeed(connection(span).executeStream(sql, params, transformRows))
+          )
         )
+      )
+    }
+
+    private run<A>(
+      operation: string,
+      withoutTransform: boolean,
+      execute: (on: Connection, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<A, SqlError>
+    ): Effect.Effect<A, SqlError> {
+      return Effect.useSpan("sql.execute", spanOptions, (span) =>
+        compiled(this, span, operation, withoutTransform, (sql, params) => execute(connection(span), sql, params))
       )
     }
   }
@@ -61,24 +114,12 @@ export const make = (options: Options): Statement.Constructor => {
   const routed = (statement: Statement.Statement<object>) =>
     new RoutedStatement(statement.segments, acquirer, compiler, spanAttributes, transformRows)
 
-  const constructor = (strings: unknown, ...args: Array<unknown>) => {
+  const fromTemplate = (strings: unknown, ...args: Array<unknown>) => {
     const made = (base as unknown as (...all: Array<unknown>) => unknown)(strings, ...args)
     return made instanceof Base ? routed(made) : made
   }
-  return Object.assign(constructor, base, {
+  const constructor = Object.assign(fromTemplate, base, {
     unsafe: (sql: string, params?: ReadonlyArray<unknown>) => routed(base.unsafe<object>(sql, params as Array<never>))
   }) as unknown as Statement.Constructor
+  return constructor
 }
-
-/** Applies the transformer that `Statement.withTransformer` has set, as every other way to run a statement does. */
-const transformed = (
-  statement: Statement.Statement<object>,
-  sql: Statement.Constructor,
-  span: Tracer.Span
-): Effect.Effect<Statement.Statement<object>> =>
-  Effect.withFiberRuntime((fiber) => {
-    const transformer = fiber.getFiberRef(Statement.currentTransformer)
-    return transformer._tag === "None"
-      ? Effect.succeed(statement)
-      : (transformer.value(statement, sql, fiber.getFiberRefs(), span) as Effect.Effect<Statement.Statement<object>>)
-  })

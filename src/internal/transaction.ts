@@ -18,6 +18,18 @@ const commitTimeout = Duration.seconds(5)
 
 const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
 
+/** How a transaction begins. */
+export interface Begin {
+  readonly begin: string
+  /** Settings that hold until its end. */
+  readonly settings: ReadonlyArray<readonly [name: string, value: string]>
+}
+
+const setLocal = (settings: Begin["settings"]): Request => ({
+  ...command(`SELECT ${settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(", ")}`),
+  params: settings.flat()
+})
+
 /** What a whole transaction shares with all its savepoints. */
 interface Shared {
   /** One statement at a time on the connection. */
@@ -36,6 +48,8 @@ interface Shared {
 export class Transaction {
   private readonly siblings = new Lock()
   private ended = false
+  /** The savepoint that is open directly inside this level. */
+  private inner: string | undefined
 
   private constructor(
     readonly group: string,
@@ -62,13 +76,20 @@ export class Transaction {
     if (classification.changesSchema) this.shared.changedSchema = true
   }
 
+  /** Whether nothing runs in it any more. */
+  get isEnded(): boolean {
+    return this.ended || this.shared.ended || (this.parent?.isEnded ?? false)
+  }
+
   /** Begins a transaction on a connection of the engine. The connection goes back when the scope closes. */
-  static begin(group: string, engine: Engine, begin: string): Effect.Effect<Transaction, SqlError, Scope.Scope> {
+  static begin(group: string, engine: Engine, options: Begin): Effect.Effect<Transaction, SqlError, Scope.Scope> {
     return Effect.flatMap(engine.reserve, (connection) => {
       const shared: Shared = { statements: new Lock(), names: 0, ended: false, wrote: false, changedSchema: false }
+      const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
+      const begun = connection.query(command(options.begin))
       return Effect.as(
-        connection.query(command(begin)),
-        new Transaction(group, engine, connection, shared, undefined, undefined)
+        options.settings.length === 0 ? begun : Effect.zipRight(begun, connection.query(setLocal(options.settings))),
+        transaction
       )
     })
   }
@@ -126,13 +147,17 @@ export class Transaction {
             const name = `edr_${++this.shared.names}`
             const level = new Transaction(this.group, this.engine, this.connection, this.shared, this, name)
             return restore(this.send(command(`SAVEPOINT ${name}`))).pipe(
+              Effect.tap(() => Effect.sync(() => (this.inner = name))),
               Effect.zipRight(Effect.exit(restore(use(level)))),
               Effect.flatMap((exit) =>
                 Effect.zipRight(Exit.isSuccess(exit) ? level.releaseSavepoint : level.rollbackSavepoint, exit)
               )
             )
           }),
-          this.siblings.release
+          Effect.suspend(() => {
+            this.inner = undefined
+            return this.siblings.release
+          })
         )
       )
     )
@@ -145,21 +170,36 @@ export class Transaction {
    */
   readonly commit: Effect.Effect<void, SqlError> = Effect.suspend(() => {
     if (this.end()) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("commit")))
-    return this.shared.statements.run(
-      Effect.matchEffect(this.connection.finish(command("COMMIT"), commitTimeout), {
-        onSuccess: (result) =>
-          "command" in result && result.command === "COMMIT"
-            ? Effect.void
-            : Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where))),
-        onFailure: (cause) =>
-          Effect.fail(
-            this.connection.isUsable
-              ? cause
-              : RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))
-          )
-      })
-    )
+    const { inner } = this
+    const dropped = inner === undefined ? Effect.void : this.rollbackUnfinished(inner)
+    return Effect.zipRight(dropped, this.shared.statements.run(this.finish))
   })
+
+  /** `commit`, once no savepoint is open any more. */
+  readonly commitWhenSettled: Effect.Effect<void, SqlError> = Effect.suspend(() => this.siblings.run(this.commit))
+
+  private readonly finish: Effect.Effect<void, SqlError> = Effect.suspend(() =>
+    Effect.matchEffect(this.connection.finish(command("COMMIT"), commitTimeout), {
+      onSuccess: (result) =>
+        "command" in result && result.command === "COMMIT"
+          ? Effect.void
+          : Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where))),
+      onFailure: (cause) =>
+        Effect.fail(
+          this.connection.isUsable
+            ? cause
+            : RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))
+        )
+    })
+  )
+
+  // A savepoint that somebody has left open (a fiber that nobody waited for) is unfinished work: it must not be committed.
+  private rollbackUnfinished(name: string): Effect.Effect<void, SqlError> {
+    return Effect.zipRight(
+      this.connection.cancel,
+      Effect.asVoid(this.shared.statements.run(this.connection.query(command(`ROLLBACK TO SAVEPOINT ${name}`))))
+    )
+  }
 
   /** Rolls back. Cancels what still runs. A connection on which that fails is destroyed. Never fails. */
   readonly rollback: Effect.Effect<void> = Effect.suspend(() => {
@@ -191,10 +231,6 @@ export class Transaction {
       Effect.catchAllCause(() => this.connection.destroy)
     )
   )
-
-  private get isEnded(): boolean {
-    return this.ended || this.shared.ended || (this.parent?.isEnded ?? false)
-  }
 
   private readonly refuseWhenEnded: Effect.Effect<void, SqlError> = Effect.suspend(() =>
     this.isEnded ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())) : Effect.void

@@ -1,13 +1,29 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import type * as Effect from "effect/Effect"
+import type { Engine } from "../Engine.js"
+import type { Hooks } from "./hooks.js"
 import type { Transaction } from "./transaction.js"
 
 /** What the router needs to know of a session. */
 export interface SessionWork {
-  /** The session's transaction on a group, begun when it is first asked for. */
-  readonly transaction: (group: string) => Effect.Effect<Transaction, SqlError>
-  /** Whether the session's transaction on a group has written and not ended. */
-  readonly hasWritten: (group: string) => boolean
+  /** Whether it has ended: nothing runs in it any more. */
+  readonly ended: boolean
+  /** Whether statements that may write are refused. */
+  readonly readOnly: boolean
+  /** Whether its reads need the primary: standbys have no serializable isolation. */
+  readonly readsOnPrimary: boolean
+  /** Whether its reads on replicas need a transaction there: for one snapshot, or for its settings. */
+  readonly readsInTransaction: boolean
+  /** The session's transaction on a group, if it has one now. */
+  readonly current: (group: string) => Transaction | undefined
+  /** Whether a transaction is open that may have to be committed. */
+  readonly isActive: boolean
+  /** Commits what is open, of one group or of all; the next statement begins anew. */
+  readonly commit: (group: string | undefined) => Effect.Effect<void, SqlError>
+  /** Rolls back what is open, of one group or of all; the next statement begins anew. */
+  readonly rollback: (group: string | undefined, operation: string) => Effect.Effect<void, SqlError>
+  /** The session's transaction on a group, begun on the engine when there is none. */
+  readonly transaction: (group: string, engine: Engine) => Effect.Effect<Transaction, SqlError>
 }
 
 /** The transactions and the session around a statement, innermost first. */
@@ -15,6 +31,7 @@ export class Work {
   constructor(
     readonly session: SessionWork | undefined,
     readonly level: Transaction | undefined,
+    readonly hooks: Hooks,
     private readonly outer: Work | undefined
   ) {}
 

@@ -1,0 +1,425 @@
+/**
+ * The unit of work: statements that are committed or rolled back together.
+ *
+ * Nothing is opened until a statement needs it. The first statement for the default group (or a bind group) begins a
+ * transaction there, on one connection that all fibers of the session share; reads that go to replicas stay outside of it.
+ * At the end everything commits, or everything rolls back, and every connection goes back.
+ *
+ * @since 0.1.0
+ */
+import { SqlError } from "@effect/sql/SqlError"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
+import type * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import { dual } from "effect/Function"
+import type * as Scope from "effect/Scope"
+import * as client from "./internal/client.js"
+import type { Hooks } from "./internal/hooks.js"
+import { DbRouter } from "./internal/service.js"
+import * as session_ from "./internal/session.js"
+import * as sessionOptions from "./internal/sessionOptions.js"
+import { Work } from "./internal/work.js"
+import * as RouterError from "./RouterError.js"
+import * as RoutingContext from "./RoutingContext.js"
+
+/**
+ * The options of a session. Wrong ones fail it with a `SqlError` whose `cause` is a `RouterConfigError`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * The isolation level of its transactions. Default: the server's (`default_transaction_isolation`, "read committed"). With
+   * `"serializable"` reads use the primary too: standbys have no such level.
+   */
+  readonly isolation?: "read uncommitted" | "read committed" | "repeatable read" | "serializable" | undefined
+  /** Refuses what may write, with the reason `ReadOnlyViolation`. Default: `false`. */
+  readonly readOnly?: boolean | undefined
+  /** A serializable, read-only transaction waits until it cannot fail (`DEFERRABLE`). Default: `false`. */
+  readonly deferrable?: boolean | undefined
+  /** How long one statement may take, in milliseconds if it is a number (`statement_timeout`). Default: the server's. */
+  readonly statementTimeout?: Duration.DurationInput | undefined
+  /**
+   * How long a transaction may be idle before the server ends it, in milliseconds if it is a number
+   * (`idle_in_transaction_session_timeout`). Default: the server's.
+   */
+  readonly idleTimeout?: Duration.DurationInput | undefined
+  /**
+   * `"snapshot"`: all reads on replicas see one state of the data, in one REPEATABLE READ transaction on one replica.
+   * Default: `"replica"`, each for itself.
+   */
+  readonly reads?: "replica" | "snapshot" | undefined
+  /**
+   * Settings that every transaction of the session has, such as `{ "app.user_id": "42" }` for row-level security. Reads on
+   * replicas then run in a transaction with them too. After its end a setting reads as `''`, not NULL: policies should say
+   * `nullif(current_setting('app.user_id', true), '')`.
+   */
+  readonly settings?: Readonly<Record<string, string>> | undefined
+}
+
+type Resolved = Either.Either<session_.SessionOptions, RouterError.RouterConfigError>
+
+const invalidOptions = (cause: RouterError.RouterConfigError): SqlError =>
+  new SqlError({ cause, message: cause.message })
+
+interface Opened {
+  readonly session: session_.Session
+  readonly work: Work
+  readonly runner: client.Runner
+}
+
+const open = (resolved: Resolved): Effect.Effect<Opened, SqlError, DbRouter> =>
+  Effect.flatMap(DbRouter, ({ runner }) =>
+    Effect.mapBoth(resolved, {
+      onFailure: invalidOptions,
+      onSuccess: (options) => {
+        const session = new session_.Session(runner.router, options)
+        return { session, work: new Work(session, undefined, session.hooks, undefined), runner }
+      }
+    })
+  )
+
+// The flow that comes after has to know of the writes; it is not the flow inside, which ends with the session.
+const end = ({ runner, session }: Opened, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, SqlError> =>
+  Effect.ensuring(
+    session.end(exit),
+    Effect.suspend(() => (session.hasCommittedWrites ? runner.router.config.consistency.afterCommit : Effect.void))
+  )
+
+const sharedFlow = Effect.withFiberRuntime<RoutingContext.Flow>((fiber) =>
+  Effect.succeed(new RoutingContext.Flow({ shared: true, stuck: RoutingContext.unsafeIsStuck(fiber) }))
+)
+
+const run = <A, E, R>(self: Effect.Effect<A, E, R>, opened: Opened): Effect.Effect<A, E | SqlError, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(sharedFlow, (flow) =>
+      Effect.zipLeft(self, opened.session.hooks.beforeCommit).pipe(
+        opened.runner.provideWork(opened.work, 0),
+        Effect.locally(RoutingContext.flow, flow),
+        restore,
+        Effect.exit,
+        Effect.flatMap((exit) => Effect.zipRight(end(opened, exit), exit))
+      )
+    )
+  )
+
+const currentWork: Effect.Effect<Work | undefined, never, DbRouter> = Effect.flatMap(DbRouter, ({ runner }) =>
+  Effect.withFiberRuntime((fiber) => Effect.succeed(runner.workOf(fiber)))
+)
+
+type WithOptions<R0> = {
+  (options?: Options): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R | R0>
+  <A, E, R>(self: Effect.Effect<A, E, R>, options?: Options): Effect.Effect<A, E | SqlError, R | R0>
+}
+
+const withOptions = (
+  make: <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    resolved: Resolved,
+    given: boolean
+  ) => Effect.Effect<A, E | SqlError, R | DbRouter>
+): WithOptions<DbRouter> =>
+  dual(
+    (args) => Effect.isEffect(args[0]),
+    <A, E, R>(self: Effect.Effect<A, E, R>, options?: Options) =>
+      make(self, sessionOptions.resolve(options ?? {}), options !== undefined)
+  )
+
+/**
+ * Runs an effect in a session: joins the one around it, or opens one, which commits when the effect succeeds and rolls back
+ * when it fails, dies or is interrupted. Inside `sql.withTransaction` it joins that transaction.
+ *
+ * Fails with a `SqlError` when the COMMIT fails, when it was answered with ROLLBACK because a statement had failed
+ * (`CommitRolledBack`), when only some groups could commit (`PartialCommit`), or nobody knows (`OutcomeUnknown`). Options are
+ * for opening one: joining with options fails with `TransactionActive`.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const session: WithOptions<DbRouter> = withOptions((self, resolved, given) =>
+  Effect.flatMap(currentWork, (work) => {
+    if (work === undefined) return Effect.flatMap(open(resolved), (opened) => run(self, opened))
+    return given ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive())) : self
+  })
+)
+
+/**
+ * Runs an effect in a session of its own, on connections of its own, whatever is around it: for work that runs at the same
+ * time as other work, or must be committed without it.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const newSession: WithOptions<DbRouter> = withOptions((self, resolved) =>
+  Effect.flatMap(open(resolved), (opened) => client.detached(run(self, opened)))
+)
+
+/**
+ * Runs an effect in a session of its own that reads one state of the data on one replica, and refuses what may write with
+ * the reason `ReadOnlyViolation`. Without an eligible replica, or when the flow sticks to the primary, it is the primary's.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const readOnly = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R | DbRouter> =>
+  newSession(self, { readOnly: true, reads: "snapshot" })
+
+/**
+ * Runs an effect outside every session and transaction: each statement commits by itself. For background work that outlives
+ * its session.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const detached = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) =>
+    client.detached(
+      Effect.locally(self, RoutingContext.flow, new RoutingContext.Flow({ stuck: RoutingContext.unsafeIsStuck(fiber) }))
+    )
+  )
+
+/**
+ * What `atomic` does about the transaction that the session has already begun:
+ *
+ * - `"commit"`: commits it first
+ * - `"rollback"`: rolls it back first
+ * - `"append"`: goes on in it, and commits or rolls back both
+ * - `"savepoint"`: runs in a savepoint of it, and leaves the commit to the session
+ * - `"fail"`: fails with the reason `TransactionActive`
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Current = "commit" | "rollback" | "append" | "savepoint" | "fail"
+
+/**
+ * Runs an effect as one transaction of the session, committed when it succeeds, rolled back when it does not, before the
+ * session goes on. `current` (default `"commit"`) says what happens to a transaction that is already open. Without a session
+ * it opens one.
+ *
+ * Inside `sql.withTransaction` nothing can be committed or rolled back behind its back: there `"append"` and `"savepoint"`
+ * do not commit, and the others fail with the reason `TransactionActive`.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const atomic: {
+  (options?: {
+    readonly current?: Current | undefined
+  }): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R | DbRouter>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    options?: { readonly current?: Current | undefined }
+  ): Effect.Effect<A, E | SqlError, R | DbRouter>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, options?: { readonly current?: Current | undefined }) =>
+    Effect.flatMap(DbRouter, ({ runner }) =>
+      Effect.flatMap(currentWork, (work): Effect.Effect<A, E | SqlError, R | DbRouter> => {
+        const current = options?.current ?? "commit"
+        if (work === undefined) return session(self)
+        if (current === "savepoint") return runner.withTransaction(self)
+        const { level, session: around } = work
+        if (level !== undefined || around === undefined) {
+          return current === "append" ? self : Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
+        }
+        const block = Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(Effect.exit(restore(self)), (exit) =>
+            Effect.zipRight(
+              Exit.isSuccess(exit) ? around.commit(undefined) : Effect.ignore(around.rollback(undefined, "rollback")),
+              exit
+            )
+          )
+        )
+        if (!around.isActive || current === "append") return block
+        return current === "fail"
+          ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
+          : Effect.zipRight(
+              current === "commit" ? around.commit(undefined) : around.rollback(undefined, "rollback"),
+              block
+            )
+      })
+    )
+)
+
+/**
+ * An effect that can also be given the name of one group.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ForGroups extends Effect.Effect<void, SqlError, DbRouter> {
+  (group: string): Effect.Effect<void, SqlError, DbRouter>
+}
+
+const forGroups = (make: (group: string | undefined) => Effect.Effect<void, SqlError, DbRouter>): ForGroups =>
+  Object.assign(
+    Object.setPrototypeOf((group: string) => make(group), {
+      ...Effectable.CommitPrototype,
+      commit: () => make(undefined)
+    })
+  )
+
+const early = (
+  name: string,
+  use: (work: NonNullable<Work["session"]>, group: string | undefined) => Effect.Effect<void, SqlError>
+) =>
+  forGroups((group) =>
+    Effect.flatMap(currentWork, (work) => {
+      const around = work?.session
+      if (around === undefined) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed(name)))
+      return work?.level === undefined
+        ? use(around, group)
+        : Effect.fail(RouterError.toSqlError(RouterError.transactionActive(work.level.group)))
+    })
+  )
+
+/**
+ * Commits what the session has done so far, of all groups or (`commit("analytics")`) of one, and gives the connections back.
+ * The session goes on: its next statement begins a new transaction. `beforeCommit` and `afterCommit` effects run.
+ *
+ * Fails with the reason `SessionClosed` outside a session, and with `TransactionActive` inside `sql.withTransaction`.
+ *
+ * @since 0.1.0
+ * @category early
+ */
+export const commit: ForGroups = early("commit", (around, group) => around.commit(group))
+
+/**
+ * Rolls back what the session has done since it began or last committed, and gives the connections back. The session goes
+ * on. Fails as `commit` does.
+ *
+ * @since 0.1.0
+ * @category early
+ */
+export const rollback: ForGroups = early("rollback", (around, group) => around.rollback(group, "rollback"))
+
+/**
+ * Gives the session's connections back before its end, so that slow work that follows holds none. What was not committed is
+ * rolled back. The session goes on. Fails as `commit` does.
+ *
+ * @since 0.1.0
+ * @category early
+ */
+export const close: ForGroups = early("close", (around, group) => around.rollback(group, "close"))
+
+/**
+ * Whether there is a session around.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const isInSession: Effect.Effect<boolean> = Effect.withFiberRuntime((fiber) =>
+  Effect.succeed(client.isInSession(fiber))
+)
+
+/**
+ * Runs an effect right before the COMMIT of the session (or transaction) around, inside it. When it fails, everything is
+ * rolled back, and the session fails with a `SqlError` whose `cause` is the failure. Outside a transaction it runs at once.
+ *
+ * @since 0.1.0
+ * @category hooks
+ */
+export const beforeCommit = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<void, SqlError, R | DbRouter> =>
+  register(
+    Effect.mapError(Effect.asVoid(self), (cause) => new SqlError({ cause, message: "beforeCommit failed" })),
+    (hooks, effect) => hooks.addBeforeCommit(effect),
+    (effect) => effect
+  )
+
+/**
+ * Runs an effect after the COMMIT of the session (or transaction) around, outside it, and never after a rollback: not of the
+ * session, and not of the savepoint that it was asked for in. Its failure is logged; it cannot undo the commit. Outside a
+ * transaction it runs at once.
+ *
+ * @since 0.1.0
+ * @category hooks
+ */
+export const afterCommit = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | DbRouter> =>
+  register(
+    logged("afterCommit", self),
+    (hooks, effect) => hooks.addAfterCommit(effect),
+    (effect) => effect
+  )
+
+/**
+ * Runs an effect after the session (or transaction, or savepoint) around was rolled back, outside it. Its failure is logged.
+ * Outside a transaction it never runs.
+ *
+ * @since 0.1.0
+ * @category hooks
+ */
+export const afterRollback = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | DbRouter> =>
+  register(
+    logged("afterRollback", self),
+    (hooks, effect) => hooks.addAfterRollback(effect),
+    () => Effect.void
+  )
+
+const logged = <A, E, R>(name: string, self: Effect.Effect<A, E, R>): Effect.Effect<void, never, R> =>
+  Effect.catchAllCause(Effect.asVoid(self), (cause) => Effect.logWarning(`${name} failed`, cause))
+
+const register = <E, R>(
+  self: Effect.Effect<void, E, R>,
+  add: (hooks: Hooks, effect: Effect.Effect<void, E>) => void,
+  outside: (effect: Effect.Effect<void, E, R>) => Effect.Effect<void, E, R>
+): Effect.Effect<void, E, R | DbRouter> =>
+  Effect.flatMap(DbRouter, ({ runner }) =>
+    Effect.flatMap(currentWork, (work) =>
+      work === undefined ? outside(self) : Effect.map(runner.deferred(self), (effect) => add(work.hooks, effect))
+    )
+  )
+
+/**
+ * A session as a resource. `run` puts an effect into it from anywhere; the others are for its fiber and for `run`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Session {
+  /** Runs an effect in this session, such as in a fiber that was not forked from its scope. */
+  readonly run: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly commit: Effect.Effect<void, SqlError>
+  readonly rollback: Effect.Effect<void, SqlError>
+}
+
+/**
+ * A session for the rest of a scope: what this fiber and its children run from here on is in it. It commits when the scope
+ * closes with success, else rolls back. Inside a session it is that session, and its end is left to it.
+ *
+ * A finalizer cannot fail, so a COMMIT that fails while the scope closes is a defect, with the `SqlError`. Where that matters,
+ * end with `commit` of the session, or use `session(effect)`.
+ *
+ * @since 0.1.0
+ * @category sessions
+ */
+export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scope.Scope | DbRouter> =>
+  Effect.flatMap(DbRouter, ({ runner }) =>
+    Effect.flatMap(currentWork, (around) => {
+      if (around?.session !== undefined) return Effect.succeed(handle(runner, around, around.session))
+      return Effect.gen(function* () {
+        const flow = yield* sharedFlow
+        const opened = yield* Effect.acquireRelease(open(sessionOptions.resolve(options ?? {})), closeScoped)
+        yield* Effect.locallyScoped(RoutingContext.flow, flow)
+        yield* runner.enter(opened.work)
+        return handle(runner, opened.work, opened.session)
+      })
+    })
+  )
+
+const closeScoped = (opened: Opened, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+  Exit.isFailure(exit)
+    ? Effect.orDie(end(opened, exit))
+    : Effect.exit(opened.runner.provideWork(opened.work, 0)(opened.session.hooks.beforeCommit)).pipe(
+        Effect.flatMap((prepared) => Effect.zipRight(end(opened, prepared), prepared)),
+        Effect.orDie
+      )
+
+const handle = (runner: client.Runner, work: Work, session: NonNullable<Work["session"]>): Session => ({
+  run: runner.provideWork(work, 0),
+  commit: session.commit(undefined),
+  rollback: session.rollback(undefined, "rollback")
+})

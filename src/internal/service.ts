@@ -1,0 +1,73 @@
+import type * as PgClient from "@effect/sql-pg/PgClient"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type { PoolStatus } from "../Engine.js"
+import type * as RouterError from "../RouterError.js"
+import type { StatementKind } from "../SqlClassifier.js"
+import type { Runner } from "./client.js"
+
+/**
+ * Where a statement would go, and why.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Explanation {
+  readonly group: string
+  readonly engine: string
+  readonly kind: StatementKind
+  /** What decided: the classifier's reason, a combinator, the consistency policy, an option. */
+  readonly reason: string
+  /** With `reads: "observe"`: where it would have gone otherwise. */
+  readonly observed: { readonly group: string; readonly engine: string } | undefined
+}
+
+/**
+ * How an engine does now.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface EngineStatus {
+  readonly name: string
+  readonly group: string
+  readonly host: string | undefined
+  readonly port: number | undefined
+  /** Whether statements may be sent to it. */
+  readonly eligible: boolean
+  /** Statements that run on it now. */
+  readonly inFlight: number
+  /** A decaying average of the time that its reads take, in milliseconds. `0` while it is unknown. */
+  readonly latency: number
+  readonly pool: PoolStatus
+}
+
+/**
+ * The service.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DbRouter {
+  /** What sessions are made from. Not for use outside this package. */
+  readonly runner: Runner
+  /** The routed client, which the layers provide as `SqlClient` and `PgClient` too. */
+  readonly client: PgClient.PgClient
+  /**
+   * Says where a statement would go if it ran here, in this flow, and why. Runs nothing, and takes no engine's turn. Fails
+   * when the statement would.
+   */
+  readonly explain: (sql: string) => Effect.Effect<Explanation, RouterError.RouterError>
+  /** How every engine does now. */
+  readonly status: Effect.Effect<ReadonlyArray<EngineStatus>>
+  /** Takes an engine out of the choice: no new statements, what runs there goes on. Fails for a name there is not. */
+  readonly drain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
+  /** Puts a drained engine back. */
+  readonly undrain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
+}
+
+/**
+ * @since 0.1.0
+ * @category tags
+ */
+export const DbRouter = Context.GenericTag<DbRouter>("effect-db-router/DbRouter")
