@@ -42,6 +42,8 @@ const engineCases: ReadonlyArray<Case> = [
     "postgresql://app:12/ter2@db/shop",
     "postgresql://app:hunter2#@db/shop",
     "postgresql://app:12?ter2@db/shop",
+    "postgresql://app:12#ter2@db/shop",
+    "postgresql://db/shop?application_name=50%",
     "postgresql://app:hunter2%@db/shop",
     "postgresql://app:hunter2%ff@db/shop",
     "postgresql://app:hunter2@db:port/shop",
