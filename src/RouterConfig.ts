@@ -150,7 +150,7 @@ export interface ResolvedClient extends Omit<PgClientConfig, "path"> {
   readonly minConnections: number
   /** Default: `"effect-db-router"`. */
   readonly applicationName: string
-  /** `undefined`: no limit, as in `pg`. */
+  /** `undefined`: a new connection has 5 seconds, as in `PgClient`, and waiting for a free one has no limit. */
   readonly connectTimeout?: Duration.Duration | undefined
   /** `undefined`: 10 seconds, as in `pg`. */
   readonly idleTimeout?: Duration.Duration | undefined

@@ -79,8 +79,8 @@ interface Standing {
   current: number
 }
 
-// nginx's smooth weighted round robin: every participant gains its weight, the leader is chosen and pays the sum.
-// https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1
+// nginx's smooth weighted round robin: every participant gains its weight, the leader is chosen and pays the sum
+// (nginx 1.3.1, src/http/ngx_http_upstream_round_robin.c, ngx_http_upstream_get_peer).
 const makeSmooth = (random: () => number) => {
   const standings = new Map<string, Standing>()
 

@@ -4,6 +4,7 @@ import * as Consistency from "effect-db-router/Consistency"
 import * as RouterConfig from "effect-db-router/RouterConfig"
 import * as RouterError from "effect-db-router/RouterError"
 import * as Selector from "effect-db-router/Selector"
+import Pg from "pg"
 import { primary, replica, resolve, url, withEngine } from "./support/refusedConfig.js"
 
 const resolved = (options: unknown) => Either.getOrThrowWith(resolve(options), (error) => error)
@@ -225,6 +226,22 @@ describe("the URL of an engine", () => {
     })
     assert.strictEqual(at("postgresql://[::1]:5432/d").host, "[::1]")
   })
+})
+
+it("the driver ignores what stands beside a URL, which is why it is refused", () => {
+  const client = new Pg.Client({
+    connectionString: "postgresql://h/d?sslmode=disable",
+    host: "other",
+    port: 1,
+    database: "other",
+    user: "other",
+    password: "other",
+    ssl: true
+  })
+  assert.deepStrictEqual([client.host, client.database, client.ssl], ["h", "d", false])
+  assert.notStrictEqual(client.port, 1)
+  assert.notStrictEqual(client.user, "other")
+  assert.notStrictEqual(client.password, "other")
 })
 
 describe("an engine given as an Effect", () => {

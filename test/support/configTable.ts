@@ -129,8 +129,9 @@ export const engine = {
   minConnections: { type: "`number`", default: "`0`", meaning: "Connections that are kept although idle" },
   connectTimeout: {
     type: "`DurationInput`",
-    default: "none",
-    meaning: "Longest wait for a connection, whether new or from the pool; zero is no limit"
+    default: '`"5 seconds"` to connect',
+    meaning:
+      "Longest wait for a connection, a new one or a free one of the pool (unless set, for a new one only); zero is no limit"
   },
   idleTimeout: {
     type: "`DurationInput`",
