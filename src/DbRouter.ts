@@ -227,16 +227,64 @@ export const stream: {
 }
 
 export {
+  /**
+   * @since 0.1.0
+   * @category hooks
+   */
   afterCommit,
+  /**
+   * @since 0.1.0
+   * @category hooks
+   */
   afterRollback,
+  /**
+   * @since 0.1.0
+   * @category sessions
+   */
   atomic,
+  /**
+   * @since 0.1.0
+   * @category hooks
+   */
   beforeCommit,
+  /**
+   * @since 0.1.0
+   * @category early
+   */
   close,
+  /**
+   * @since 0.1.0
+   * @category early
+   */
   commit,
+  /**
+   * @since 0.1.0
+   * @category sessions
+   */
   detached,
+  /**
+   * @since 0.1.0
+   * @category sessions
+   */
   isInSession,
+  /**
+   * @since 0.1.0
+   * @category sessions
+   */
   newSession,
+  /**
+   * @since 0.1.0
+   * @category sessions
+   */
   readOnly,
+  /**
+   * @since 0.1.0
+   * @category early
+   */
   rollback,
+  /**
+   * @since 0.1.0
+   * @category sessions
+   */
   session
 } from "./Session.js"

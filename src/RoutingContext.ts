@@ -280,3 +280,24 @@ export const locallyStream: {
   <A, E, R>(self: Stream.Stream<A, E, R>, target: Target): Stream.Stream<A, E, R> =>
     Stream.fromPull(Effect.map(locally(Stream.toPull(self), target), locally(target)))
 )
+
+/**
+ * Runs an effect with a clean routing context: not forced, not bound, not sticky. With `shared`, all fibers inside have one
+ * cell for what they write.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const fresh = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  options?: { readonly shared?: boolean }
+): Effect.Effect<A, E, R> =>
+  Effect.suspend(() =>
+    self.pipe(
+      Effect.locally(stickToPrimary, false),
+      Effect.locally(forcePrimary, false),
+      Effect.locally(preferReplica, false),
+      Effect.locally(bindGroup, Option.none()),
+      Effect.locally(flow, new Flow({ shared: options?.shared ?? false }))
+    )
+  )

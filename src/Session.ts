@@ -11,16 +11,16 @@ import { SqlError } from "@effect/sql/SqlError"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import type * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
 import type * as Scope from "effect/Scope"
 import * as client from "./internal/client.js"
 import type { Hooks } from "./internal/hooks.js"
 import { DbRouter } from "./internal/service.js"
-import * as session_ from "./internal/session.js"
+import type { SessionOptions } from "./internal/session.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
-import { Work } from "./internal/work.js"
+import * as unit from "./internal/unit.js"
+import type { Work } from "./internal/work.js"
 import * as RouterError from "./RouterError.js"
 import * as RoutingContext from "./RoutingContext.js"
 
@@ -60,55 +60,12 @@ export interface Options {
   readonly settings?: Readonly<Record<string, string>> | undefined
 }
 
-type Resolved = Either.Either<session_.SessionOptions, RouterError.RouterConfigError>
-
-const invalidOptions = (cause: RouterError.RouterConfigError): SqlError =>
-  new SqlError({ cause, message: cause.message })
-
-interface Opened {
-  readonly session: session_.Session
-  readonly work: Work
-  readonly runner: client.Runner
-}
-
-const open = (resolved: Resolved): Effect.Effect<Opened, SqlError, DbRouter> =>
-  Effect.flatMap(DbRouter, ({ runner }) =>
-    Effect.mapBoth(resolved, {
-      onFailure: invalidOptions,
-      onSuccess: (options) => {
-        const session = new session_.Session(runner.router, options)
-        return { session, work: new Work(session, undefined, session.hooks, undefined), runner }
-      }
-    })
-  )
-
-// The flow that comes after has to know of the writes; it is not the flow inside, which ends with the session.
-const end = ({ runner, session }: Opened, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, SqlError> =>
-  Effect.ensuring(
-    session.end(exit),
-    Effect.suspend(() => (session.hasCommittedWrites ? runner.router.config.consistency.afterCommit : Effect.void))
-  )
-
-const sharedFlow = Effect.withFiberRuntime<RoutingContext.Flow>((fiber) =>
-  Effect.succeed(new RoutingContext.Flow({ shared: true, stuck: RoutingContext.unsafeIsStuck(fiber) }))
-)
-
-const run = <A, E, R>(self: Effect.Effect<A, E, R>, opened: Opened): Effect.Effect<A, E | SqlError, R> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(sharedFlow, (flow) =>
-      Effect.zipLeft(self, opened.session.hooks.beforeCommit).pipe(
-        opened.runner.provideWork(opened.work, 0),
-        Effect.locally(RoutingContext.flow, flow),
-        restore,
-        Effect.exit,
-        Effect.flatMap((exit) => Effect.zipRight(end(opened, exit), exit))
-      )
-    )
-  )
-
 const currentWork: Effect.Effect<Work | undefined, never, DbRouter> = Effect.flatMap(DbRouter, ({ runner }) =>
   Effect.withFiberRuntime((fiber) => Effect.succeed(runner.workOf(fiber)))
 )
+
+const resolve = (options: Options | undefined): Effect.Effect<SessionOptions, SqlError> =>
+  Effect.mapError(sessionOptions.resolve(options ?? {}), (cause) => new SqlError({ cause, message: cause.message }))
 
 type WithOptions<R0> = {
   (options?: Options): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R | R0>
@@ -118,14 +75,14 @@ type WithOptions<R0> = {
 const withOptions = (
   make: <A, E, R>(
     self: Effect.Effect<A, E, R>,
-    resolved: Resolved,
+    options: SessionOptions,
     given: boolean
   ) => Effect.Effect<A, E | SqlError, R | DbRouter>
 ): WithOptions<DbRouter> =>
   dual(
     (args) => Effect.isEffect(args[0]),
     <A, E, R>(self: Effect.Effect<A, E, R>, options?: Options) =>
-      make(self, sessionOptions.resolve(options ?? {}), options !== undefined)
+      Effect.flatMap(resolve(options), (resolved) => make(self, resolved, options !== undefined))
   )
 
 /**
@@ -141,7 +98,7 @@ const withOptions = (
  */
 export const session: WithOptions<DbRouter> = withOptions((self, resolved, given) =>
   Effect.flatMap(currentWork, (work) => {
-    if (work === undefined) return Effect.flatMap(open(resolved), (opened) => run(self, opened))
+    if (work === undefined) return Effect.flatMap(unit.open(resolved), (opened) => unit.use(self, opened))
     return given ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive())) : self
   })
 )
@@ -154,7 +111,7 @@ export const session: WithOptions<DbRouter> = withOptions((self, resolved, given
  * @category sessions
  */
 export const newSession: WithOptions<DbRouter> = withOptions((self, resolved) =>
-  Effect.flatMap(open(resolved), (opened) => client.detached(run(self, opened)))
+  Effect.flatMap(unit.open(resolved), (opened) => client.detached(unit.use(self, opened)))
 )
 
 /**
@@ -401,8 +358,8 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
     Effect.flatMap(currentWork, (around) => {
       if (around?.session !== undefined) return Effect.succeed(handle(runner, around, around.session))
       return Effect.gen(function* () {
-        const flow = yield* sharedFlow
-        const opened = yield* Effect.acquireRelease(open(sessionOptions.resolve(options ?? {})), closeScoped)
+        const flow = yield* unit.sharedFlow
+        const opened = yield* Effect.acquireRelease(Effect.flatMap(resolve(options), unit.open), closeScoped)
         yield* Effect.locallyScoped(RoutingContext.flow, flow)
         yield* runner.enter(opened.work)
         return handle(runner, opened.work, opened.session)
@@ -410,11 +367,11 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
     })
   )
 
-const closeScoped = (opened: Opened, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+const closeScoped = (opened: unit.Unit, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isFailure(exit)
-    ? Effect.orDie(end(opened, exit))
+    ? Effect.orDie(unit.end(opened, exit))
     : Effect.exit(opened.runner.provideWork(opened.work, 0)(opened.session.hooks.beforeCommit)).pipe(
-        Effect.flatMap((prepared) => Effect.zipRight(end(opened, prepared), prepared)),
+        Effect.flatMap((prepared) => Effect.zipRight(unit.end(opened, prepared), prepared)),
         Effect.orDie
       )
 

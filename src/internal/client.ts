@@ -168,6 +168,12 @@ export const isInSession = (fiber: AnyFiber): boolean => {
 }
 
 /**
+ * Whether statements are autocommitted after the end of their session, instead of refused. For the body of a response: the
+ * session ends before its first byte.
+ */
+export const outlivesSession = globalValue("effect-db-router/client/outlivesSession", () => FiberRef.unsafeMake(false))
+
+/**
  * The session of a scope (`Session.scoped`). It cannot be in the context: what a scope changes there is undone too early or
  * too late.
  */
@@ -187,6 +193,11 @@ export class Runner {
 
   /** The transactions and the session that a fiber is in. */
   workOf(fiber: AnyFiber): Work | undefined {
+    const work = this.findWork(fiber)
+    return work?.session?.ended === true && fiber.getFiberRef(outlivesSession) ? undefined : work
+  }
+
+  private findWork(fiber: AnyFiber): Work | undefined {
     const services = fiber.currentContext.unsafeMap
     const own = services.get(this.workKey)
     if (own !== undefined) {

@@ -1,0 +1,50 @@
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as RoutingContext from "../RoutingContext.js"
+import type { Runner } from "./client.js"
+import { DbRouter } from "./service.js"
+import { Session, type SessionOptions } from "./session.js"
+import { Work } from "./work.js"
+
+/** A session that was opened here, and is to be ended here. */
+export interface Unit {
+  readonly session: Session
+  readonly work: Work
+  readonly runner: Runner
+}
+
+/** Opens a session. Connects to nothing. */
+export const open = (options: SessionOptions): Effect.Effect<Unit, never, DbRouter> =>
+  Effect.map(DbRouter, ({ runner }) => {
+    const session = new Session(runner.router, options)
+    return { session, work: new Work(session, undefined, session.hooks, undefined), runner }
+  })
+
+/**
+ * Ends a session. The flow that comes after has to know of its writes; it is not the flow inside, which ends here.
+ */
+export const end = ({ runner, session }: Unit, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, SqlError> =>
+  Effect.ensuring(
+    session.end(exit),
+    Effect.suspend(() => (session.hasCommittedWrites ? runner.router.config.consistency.afterCommit : Effect.void))
+  )
+
+/** The flow inside a session, one cell for all its fibers. It begins as the flow around it is. */
+export const sharedFlow: Effect.Effect<RoutingContext.Flow> = Effect.withFiberRuntime((fiber) =>
+  Effect.succeed(new RoutingContext.Flow({ shared: true, stuck: RoutingContext.unsafeIsStuck(fiber) }))
+)
+
+/** Runs an effect in a session, and ends it with that. */
+export const use = <A, E, R>(self: Effect.Effect<A, E, R>, unit: Unit): Effect.Effect<A, E | SqlError, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(sharedFlow, (flow) =>
+      Effect.zipLeft(self, unit.session.hooks.beforeCommit).pipe(
+        unit.runner.provideWork(unit.work, 0),
+        Effect.locally(RoutingContext.flow, flow),
+        restore,
+        Effect.exit,
+        Effect.flatMap((exit) => Effect.zipRight(end(unit, exit), exit))
+      )
+    )
+  )
