@@ -55,7 +55,7 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
         assert.strictEqual(span.attributes.get("server.address"), "127.0.0.1")
         assert.strictEqual(span.status._tag, "Ended")
         assert.oneOf(engine, replicas)
-        assert.deepStrictEqual(yield* RouterTest.ranOn(marker), [engine])
+        assert.deepStrictEqual<unknown>(yield* RouterTest.ranOn(marker), [engine])
       }
     })
   )
