@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -15,7 +16,29 @@ import * as Classify from "./internal/classifier/classify.js"
 import * as Knowledge from "./internal/classifier/knowledge.js"
 import * as Parser from "./internal/classifier/parser.js"
 
-export type { Catalog, CatalogCause, CatalogNames } from "./internal/classifier/catalog.js"
+export type {
+  /**
+   * A snapshot of what a server's catalog says about the objects that are not PostgreSQL's own. Plain data.
+   *
+   * @since 0.1.0
+   * @category catalog
+   */
+  Catalog,
+  /**
+   * Why a name is not fine in a read.
+   *
+   * @since 0.1.0
+   * @category catalog
+   */
+  CatalogCause,
+  /**
+   * The names of one sort of object, by schema: those fine in a read, and the others with the cause.
+   *
+   * @since 0.1.0
+   * @category catalog
+   */
+  CatalogNames
+} from "./internal/classifier/catalog.js"
 
 /**
  * - `read`: any server that has the data may run it.
@@ -133,7 +156,8 @@ export interface CatalogOptions<E> extends Options {
  */
 export const fromCatalog = <E>(options: CatalogOptions<E>): Effect.Effect<SqlClassifier, E, Scope.Scope> =>
   Effect.gen(function* () {
-    const [first] = yield* Effect.all([options.load, Effect.promise(Parser.load)], { concurrency: "unbounded" })
+    yield* Effect.promise(Parser.load)
+    const first = yield* options.load
     const core = Classify.make(CatalogKnowledge.fromCatalog(first), options.cacheSize ?? defaultCacheSize)
     const refresh = yield* makeRefresh(options.load, first, (catalog) =>
       core.use(CatalogKnowledge.fromCatalog(catalog))
@@ -150,7 +174,7 @@ const makeRefresh = <E>(load: Effect.Effect<Catalog, E>, first: Catalog, use: (c
   Effect.map(Effect.makeSemaphore(1), (semaphore) => {
     let current = JSON.stringify(first)
     let asked = 0
-    let begun = 0
+    let answered = 0
     let failing = false
 
     const succeed = (catalog: Catalog) => {
@@ -161,20 +185,23 @@ const makeRefresh = <E>(load: Effect.Effect<Catalog, E>, first: Catalog, use: (c
       use(catalog)
     }
 
+    const fail = (cause: Cause.Cause<E>) => {
+      const log = failing ? Effect.logDebug : Effect.logWarning
+      failing = true
+      return log("The catalog could not be read: SQL is classified by the last snapshot of it", cause)
+    }
+
+    // A reading answers everyone who asked before it began; one that was interrupted answers nobody.
     const reading = Effect.suspend(() => {
-      begun = ++asked
-      return Effect.map(load, succeed)
-    }).pipe(
-      Effect.catchAllCause((cause) => {
-        const log = failing ? Effect.logDebug : Effect.logWarning
-        failing = true
-        return log("The catalog could not be read: SQL is classified by the last snapshot of it", cause)
+      const begun = ++asked
+      return Effect.map(Effect.catchAllCause(Effect.map(load, succeed), fail), () => {
+        answered = begun
       })
-    )
+    })
 
     return Effect.suspend(() => {
       const ticket = ++asked
-      return semaphore.withPermits(1)(Effect.suspend(() => (begun > ticket ? Effect.void : reading)))
+      return semaphore.withPermits(1)(Effect.suspend(() => (answered > ticket ? Effect.void : reading)))
     })
   })
 

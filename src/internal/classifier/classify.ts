@@ -38,13 +38,11 @@ export const make = (initial: Knowledge, cacheSize: number): Core => {
 
   return {
     classify: (sql) => {
-      const hit = cache.get(sql)
-      if (hit !== undefined) return hit
       try {
-        return miss(sql)
+        return cache.get(sql) ?? miss(sql)
       } catch {
-        // The caller's stack is nearly full: nothing that is a property of the text.
-        return write("not analysed for want of stack")
+        // The caller's stack is nearly full, which says nothing of the text.
+        return noStack
       }
     },
     remember: (sql, reason) => {
@@ -62,6 +60,8 @@ export const make = (initial: Knowledge, cacheSize: number): Core => {
     }
   }
 }
+
+const noStack = write("no stack left to analyse it")
 
 const unavailable = write("the parser is starting again")
 

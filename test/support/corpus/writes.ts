@@ -20,8 +20,8 @@ with x as (select 1 as id) update users set name = 'a' from x where x.id = users
 with x as (select 1) delete from users
 with x as (select 1) delete from users where id in (select * from x) returning id
 copy users from stdin ## COPY FROM
-copy users (id, name) from '/tmp/x' with (format csv)
-copy users to '/tmp/x' ## COPY TO a file
+copy users (id, name) from '/nonexistent/x' with (format csv)
+copy users to '/nonexistent/x' ## COPY TO a file
 copy users to program 'cat'
 copy (delete from users returning *) to stdout ## DELETE
 copy (select app.touch()) to stdout ## touch
@@ -126,7 +126,7 @@ select lo_create(0) ## calls lo_create
 select lo_from_bytea(0, 'a')
 select lo_unlink(1)
 select lo_import('/etc/hostname')
-select lo_export(1, '/tmp/x')
+select lo_export(1, '/nonexistent/x')
 select lo_put(1, 0, 'a')
 select pg_notify('changes', 'payload') ## calls pg_notify
 select query_to_xml('delete from users returning *', true, true, '') ## calls query_to_xml, which runs SQL given as text

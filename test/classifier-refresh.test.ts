@@ -1,0 +1,163 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Duration, Effect, Exit, Fiber, Logger, LogLevel, Ref, Scope, TestClock } from "effect"
+import { SqlClassifier } from "effect-db-router"
+
+const catalog = (tables: ReadonlyArray<string>): SqlClassifier.Catalog => ({
+  version: 180004,
+  standardStrings: true,
+  volatileBuiltins: [],
+  functions: {},
+  relations: { public: { reads: tables, others: {} } },
+  types: {},
+  operators: {},
+  attributes: {}
+})
+
+const quiet = Logger.withMinimumLogLevel(LogLevel.None)
+
+describe("a classifier with a catalog", () => {
+  it.scoped("is not built when the catalog cannot be read", () =>
+    Effect.gen(function* () {
+      const exit = yield* Effect.exit(SqlClassifier.fromCatalog({ load: Effect.fail("down") }))
+      assert.deepStrictEqual(exit, Exit.fail("down"))
+    })
+  )
+
+  it.scoped("reads the catalog again, on its own and when asked", () =>
+    Effect.gen(function* () {
+      const tables = yield* Ref.make<ReadonlyArray<string>>(["a"])
+      const load = Effect.map(Ref.get(tables), catalog)
+      const classifier = yield* SqlClassifier.fromCatalog({ load, refreshInterval: "10 seconds" })
+      const kinds = () => ["a", "b", "c"].map((name) => classifier.classify(`table ${name}`).kind)
+      assert.deepStrictEqual(kinds(), ["read", "write", "write"])
+
+      yield* Ref.set(tables, ["a", "b"])
+      assert.deepStrictEqual(kinds(), ["read", "write", "write"])
+      yield* TestClock.adjust("12 seconds")
+      assert.deepStrictEqual(kinds(), ["read", "read", "write"])
+
+      yield* Ref.set(tables, ["c"])
+      yield* classifier.refresh
+      assert.deepStrictEqual(kinds(), ["write", "write", "read"])
+    })
+  )
+
+  it.effect("leaves no work behind when its scope closes", () =>
+    Effect.gen(function* () {
+      const loads = yield* Ref.make(0)
+      const load = Effect.as(
+        Ref.update(loads, (n) => n + 1),
+        catalog([])
+      )
+      const scope = yield* Scope.make()
+      yield* Scope.extend(SqlClassifier.fromCatalog({ load, refreshInterval: "1 second" }), scope)
+      yield* TestClock.adjust("5 seconds")
+      const before = yield* Ref.get(loads)
+      assert.isAbove(before, 3)
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* Ref.get(loads), before)
+    })
+  )
+
+  it.scoped("never refreshes on its own with an infinite interval", () =>
+    Effect.gen(function* () {
+      const loads = yield* Ref.make(0)
+      const load = Effect.as(
+        Ref.update(loads, (n) => n + 1),
+        catalog([])
+      )
+      yield* SqlClassifier.fromCatalog({ load, refreshInterval: Duration.infinity })
+      yield* TestClock.adjust("10 days")
+      assert.strictEqual(yield* Ref.get(loads), 1)
+    })
+  )
+
+  it.scoped("keeps its snapshot when the catalog cannot be read, and recovers", () =>
+    Effect.gen(function* () {
+      const next = yield* Ref.make<Effect.Effect<SqlClassifier.Catalog, string>>(Effect.succeed(catalog(["a"])))
+      const load = Effect.flatten(Ref.get(next))
+      const classifier = yield* SqlClassifier.fromCatalog({ load, refreshInterval: "10 seconds" })
+      const kind = () => classifier.classify("table a").kind
+
+      for (const failure of [Effect.fail("down"), Effect.die("broken"), Effect.sync(() => JSON.parse("{"))]) {
+        yield* Ref.set(next, failure)
+        yield* quiet(classifier.refresh)
+        assert.strictEqual(kind(), "read")
+      }
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(kind(), "read")
+      yield* Ref.set(next, Effect.succeed(catalog([])))
+      yield* TestClock.adjust("12 seconds")
+      assert.strictEqual(kind(), "write")
+    }).pipe(quiet)
+  )
+
+  it.scoped("shares one reading among refreshes that wait, and begins it after all of them were asked for", () =>
+    Effect.gen(function* () {
+      const tables = yield* Ref.make<ReadonlyArray<string>>([])
+      const loads = yield* Ref.make(0)
+      const gate = yield* Deferred.make<void>()
+      const load = Effect.gen(function* () {
+        const count = yield* Ref.updateAndGet(loads, (n) => n + 1)
+        const seen = yield* Ref.get(tables)
+        if (count === 2) yield* Deferred.await(gate)
+        return catalog(seen)
+      })
+      const classifier = yield* SqlClassifier.fromCatalog({ load, refreshInterval: Duration.infinity })
+      const first = yield* Effect.fork(classifier.refresh)
+      yield* Effect.yieldNow()
+      // The reading under way has not seen this table: it must not serve those who ask from here on.
+      yield* Ref.set(tables, ["new"])
+      const others = yield* Effect.forkAll(Array.from({ length: 20 }, () => classifier.refresh))
+      yield* Effect.yieldNow()
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(others)
+      yield* Fiber.join(first)
+      assert.strictEqual(yield* Ref.get(loads), 3)
+      assert.strictEqual(classifier.classify("table new").kind, "read")
+    })
+  )
+
+  it.scoped("goes on after a refresh was interrupted", () =>
+    Effect.gen(function* () {
+      const hang = yield* Ref.make(false)
+      const tables = yield* Ref.make<ReadonlyArray<string>>(["a"])
+      const load = Effect.flatMap(Ref.get(hang), (hangs) =>
+        hangs ? Effect.never : Effect.map(Ref.get(tables), catalog)
+      )
+      const classifier = yield* SqlClassifier.fromCatalog({ load, refreshInterval: Duration.infinity })
+      yield* Ref.set(hang, true)
+      const first = yield* Effect.fork(classifier.refresh)
+      const second = yield* Effect.fork(classifier.refresh)
+      const third = yield* Effect.fork(classifier.refresh)
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(first)
+      yield* Effect.yieldNow()
+      yield* Ref.set(hang, false)
+      yield* Ref.set(tables, ["b"])
+      // The second one hangs too. Its interruption answers nobody: the third must read for itself.
+      yield* Fiber.interrupt(second)
+      yield* Fiber.join(third)
+      assert.strictEqual(classifier.classify("table b").kind, "read")
+    })
+  )
+
+  it.scoped("analyses no backslash where plain strings may be escaped", () =>
+    Effect.gen(function* () {
+      const load = Effect.succeed({ ...catalog(["a"]), standardStrings: false })
+      const { classify } = yield* SqlClassifier.fromCatalog({ load, refreshInterval: Duration.infinity })
+      assert.strictEqual(classify("select '\\'; delete from a; --'").kind, "write")
+      assert.strictEqual(classify("select 'plain' from a").kind, "read")
+    })
+  )
+
+  it.scoped("counts a function of PostgreSQL that this server calls volatile as such", () =>
+    Effect.gen(function* () {
+      const load = Effect.succeed({ ...catalog([]), volatileBuiltins: ["lower", "random"] })
+      const { classify } = yield* SqlClassifier.fromCatalog({ load, refreshInterval: Duration.infinity })
+      assert.strictEqual(classify("select lower('A')").reason, "calls lower")
+      assert.strictEqual(classify("select upper('a'), random()").kind, "read")
+    })
+  )
+})
