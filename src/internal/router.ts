@@ -30,6 +30,8 @@ export interface Decision {
   readonly transaction: Transaction | undefined
   /** Whether it belongs in a transaction of the session that is begun for it. */
   readonly begins: boolean
+  /** Whether it is free to run on the primary instead: a read for which the router has chosen a replica. */
+  readonly movable: boolean
   /** With `reads: "observe"`: the engine that it would have gone to. */
   readonly observed: { readonly group: string; readonly engine: string } | undefined
 }
@@ -64,7 +66,7 @@ export class Router {
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const forced = fiber.getFiberRef(RoutingContext.forcePrimary)
     if (work?.level !== undefined) {
-      const group = bound._tag === "Some" ? bound.value : forced ? this.defaultGroup.name : work.level.group
+      const group = bound._tag === "Some" ? bound.value : work.level.group
       const transaction = work.transaction(group)
       if (transaction !== undefined) {
         return this.decision(classification, group, transaction.engine, "inside a transaction", { transaction })
@@ -117,7 +119,7 @@ export class Router {
         : { ...decision, observed: { group: readGroup.name, engine: engine.name } }
     }
     const begins = session?.readsInTransaction === true
-    return this.decision(classification, readGroup.name, engine, classification.reason, { begins })
+    return this.decision(classification, readGroup.name, engine, classification.reason, { begins, movable: !begins })
   }
 
   private inGroup(
@@ -142,7 +144,7 @@ export class Router {
     group: string,
     engine: Engine,
     reason: string,
-    inside?: { readonly transaction?: Transaction; readonly begins?: boolean }
+    how: { readonly transaction?: Transaction; readonly begins?: boolean; readonly movable?: boolean }
   ): Decision {
     return {
       group,
@@ -150,8 +152,9 @@ export class Router {
       kind: classification.kind,
       reason,
       changesSchema: classification.changesSchema,
-      transaction: inside?.transaction,
-      begins: inside?.begins ?? false,
+      transaction: how.transaction,
+      begins: how.begins ?? false,
+      movable: how.movable ?? false,
       observed: undefined
     }
   }
@@ -231,12 +234,7 @@ export class Router {
     work: Work | undefined
   ): { readonly group: string; readonly engine: Engine } | RouterError.RouterError {
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
-    const name =
-      bound._tag === "Some"
-        ? bound.value
-        : fiber.getFiberRef(RoutingContext.forcePrimary)
-          ? this.defaultGroup.name
-          : (work?.level?.group ?? this.defaultGroup.name)
+    const name = bound._tag === "Some" ? bound.value : (work?.level?.group ?? this.defaultGroup.name)
     if (work?.session?.ended === true) return RouterError.sessionClosed()
     const enclosing = work?.transaction(name) ?? work?.session?.current(name)
     if (enclosing !== undefined) return enclosing
@@ -281,8 +279,8 @@ export class Router {
     span: Tracer.Span | undefined
   ): Stream.Stream<object, SqlError> {
     const rows = decision.engine.stream(sql, params)
-    if (decision.group === this.defaultGroup.name) return rows
-    // A standby refuses before the first row; after one, the error is the caller's.
+    if (!decision.movable) return rows
+    // Once rows were emitted the error is the caller's; the next time it is a write.
     return Stream.suspend(() => {
       let emitted = false
       return rows.pipe(
@@ -291,8 +289,8 @@ export class Router {
           return chunk
         }),
         Stream.catchAll((error) => {
-          const primary = emitted ? undefined : this.primaryWhenRefused(decision, sql, error, span)
-          return primary === undefined
+          const primary = this.primaryWhenRefused(decision, sql, error, emitted ? undefined : span)
+          return primary === undefined || emitted
             ? Stream.fail(error)
             : Stream.unwrap(Effect.as(this.config.consistency.afterWrite, primary.stream(sql, params)))
         })
@@ -314,14 +312,14 @@ export class Router {
         engine.observeLatency(Number(clock.unsafeCurrentTimeNanos() - began) / 1e6)
         return result
       })
-      return decision.group === this.defaultGroup.name
-        ? answered
-        : Effect.catchAll(answered, (error) => {
+      return decision.movable
+        ? Effect.catchAll(answered, (error) => {
             const primary = this.primaryWhenRefused(decision, request.sql, error, span)
             return primary === undefined
               ? Effect.fail(error)
               : Effect.zipRight(this.config.consistency.afterWrite, primary.query(request))
           })
+        : answered
     }
     const running = engine.query(request)
     if (kind === "session") {
