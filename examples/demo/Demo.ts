@@ -1,0 +1,161 @@
+/**
+ * The demo: servers, the application on them, its users, and what is shown of it.
+ */
+import { FetchHttpClient } from "@effect/platform"
+import { Duration, Effect, Layer, Schedule } from "effect"
+import { DbRouterLive } from "effect-db-router"
+import * as Checks from "./Checks.js"
+import * as Databases from "./Databases.js"
+import { DemoError } from "./DemoError.js"
+import { HttpServiceLive, url } from "./HttpService.js"
+import { migrate, seeded } from "./Migrations.js"
+import { Observations } from "./Observations.js"
+import * as Report from "./Report.js"
+import { Screen } from "./Screen.js"
+import { Servers } from "./Servers.js"
+import * as Table from "./Table.js"
+import { Traffic } from "./Traffic.js"
+
+/** How long the users are at it with `--once`. */
+const passDuration = Duration.seconds(6)
+
+const number = (n: number) => n.toLocaleString("en-US")
+
+/** Makes the tables and their first rows, and sees to it that all servers have them. */
+const prepare = Effect.gen(function* () {
+  const { awaitReplayed, disconnected } = yield* Servers
+  const { step } = yield* Screen
+  yield* step("Migrations, through the router", Effect.provide(migrate, DbRouterLive), (done) =>
+    done.map(([, name]) => name).join(", ")
+  )
+  const { customers, orders, products } = seeded
+  yield* step(
+    `Replayed: ${number(customers)} customers, ${number(products)} products, ${number(orders)} orders`,
+    Effect.zipRight(awaitReplayed, disconnected)
+  )
+})
+
+/** The application, and the users who will send it requests. */
+const ApplicationLive = Traffic.Default.pipe(
+  Layer.provide(FetchHttpClient.layer),
+  Layer.provideMerge(
+    Layer.tap(HttpServiceLive, (services) =>
+      Effect.flatMap(Screen, ({ tick }) => Effect.flatMap(url, (address) => tick(`HTTP service: ${address}`))).pipe(
+        Effect.provide(services)
+      )
+    )
+  ),
+  Layer.provide(DbRouterLive)
+)
+
+type Reporter = Effect.Effect.Success<typeof Report.begin>
+
+/** The whole table with a title. */
+const table = (report: Report.Report, hint: string) =>
+  Effect.gen(function* () {
+    const { format, paint, size } = yield* Screen
+    const { height } = yield* size
+    const time = Table.duration(report.millis)
+    return ["", ` ${paint("bold", "effect-db-router")}  ${time}  ${paint("dim", hint)}`, ""].concat(
+      Table.render(report, yield* format, height - 3)
+    )
+  })
+
+/** Shows the table while an effect runs: drawn over again and again, or as a line from time to time. */
+const watching = <A, E, R>(effect: Effect.Effect<A, E, R>, report: Reporter, hint: string) =>
+  Effect.gen(function* () {
+    const { draw, interactive, print } = yield* Screen
+    const { tally } = yield* Traffic
+    const show = Effect.flatMap(tally, report).pipe(
+      Effect.flatMap((now) => (interactive ? Effect.flatMap(table(now, hint), draw) : print(` ${Table.summary(now)}`)))
+    )
+    const shown = Effect.repeat(show, Schedule.spaced(interactive ? "500 millis" : "2 seconds"))
+    return yield* Effect.raceFirst(effect, Effect.zipRight(shown, Effect.never))
+  })
+
+/** Users until somebody has seen enough. */
+const live = Effect.gen(function* () {
+  const { print } = yield* Screen
+  const { run, tally } = yield* Traffic
+  const address = yield* url
+  const report = yield* Report.begin
+  yield* watching(run(Duration.infinity), report, `${address}  Ctrl-C stops`).pipe(
+    Effect.onInterrupt(() =>
+      Effect.flatMap(Effect.flatMap(tally, report), (last) => table(last, "stopping")).pipe(
+        Effect.flatMap((lines) => print(...lines))
+      )
+    )
+  )
+}).pipe(Effect.provide(ApplicationLive))
+
+/** Users for a while; then everything that they have ordered is looked for. */
+const visit = Effect.gen(function* () {
+  const { draw, interactive, step } = yield* Screen
+  const { awaitReplayed } = yield* Servers
+  const { askAgain, run, tally } = yield* Traffic
+  const report = yield* Report.begin
+  yield* watching(run(passDuration), report, `${yield* url}  one pass`)
+  if (interactive) yield* draw([])
+  yield* step("The standbys replay what was written", awaitReplayed)
+  const again = yield* step("Every order is asked for again", askAgain, ({ asked }) => number(asked.length))
+  return { report: Effect.flatMap(tally, report), again }
+}).pipe(Effect.provide(ApplicationLive))
+
+const once = (exclusive: boolean) =>
+  Effect.gen(function* () {
+    const { format, print } = yield* Screen
+    const { disconnected, list, readGroup } = yield* Servers
+    const { again, report } = yield* visit
+    const ordersOn = new Map(
+      yield* Effect.forEach(list, ({ countOrders, name }) =>
+        Effect.map(countOrders(again.asked), (found) => [name, found] as const)
+      )
+    )
+    yield* disconnected
+    const last = yield* report
+    const checks = Checks.run({
+      ...last,
+      readGroup,
+      exclusive,
+      again: { asked: again.asked.length, found: again.found },
+      ordersOn
+    })
+    const failed = checks.filter(({ problems }) => problems.length > 0).length
+    yield* print(...(yield* table(last, "one pass")), "", ...Table.checkLines(checks, yield* format), "")
+    if (failed > 0) yield* new DemoError({ message: `${failed} of ${checks.length} checks failed` })
+  })
+
+const databases = Effect.gen(function* () {
+  const { step, tick } = yield* Screen
+  const given = yield* Databases.areGiven
+  const environment = yield* given
+    ? Effect.configProviderWith(Effect.succeed)
+    : step("PostgreSQL: a primary and two streaming standbys", Databases.start)
+  if (given) yield* tick("PostgreSQL: the servers that the environment names")
+  return { given, environment }
+})
+
+const onServers = (mode: "once" | "live", exclusive: boolean) =>
+  Effect.gen(function* () {
+    const { list } = yield* Servers
+    const { paint, print } = yield* Screen
+    for (const { address, look, name } of list) {
+      const { standby } = yield* look
+      yield* print(`     ${name.padEnd(10)}${address.padEnd(22)} ${paint("dim", standby ? "standby" : "primary")}`)
+    }
+    yield* prepare
+    yield* mode === "once" ? once(exclusive) : live
+  }).pipe(Effect.provide(Servers.Default))
+
+export const run = (mode: "once" | "live") =>
+  Effect.gen(function* () {
+    const { print } = yield* Screen
+    const { tracer } = yield* Observations
+    yield* Effect.gen(function* () {
+      const { environment, given } = yield* databases
+      yield* Effect.withConfigProvider(Effect.withTracer(onServers(mode, !given), tracer), environment)
+    }).pipe(
+      Effect.scoped,
+      Effect.onInterrupt(() => print(" Stopped. Nothing is left behind."))
+    )
+  }).pipe(Effect.provide([Screen.Default, Observations.Default]))
