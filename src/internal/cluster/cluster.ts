@@ -35,7 +35,14 @@ export interface Config {
 
 const invalid = (detail: string) => Effect.fail(new PgClusterError({ reason: "InvalidOptions", detail }))
 
-const reserved = new Set(["port", "cluster_name", "primary_conninfo", "listen_addresses", "data_directory"])
+const reserved = new Set([
+  "port",
+  "dynamic_shared_memory_type",
+  "cluster_name",
+  "primary_conninfo",
+  "listen_addresses",
+  "data_directory"
+])
 
 const validate = (config: Config): Effect.Effect<void, PgClusterError> => {
   if (!Number.isInteger(config.replicas) || config.replicas < 0 || config.replicas > 15) {
@@ -107,6 +114,13 @@ type Members = ReturnType<typeof makeMembers>
 const killAll = (members: Members): Effect.Effect<void> =>
   Effect.forEach(members.all, (member) => Effect.ignore(Server.kill(member.server)), { discard: true })
 
+/** What the watchdog would do, had nobody killed it. */
+const removeAll = (members: Members): Effect.Effect<void> =>
+  Effect.zipRight(
+    killAll(members),
+    Effect.forEach(members.all, (member) => Effect.ignore(Server.removeData(member.server)), { discard: true })
+  )
+
 const startAll = (members: Members): Effect.Effect<void, PgClusterError> =>
   Effect.zipRight(
     Effect.forEach(members.all, Member.configure, { discard: true }),
@@ -161,7 +175,7 @@ const build = (config: Config): Effect.Effect<Members, PgClusterError, Scope.Sco
     const password = Crypto.randomBytes(18).toString("base64url")
     yield* makeDataDirectories(config, home, password)
     const members = yield* startOnFreePorts(config, home, password, 10)
-    yield* Effect.addFinalizer(() => (home.isGuarded() ? Effect.void : killAll(members)))
+    yield* Effect.addFinalizer(() => (home.isGuarded() ? Effect.void : removeAll(members)))
     yield* Effect.forEach(members.replicas, (replica) => Replication.awaitStreaming(replica, members.primary), {
       concurrency: "unbounded",
       discard: true

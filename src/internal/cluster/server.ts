@@ -253,6 +253,19 @@ const reasonOf = (output: string): PgClusterError["reason"] => {
   return output.includes("could not look up effective user ID") ? "AccountUnavailable" : "InitFailed"
 }
 
+const initdb = (
+  server: Server,
+  parameters: ReadonlyArray<string>
+): Effect.Effect<{ readonly code: number | null; readonly output: string }, PgClusterError> =>
+  Effect.timeoutFail(execute(server.home, Path.join(server.home.binDir, "initdb"), parameters), {
+    duration: server.home.startTimeout,
+    onTimeout: () =>
+      new PgClusterError({
+        reason: "InitFailed",
+        detail: `initdb did not end within ${Duration.format(server.home.startTimeout)}`
+      })
+  })
+
 /** Makes the data directory of a first server, whose superuser has this name and password. */
 export const initialise = (server: Server, username: string, password: string): Effect.Effect<void, PgClusterError> => {
   const secret = Path.join(server.home.directory, "password")
@@ -260,25 +273,14 @@ export const initialise = (server: Server, username: string, password: string): 
     ...["-D", server.data, "-U", username, `--pwfile=${secret}`, "-A", "scram-sha-256"],
     ...["-E", "UTF8", "--locale=C", "--no-sync"]
   ]
-  return Files.writeFile(secret, `${password}\n`, server.home.account).pipe(
-    Effect.zipRight(execute(server.home, Path.join(server.home.binDir, "initdb"), parameters)),
-    Effect.timeoutFail({
-      duration: server.home.startTimeout,
-      onTimeout: () =>
-        new PgClusterError({
-          reason: "InitFailed",
-          detail: `initdb did not end within ${Duration.format(server.home.startTimeout)}`
-        })
-    }),
-    Effect.filterOrFail(
-      ({ code }) => code === 0,
-      ({ code, output }) =>
-        new PgClusterError({
-          reason: reasonOf(output),
-          detail: `initdb failed (exit ${code})`,
-          log: tail(output)
-        })
-    ),
-    Effect.zipRight(Files.remove(secret))
-  )
+  return Effect.gen(function* () {
+    yield* Files.writeFile(secret, `${password}\n`, server.home.account)
+    const { code, output } = yield* initdb(server, parameters)
+    if (code !== 0) {
+      return yield* Effect.fail(
+        new PgClusterError({ reason: reasonOf(output), detail: `initdb failed (exit ${code})`, log: tail(output) })
+      )
+    }
+    yield* Files.remove(secret)
+  })
 }

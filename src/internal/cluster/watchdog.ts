@@ -49,13 +49,21 @@ if [ -n "$servers" ]; then
   tries=0
   while [ -n "$(ours)" ] && [ $tries -lt 40 ]; do tries=$((tries + 1)); sleep 0.02; done
 fi
+# Then by force: hold everybody, see what shared memory they have, kill them, and remove it.
+hold() {
+  before=
+  while running=$(ours); [ "$running" != "$before" ]; do kill -STOP $running; before=$running; done
+}
 tries=0
-while running=$(ours); [ -n "$running" ] && [ $tries -lt 400 ]; do
+while hold; [ -n "$running" ] && [ $tries -lt 400 ]; do
+  maps=$(for pid in $running; do cat "/proc/$pid/maps"; done)
   kill -KILL $running
+  for id in $(echo "$maps" | awk '$6 ~ /^\\/SYSV/ { print $5 }' | sort -u); do ipcrm -m "$id"; done
+  for file in $(echo "$maps" | awk '$6 ~ /^\\/dev\\/shm\\/PostgreSQL[.]/ { print $6 }' | sort -u); do rm -f "$file"; done
   tries=$((tries + 1))
   sleep 0.02
 done
-# What a killed server has left behind: line 7 holds key and id of its shared memory segment.
+# And what a server killed earlier has left behind: line 7 holds key and id of its shared memory segment.
 for file in "$dir"/*/postmaster.pid; do
   [ -f "$file" ] && set -- $(sed -n 7p "$file") && [ -n "$2" ] && ipcrm -m "$2"
 done
