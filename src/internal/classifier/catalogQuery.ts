@@ -35,7 +35,7 @@ const functions = `
     END
   )`
 
-/** What stored expressions refer to: views, policies, the constraints of domains, the defaults of arguments. */
+/** What the node trees of stored expressions refer to: views, policies, the constraints of domains, the defaults of arguments. */
 const references = `
   expressions AS MATERIALIZED (
     SELECT 'view' AS owner, r.ev_class AS oid, r.ev_action::text AS tree
@@ -49,10 +49,14 @@ const references = `
     UNION ALL
     SELECT 'function', oid, proargdefaults::text FROM pg_proc WHERE oid >= ${own} AND proargdefaults IS NOT NULL
   ),
+  tokens AS (
+    SELECT DISTINCT e.owner, e.oid, split_part(t, ' ', 1) AS field, t AS token
+    FROM expressions e, string_to_table(e.tree, ' :') t
+    WHERE split_part(t, ' ', 1) IN ('aggfnoid', 'eqop', 'funcid', 'opfuncid', 'opno', 'opnos', 'relid', 'resulttype',
+      'sortop', 'tsmhandler', 'winfnoid')
+  ),
   refs AS MATERIALIZED (
-    SELECT DISTINCT e.owner, e.oid, m[1] AS field, string_to_table(rtrim(m[2]), ' ')::oid AS id
-    FROM expressions e, regexp_matches(e.tree,
-      ':(aggfnoid|eqop|funcid|opfuncid|opno|opnos|relid|resulttype|sortop|tsmhandler|winfnoid) (?:\\(o )?(\\d[\\d ]*)', 'g') m
+    SELECT owner, oid, field, m[1]::oid AS id FROM tokens, regexp_matches(token, '\\d+', 'g') m
   ),
   calls AS MATERIALIZED (
     SELECT owner, oid, id AS function FROM refs
@@ -172,7 +176,8 @@ const names = `
   function_names AS (
     SELECT DISTINCT ON (n.nspname, p.proname) n.nspname AS schema, p.proname AS name, b.kind, b.reason
     FROM pg_proc p JOIN schemas n ON n.oid = p.pronamespace LEFT JOIN all_bad_functions b ON b.oid = p.oid
-    WHERE p.oid >= ${own} AND p.prokind <> 'p' AND NOT 'internal'::regtype = ANY (p.proargtypes)
+    WHERE p.oid >= ${own} AND p.prokind <> 'p'
+      AND (NOT 'internal'::regtype = ANY (p.proargtypes) OR p.prorettype = 'tsm_handler'::regtype)
       AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
     ORDER BY n.nspname, p.proname, b.kind DESC NULLS LAST, b.reason
   ),
