@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
+import * as Mailbox from "effect/Mailbox"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
@@ -112,7 +113,7 @@ class ReservedConnection extends AnyConnection {
 
   constructor(
     private readonly router: Router,
-    private readonly connection: Exclusive
+    private readonly connection: ExclusiveConnection
   ) {
     super()
   }
@@ -359,8 +360,7 @@ export const make = (
       config: configOf(primary),
       withTransaction: runner.withTransaction,
       reserve: runner.reserve,
-      reactive: reactivity.stream,
-      reactiveMailbox: reactivity.query,
+      ...reactive(reactivity),
       json: (value: unknown) => pgJson(value, undefined, undefined),
       listen: listenTo,
       notify: (channel: string, payload: string) =>
@@ -386,6 +386,27 @@ export const make = (
         : assemble(statements(compiler, transformRows), () => plain)
     return { client, runner }
   })
+
+// A query runs again because somebody has written what it reads. No replica may have that yet, and nobody would tell the
+// query when one does.
+const reactive = (
+  reactivity: Reactivity.Reactivity.Service
+): Pick<PgClient.PgClient, "reactive" | "reactiveMailbox"> => {
+  const reactiveMailbox: PgClient.PgClient["reactiveMailbox"] = (keys, effect) =>
+    Effect.suspend(() => {
+      let ran = false
+      const run = Effect.suspend(() => {
+        const again = ran
+        ran = true
+        return again ? Effect.locally(effect, RoutingContext.stickToPrimary, true) : effect
+      })
+      return reactivity.query(keys, run)
+    })
+  return {
+    reactiveMailbox,
+    reactive: (keys, effect) => Stream.unwrapScoped(Effect.map(reactiveMailbox(keys, effect), Mailbox.toStream))
+  }
+}
 
 // `@effect/sql-pg` does not export its own; its compiler knows the fragment by this name.
 const pgJson = Statement.custom<Statement.Custom<"PgJson", unknown>>("PgJson")
