@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import * as Pg from "pg"
+import type * as Pg from "pg"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import { Pool, type Request, type Result } from "./internal/driver/pool.js"
 import { rows } from "./internal/driver/stream.js"
@@ -34,6 +34,14 @@ export interface PoolStatus {
 }
 
 /**
+ * A connection for one's own use: one statement at a time.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ExclusiveConnection = Pick<Exclusive, keyof Exclusive>
+
+/**
  * One server. Connections are opened when statements need them, so making an engine connects to nothing.
  *
  * @since 0.1.0
@@ -50,7 +58,7 @@ export interface Engine extends Candidate {
   /** The rows of one autocommitted statement, on a connection of its own. */
   readonly stream: (sql: string, params: ReadonlyArray<unknown>) => Stream.Stream<object, SqlError>
   /** A connection for one's own use until the scope closes. */
-  readonly reserve: Effect.Effect<Exclusive, SqlError, Scope.Scope>
+  readonly reserve: Effect.Effect<ExclusiveConnection, SqlError, Scope.Scope>
   /** Tells how long a statement took, in milliseconds, for strategies that choose by latency. */
   readonly observeLatency: (millis: number) => void
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
@@ -81,25 +89,15 @@ export const poolConfig = (client: ResolvedClient): Pg.PoolConfig => {
     ssl: client.ssl,
     port: client.port,
     ...(client.stream && { stream: client.stream }),
-    connectionTimeoutMillis: millis(client.connectTimeout),
+    connectionTimeoutMillis: Duration.toMillis(client.connectTimeout ?? defaultConnectTimeout),
     idleTimeoutMillis: millis(client.idleTimeout),
     max: client.maxConnections,
     min: client.minConnections,
     maxLifetimeSeconds: client.connectionTTL && Duration.toSeconds(client.connectionTTL),
     application_name: client.applicationName,
-    types: client.types,
-    // The pool's own limit would also bound how long a statement waits for a connection, which nobody asked for.
-    ...(client.connectTimeout === undefined && { Client: clientWithTimeout(Duration.toMillis(defaultConnectTimeout)) })
+    types: client.types
   }
 }
-
-const clientWithTimeout = (connectionTimeoutMillis: number): (new () => Pg.ClientBase) =>
-  class extends Pg.Client {
-    constructor(config?: Pg.ClientConfig) {
-      // The pool hides the password from enumeration.
-      super({ ...config, password: config?.password, connectionTimeoutMillis })
-    }
-  }
 
 class EngineImpl implements Engine {
   readonly name: string
@@ -120,7 +118,7 @@ class EngineImpl implements Engine {
     this.zone = config.zone
     this.address = config.address
     this.client = config.client
-    this.reserve = Effect.map(pool.checkout, (client) => new Exclusive(pool, client))
+    this.reserve = Effect.map(pool.checkout, (lease) => new Exclusive(pool, lease))
   }
 
   get inFlight(): number {
@@ -149,7 +147,8 @@ class EngineImpl implements Engine {
   }
 
   stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    return rows(this.pool, this.pool.checkout, sql, params)
+    const connection = Effect.map(this.pool.checkout, (lease) => lease.connection!)
+    return rows(this.pool, connection, sql, params)
   }
 
   observeLatency(millis: number): void {
@@ -174,7 +173,14 @@ export const make = (
 ): Effect.Effect<Engine, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
-      Effect.sync(() => new Pool(poolConfig(config.client), options.maxPrepared)),
+      Effect.sync(
+        () =>
+          new Pool(poolConfig(config.client), {
+            maxPrepared: options.maxPrepared,
+            // Without a `connectTimeout` of one's own only the connecting is bounded, not the wait for a busy pool.
+            waitMillis: config.client.connectTimeout === undefined ? 0 : Duration.toMillis(config.client.connectTimeout)
+          })
+      ),
       (pool) => pool.close(options.shutdownTimeout)
     ),
     (pool) => new EngineImpl(config, pool)

@@ -3,26 +3,30 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Stream from "effect/Stream"
-import type * as Pg from "pg"
-import { destroy, isUsable } from "./client.js"
-import type { Pool, Request, Result } from "./pool.js"
+import * as RouterError from "../../RouterError.js"
+import { cancel } from "./cancel.js"
+import type { Connection } from "./connection.js"
+import type { Lease, Pool, Request, Result } from "./pool.js"
 import { rows } from "./stream.js"
 
-/** A connection that is checked out for one's own use: a transaction, or `reserve`. One statement at a time. */
+/**
+ * A connection that is checked out for one's own use: a transaction, or `reserve`. One statement at a time. Once it was
+ * given back, every use of it fails: somebody else may have the connection by then.
+ */
 export class Exclusive {
   constructor(
     private readonly pool: Pool,
-    private readonly client: Pg.PoolClient
+    private readonly lease: Lease
   ) {}
 
   /** Whether it can run another statement. */
   get isUsable(): boolean {
-    return isUsable(this.client)
+    return this.lease.connection?.isUsable ?? false
   }
 
   /** Runs one statement. An interruption cancels it on the server, and waits until the connection is ready again. */
   query(request: Request): Effect.Effect<Result, SqlError> {
-    return this.pool.queryOn(this.client, request)
+    return Effect.flatMap(this.connection, (connection) => this.pool.queryOn(connection, request))
   }
 
   /**
@@ -30,8 +34,17 @@ export class Exclusive {
    * answer; then the socket is closed.
    */
   finish(request: Request, limit: Duration.Duration): Effect.Effect<Result, SqlError> {
+    const run = Effect.flatMap(this.connection, (connection) => {
+      connection.mustFinish = true
+      return Effect.ensuring(
+        this.pool.queryOn(connection, request),
+        Effect.sync(() => {
+          connection.mustFinish = false
+        })
+      )
+    })
     return Effect.uninterruptible(
-      Effect.flatMap(Effect.forkDaemon(this.query(request)), (fiber) =>
+      Effect.flatMap(Effect.forkDaemon(run), (fiber) =>
         Effect.interruptible(Fiber.await(fiber)).pipe(
           Effect.onInterrupt(() =>
             Fiber.await(fiber).pipe(
@@ -48,13 +61,21 @@ export class Exclusive {
   }
 
   /** Cancels what runs, and waits until the connection is ready again. */
-  readonly cancel: Effect.Effect<void> = Effect.suspend(() => this.pool.cancelOn(this.client))
+  readonly cancel: Effect.Effect<void> = Effect.suspend(() =>
+    this.lease.connection === undefined ? Effect.void : cancel(this.lease.connection)
+  )
 
   /** The rows of one statement. No other statement can run until the stream ends. */
   stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    return rows(this.pool, Effect.succeed(this.client), sql, params)
+    return rows(this.pool, this.connection, sql, params)
   }
 
   /** Closes the socket at once; the pool will replace the connection. */
-  readonly destroy: Effect.Effect<void> = Effect.sync(() => destroy(this.client))
+  readonly destroy: Effect.Effect<void> = Effect.sync(() => this.lease.connection?.destroy())
+
+  private readonly connection: Effect.Effect<Connection, SqlError> = Effect.suspend(() =>
+    this.lease.connection === undefined
+      ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed()))
+      : Effect.succeed(this.lease.connection)
+  )
 }

@@ -3,9 +3,15 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
-import * as Pg from "pg"
-import { cancel, destroy, isOutsideTransaction, isUsable, statementError, watch, whenReady } from "./client.js"
+import type * as Pg from "pg"
+import * as RouterError from "../../RouterError.js"
+import { cancel } from "./cancel.js"
+import type { Connection, Result } from "./connection.js"
+import { Connections } from "./connections.js"
 import { isStale, PreparedStatements } from "./prepared.js"
+import { toWire } from "./values.js"
+
+export type { Result } from "./connection.js"
 
 /** A statement as the driver takes it. */
 export interface Request {
@@ -17,247 +23,187 @@ export interface Request {
   readonly prepare: boolean
 }
 
-/** What the driver answers: one result, or one for each statement of a text that holds several. */
-export type Result = Pg.QueryResult | ReadonlyArray<Pg.QueryResult>
+/** A connection that is checked out, until it is given back. */
+export interface Lease {
+  connection: Connection | undefined
+}
 
 type Callback = (error: SqlError | undefined, result: Result | undefined) => void
-
-type Release = (error?: Error | boolean) => void
 
 /** One statement on its way: where it runs, and whether anybody still waits for it. */
 class Run {
   abandoned = false
-  client: Pg.PoolClient | undefined
+  connection: Connection | undefined
 
   constructor(readonly request: Request) {}
 
   /** Returns the connection that it runs on now. */
-  abandon(): Pg.PoolClient | undefined {
+  abandon(): Connection | undefined {
     this.abandoned = true
-    return this.client
+    return this.connection
   }
 }
 
-/** The connections to one server. */
+/** The statements that run on one server. */
 export class Pool {
   /** Statements that run now. */
   inFlight = 0
 
-  private readonly pg: Pg.Pool
-  private readonly clients = new Set<Pg.PoolClient>()
+  private readonly connections: Connections
   private readonly prepared: PreparedStatements | undefined
 
-  constructor(
-    private readonly config: Pg.PoolConfig,
-    maxPrepared: number
-  ) {
-    this.pg = new Pg.Pool(config)
-    this.prepared = maxPrepared > 0 ? new PreparedStatements(maxPrepared) : undefined
-    // Without a listener, an idle connection that the server closes ends the process.
-    this.pg.on("error", () => {})
-    this.pg.on("connect", (client) => {
-      this.clients.add(client)
-      watch(client)
+  /** `waitMillis` bounds the waiting for a connection; `0` does not. `maxPrepared` is for each connection. */
+  constructor(config: Pg.PoolConfig, options: { readonly maxPrepared: number; readonly waitMillis: number }) {
+    this.connections = new Connections(config, {
+      max: config.max ?? 10,
+      min: config.min ?? 0,
+      idleMillis: config.idleTimeoutMillis ?? 10_000,
+      lifeMillis: (config.maxLifetimeSeconds ?? 0) * 1_000,
+      waitMillis: options.waitMillis
     })
-    this.pg.on("remove", (client) => {
-      this.clients.delete(client)
-    })
+    this.prepared = options.maxPrepared > 0 ? new PreparedStatements(options.maxPrepared) : undefined
   }
 
-  /** Statements and transactions that wait for a connection. */
+  /** Statements, streams and transactions that wait for a connection. */
   get waiting(): number {
-    return this.pg.waitingCount
+    return this.connections.waiting
   }
 
   get total(): number {
-    return this.pg.totalCount
+    return this.connections.total
   }
 
   get idle(): number {
-    return this.pg.idleCount
+    return this.connections.idle
   }
 
-  /** Runs one statement on any connection. */
+  /** Runs one statement on any connection. An interruption cancels it, and waits for that. */
   query(request: Request): Effect.Effect<Result, SqlError> {
     return Effect.async<Result, SqlError>((resume) => {
       const run = new Run(request)
-      let release: Release = () => {}
-      this.pg.connect((error, client, done) => {
-        if (run.abandoned) {
-          return done()
-        }
-        if (error !== undefined || client === undefined) {
+      const waiter = this.connections.acquire((error, connection) => {
+        if (connection === undefined) {
           return resume(Exit.fail(connectError(error)))
         }
-        release = done
-        this.start(client, run, (error, result) => {
+        this.start(connection, run, (error, result) => {
           if (!run.abandoned) {
-            this.release(client, done)
+            this.giveBack(connection)
             resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
           }
         })
       })
       return Effect.suspend(() => {
-        const client = run.abandon()
-        return client === undefined
+        this.connections.withdraw(waiter)
+        const connection = run.abandon()
+        return connection === undefined
           ? Effect.void
           : Effect.ensuring(
-              cancel(client, this.config),
-              Effect.sync(() => this.release(client, release))
+              cancel(connection),
+              Effect.sync(() => this.giveBack(connection))
             )
       })
     })
   }
 
-  /** A connection of one's own, until the scope closes. Its statements must have ended by then. */
-  readonly checkout: Effect.Effect<Pg.PoolClient, SqlError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
+  /** A connection of one's own, until the scope closes. What still runs then is cancelled. */
+  readonly checkout: Effect.Effect<Lease, SqlError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      let acquired: { readonly client: Pg.PoolClient; readonly release: Release } | undefined
-      let abandoned = false
+      const lease: Lease = { connection: undefined }
       const wait = Effect.async<void, SqlError>((resume) => {
-        this.pg.connect((error, client, release) => {
-          if (abandoned) {
-            return release()
-          }
-          if (error !== undefined || client === undefined) {
-            return resume(Effect.fail(connectError(error)))
-          }
-          acquired = { client, release }
-          resume(Effect.void)
+        const waiter = this.connections.acquire((error, connection) => {
+          lease.connection = connection
+          resume(connection === undefined ? Effect.fail(connectError(error)) : Effect.void)
         })
+        return Effect.sync(() => this.connections.withdraw(waiter))
       })
       // The connection may arrive at the same moment as an interruption, so the release cannot hang on the value.
-      const giveBack = Effect.sync(() => {
-        abandoned = true
-        if (acquired !== undefined) this.release(acquired.client, acquired.release)
+      const end = Effect.suspend(() => {
+        const { connection } = lease
+        lease.connection = undefined
+        if (connection === undefined) return Effect.void
+        const giveBack = Effect.sync(() => this.giveBack(connection))
+        return connection.isBusy ? Effect.ensuring(cancel(connection), giveBack) : giveBack
       })
       return restore(wait).pipe(
-        Effect.onError(() => giveBack),
-        Effect.zipRight(Effect.addFinalizer(() => giveBack)),
-        Effect.map(() => acquired!.client)
+        Effect.onError(() => end),
+        Effect.zipRight(Effect.addFinalizer(() => end)),
+        Effect.as(lease)
       )
     })
   )
 
   /** Runs one statement on a connection that is checked out. */
-  queryOn(client: Pg.PoolClient, request: Request): Effect.Effect<Result, SqlError> {
+  queryOn(connection: Connection, request: Request): Effect.Effect<Result, SqlError> {
     return Effect.async<Result, SqlError>((resume) => {
       const run = new Run(request)
-      this.start(client, run, (error, result) => resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error)))
-      return Effect.suspend(() => (run.abandon() === undefined ? Effect.void : cancel(client, this.config)))
+      this.start(connection, run, (error, result) =>
+        resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
+      )
+      return Effect.suspend(() => (run.abandon() === undefined ? Effect.void : cancel(connection)))
     })
   }
 
-  /** Cancels what runs on a connection that is checked out. */
-  cancelOn(client: Pg.PoolClient): Effect.Effect<void> {
-    return cancel(client, this.config)
-  }
-
-  /** Waits for running work up to a limit, then closes every connection. */
+  /** Waits for running work up to a limit, then closes every connection. New work fails at once. */
   close(limit: Duration.Duration): Effect.Effect<void> {
-    return Effect.promise(() => this.pg.end()).pipe(
-      Effect.interruptible,
-      Effect.timeoutOption(limit),
-      Effect.tap((ended) =>
-        Effect.sync(() => {
-          if (ended._tag === "None") this.clients.forEach(destroy)
-        })
-      ),
-      Effect.asVoid
-    )
+    return this.connections.close(limit)
   }
 
-  private start(client: Pg.PoolClient, run: Run, callback: Callback): void {
-    this.inFlight++
-    run.client = client
+  private start(connection: Connection, run: Run, callback: Callback): void {
     const { request } = run
-    const settle: Callback = (error, result) => {
+    const { asArrays, params, prepare, sql } = request
+    this.inFlight++
+    run.connection = connection
+    const settle = (error: Error | undefined, result: Result | undefined) => {
       this.inFlight--
-      run.client = undefined
-      callback(error, result)
+      run.connection = undefined
+      callback(error && connection.statementError(error), result)
     }
-    const name =
-      request.prepare && this.prepared !== undefined
-        ? this.prepared.nameOf(request.sql, request.params.length)
-        : undefined
-    if (name === undefined) {
-      this.send(client, request, undefined, (error, result) =>
-        error === undefined ? settle(undefined, result) : settle(statementError(client, error), undefined)
-      )
-    } else {
-      this.startPrepared(client, run, name, this.prepared!, settle)
+    let values: ReadonlyArray<unknown>
+    try {
+      values = toWire(params)
+    } catch (error) {
+      settle(error as Error, undefined)
+      return
     }
+    const config = { text: sql, values: values as Array<unknown>, ...(asArrays && { rowMode: "array" }) }
+    const name = prepare ? this.prepared?.nameOf(sql, params.length) : undefined
+    if (name === undefined) connection.query(config, settle)
+    else this.startPrepared(connection, run, { ...config, name }, this.prepared!, settle)
   }
 
   private startPrepared(
-    client: Pg.PoolClient,
+    connection: Connection,
     run: Run,
-    name: string,
+    config: Pg.QueryConfig & { readonly name: string },
     prepared: PreparedStatements,
-    settle: Callback
+    settle: (error: Error | undefined, result: Result | undefined) => void
   ): void {
-    const fail = (error: Error) => settle(statementError(client, error), undefined)
-    const execute = (retried: boolean) =>
-      this.send(client, run.request, name, (error, result) => {
-        if (error === undefined) {
-          return settle(undefined, result)
+    const execute = (isRetry: boolean) => {
+      for (const name of prepared.use(connection, config.name)) connection.closeStatement(name)
+      connection.query(config, (error, result) => {
+        if (error === undefined || !isStale(error)) {
+          return settle(error, result)
         }
-        if (retried || !isStale(error)) {
-          return fail(error)
-        }
-        whenReady(client, () => {
-          prepared.forget(client, name)
+        connection.whenReady(() => {
+          prepared.forget(connection, config.name)
           // In a transaction the error has aborted it already: only the caller can start again.
-          if (!isUsable(client) || !isOutsideTransaction(client) || run.abandoned) {
-            return fail(error)
-          }
-          deallocate(client, name, () => {
-            if (run.abandoned) return fail(error)
-            prepared.use(client, name)
-            execute(true)
-          })
+          const mayRetry = !isRetry && connection.isUsable && connection.isOutsideTransaction && !run.abandoned
+          if (mayRetry) execute(true)
+          else settle(error, undefined)
         })
       })
-    const evicted = prepared.use(client, name)
-    if (evicted === undefined) {
-      execute(false)
-    } else {
-      deallocate(client, evicted, () => (run.abandoned ? fail(new Error("Interrupted")) : execute(false)))
     }
+    execute(false)
   }
 
-  private send(
-    client: Pg.PoolClient,
-    request: Request,
-    name: string | undefined,
-    callback: (error: Error | undefined, result: Result | undefined) => void
-  ): void {
-    const config = {
-      text: request.sql,
-      values: request.params as Array<unknown>,
-      ...(name === undefined ? undefined : { name }),
-      ...(request.asArrays ? { rowMode: "array" } : undefined)
-    }
-    try {
-      client.query(config, (error: Error | null | undefined, result: Result) =>
-        error === null || error === undefined ? callback(undefined, result) : callback(error, undefined)
-      )
-    } catch (error) {
-      callback(error as Error, undefined)
-    }
-  }
-
-  private release(client: Pg.PoolClient, release: Release): void {
+  private giveBack(connection: Connection): void {
     // A failed statement is reported before the server is ready again; only then is its transaction status known. A text
     // that left a transaction open ("BEGIN; ...") must not hand it to the next user of the connection.
-    whenReady(client, () => release(!isUsable(client) || !isOutsideTransaction(client)))
+    connection.whenReady(() => this.connections.put(connection))
   }
-}
-
-const deallocate = (client: Pg.PoolClient, name: string, callback: () => void): void => {
-  // It fails when the server does not know the name, which is just as well.
-  client.query(`DEALLOCATE "${name}"`, () => whenReady(client, callback))
 }
 
 const connectError = (cause: Error | undefined): SqlError =>
-  new SqlError({ cause: cause ?? new Error("No client returned"), message: "Failed to acquire connection" })
+  RouterError.isRouterError(cause)
+    ? RouterError.toSqlError(cause)
+    : new SqlError({ cause: cause ?? new Error("No connection"), message: "Failed to acquire connection" })

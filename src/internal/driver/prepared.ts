@@ -1,69 +1,79 @@
 import { createHash } from "node:crypto"
-import type * as Pg from "pg"
-import { forgetPrepared } from "./client.js"
+import type { Connection } from "./connection.js"
 
 // A statement is worth a name from its second use on: most texts that are used once are never used again.
-const maxTexts = 4096
 const maxTextLength = 16_384
 const preparable = /^\s*(?:select|insert|update|delete|with|values|merge)\b/i
 
+/** Bounds of one of the two generations of texts. */
+const maxTexts = 2_048
+const maxCharacters = 1_048_576
+
+type Names = Map<string, string | undefined>
+
 /**
- * Which statements of one pool are prepared on the server, under which names, and on which connections. A name is a hash
- * of the text, so it is the same on every connection and shorter than the 63 bytes that PostgreSQL keeps of one.
+ * Which statements of one pool are prepared on the server, and under which names. A name is a hash of the text, so it is
+ * the same on every connection and shorter than the 63 bytes that PostgreSQL keeps of one.
  */
 export class PreparedStatements {
-  private readonly texts = new Map<string, string | undefined>()
-  private readonly prepared = new WeakMap<Pg.PoolClient, Set<string>>()
+  // What was used lately is in one of two generations: when the younger one is full it becomes the older one, and what is
+  // used again moves back. That forgets about as well as a list in the order of use, and costs less for a text in use.
+  private young: Names = new Map()
+  private old: Names = new Map()
+  private characters = 0
 
   constructor(private readonly maxPerConnection: number) {}
 
   /** The name to run a text under; none for the first use, and for what cannot or need not be prepared. */
   nameOf(sql: string, parameters: number): string | undefined {
-    if (this.texts.has(sql)) {
-      return this.texts.get(sql)
+    const name = this.young.get(sql)
+    if (name !== undefined || sql.length > maxTextLength || this.young.has(sql)) {
+      return name
     }
-    if (sql.length <= maxTextLength) {
-      // Without parameters a text may hold several statements, which only the simple protocol takes.
-      const single = parameters > 0 || !sql.includes(";")
-      const name =
-        single && preparable.test(sql)
-          ? `edr_${createHash("sha256").update(sql).digest("hex").slice(0, 40)}`
-          : undefined
-      this.texts.set(sql, name)
-      if (this.texts.size > maxTexts) {
-        this.texts.delete(this.texts.keys().next().value!)
-      }
-    }
-    return undefined
+    const isKnown = this.old.has(sql)
+    const found = isKnown ? this.old.get(sql) : newName(sql, parameters)
+    this.remember(sql, found)
+    return isKnown ? found : undefined
   }
 
   /**
-   * Notes that a connection is about to use a name. Returns the name that has to be deallocated there first, when the
-   * connection already holds as many as it may.
+   * Notes that a connection is about to use a name. Returns the names that have to be closed there first: one that it
+   * holds beyond the limit, and this one at its first use, because somebody else may have prepared a statement under
+   * it (a former user of the same connection, behind a proxy).
    */
-  use(client: Pg.PoolClient, name: string): string | undefined {
-    let names = this.prepared.get(client)
-    if (names === undefined) {
-      names = new Set()
-      this.prepared.set(client, names)
-    } else if (names.delete(name)) {
-      names.add(name)
-      return undefined
-    }
-    names.add(name)
-    if (names.size <= this.maxPerConnection) {
-      return undefined
-    }
-    const oldest = names.values().next().value!
-    this.forget(client, oldest)
-    return oldest
+  use(connection: Connection, name: string): ReadonlyArray<string> {
+    const { prepared } = connection
+    const isKnown = prepared.delete(name)
+    prepared.add(name)
+    if (isKnown) return []
+    if (prepared.size <= this.maxPerConnection) return [name]
+    const [oldest] = prepared
+    prepared.delete(oldest!)
+    return [oldest!, name]
   }
 
   /** Forgets a name on a connection, so that its next use parses the text again. */
-  forget(client: Pg.PoolClient, name: string): void {
-    this.prepared.get(client)?.delete(name)
-    forgetPrepared(client, name)
+  forget(connection: Connection, name: string): void {
+    connection.prepared.delete(name)
   }
+
+  private remember(sql: string, name: string | undefined): void {
+    if (this.young.size >= maxTexts || this.characters > maxCharacters) {
+      this.old = this.young
+      this.young = new Map()
+      this.characters = 0
+    }
+    this.young.set(sql, name)
+    this.characters += sql.length
+  }
+}
+
+const newName = (sql: string, parameters: number): string | undefined => {
+  // Without parameters a text may hold several statements, which only the simple protocol takes.
+  const isSingle = parameters > 0 || !sql.includes(";")
+  return isSingle && preparable.test(sql)
+    ? `edr_${createHash("sha256").update(sql).digest("hex").slice(0, 40)}`
+    : undefined
 }
 
 /**

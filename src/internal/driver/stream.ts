@@ -1,45 +1,53 @@
-import { SqlError } from "@effect/sql/SqlError"
+import type { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Pg from "pg"
-import Cursor from "pg-cursor"
-import { destroy, isUsable, statementError, whenReady } from "./client.js"
+import { cancel } from "./cancel.js"
+import type { Connection } from "./connection.js"
 import type { Pool } from "./pool.js"
+import type { Portal } from "./portal.js"
+import { toWire } from "./values.js"
 
 /** Rows that are fetched at a time, as `@effect/sql-pg` does. */
 export const batchSize = 128
 
-const closeTimeout = Duration.seconds(5)
+const open = (
+  pool: Pool,
+  connection: Connection,
+  sql: string,
+  params: ReadonlyArray<unknown>
+): Effect.Effect<Portal, SqlError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.try({
+      try: () => {
+        const portal = connection.open(sql, toWire(params), batchSize)
+        pool.inFlight++
+        return portal
+      },
+      catch: (error) => connection.statementError(error as Error)
+    }),
+    (portal) =>
+      Effect.suspend(() => {
+        pool.inFlight--
+        portal.close()
+        return cancel(connection)
+      })
+  )
 
-/** A cursor and whether it has failed: then the driver has closed it already, and would wait for that to be answered twice. */
-interface Open {
-  readonly cursor: Cursor<object>
-  failed: boolean
-}
-
-const close = (client: Pg.PoolClient, open: Open): Effect.Effect<void> =>
-  Effect.async<void>((resume) => {
-    const done = () => {
-      client.off("end", done)
-      client.off("error", done)
-      resume(Effect.void)
-    }
-    if (open.failed || !isUsable(client)) {
-      return whenReady(client, done)
-    }
-    // The driver calls back when the server is ready, which it never is once the connection has ended.
-    client.once("end", done)
-    client.once("error", done)
-    open.cursor.close(done)
-  }).pipe(
-    Effect.interruptible,
-    Effect.timeoutOption(closeTimeout),
-    Effect.tap((closed) => (closed._tag === "None" ? Effect.sync(() => destroy(client)) : Effect.void)),
-    Effect.asVoid
+const batches = (connection: Connection, portal: Portal): Stream.Stream<object, SqlError> =>
+  Stream.repeatEffectChunkOption(
+    Effect.async<Chunk.Chunk<object>, Option.Option<SqlError>>((resume) => {
+      portal.read((error, rows) => {
+        if (error !== undefined) resume(Effect.fail(Option.some(connection.statementError(error))))
+        else resume(rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows)))
+      })
+      return Effect.suspend(() => {
+        portal.close()
+        return cancel(connection)
+      })
+    })
   )
 
 /**
@@ -48,31 +56,12 @@ const close = (client: Pg.PoolClient, open: Open): Effect.Effect<void> =>
  */
 export const rows = (
   pool: Pool,
-  connection: Effect.Effect<Pg.PoolClient, SqlError, Scope.Scope>,
+  connection: Effect.Effect<Connection, SqlError, Scope.Scope>,
   sql: string,
   params: ReadonlyArray<unknown>
 ): Stream.Stream<object, SqlError> =>
   Stream.unwrapScoped(
-    Effect.gen(function* () {
-      const client = yield* connection
-      const open = yield* Effect.acquireRelease(
-        Effect.try({
-          try: (): Open => ({ cursor: client.query(new Cursor<object>(sql, params as Array<unknown>)), failed: false }),
-          catch: (cause) => new SqlError({ cause, message: "Failed to execute statement" })
-        }),
-        (open) => close(client, open)
-      )
-      const pull = Effect.async<Chunk.Chunk<object>, Option.Option<SqlError>>((resume) => {
-        open.cursor.read(batchSize, (error, batch) => {
-          if (error) {
-            open.failed = true
-            resume(Effect.fail(Option.some(statementError(client, error))))
-          } else {
-            resume(batch.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(batch)))
-          }
-        })
-        return pool.cancelOn(client)
-      })
-      return Stream.repeatEffectChunkOption(pull)
-    })
+    Effect.flatMap(connection, (connection) =>
+      Effect.map(open(pool, connection, sql, params), (portal) => batches(connection, portal))
+    )
   )

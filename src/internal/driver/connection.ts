@@ -1,0 +1,205 @@
+import type { Duplex } from "node:stream"
+import { SqlError } from "@effect/sql/SqlError"
+import * as Pg from "pg"
+import * as RouterError from "../../RouterError.js"
+import { Portal } from "./portal.js"
+
+/** What the driver's client has and its type declarations leave out. */
+interface Internals {
+  readonly processID: number | null
+  readonly secretKey: number | null
+  readonly readyForQuery?: boolean
+  readonly sslNegotiation?: "postgres" | "direct"
+  readonly ssl: NonNullable<Pg.ClientConfig["ssl"]>
+  readonly _queryable: boolean
+  readonly _ending: boolean
+  readonly connection: {
+    readonly stream: Duplex & { readonly remoteAddress?: string; readonly remotePort?: number }
+    readonly parsedStatements: Record<string, string>
+    close(message: { readonly type: "S"; readonly name: string }): void
+    on(event: "readyForQuery", listener: (message: { readonly status: string }) => void): void
+    on(event: "errorMessage", listener: (error: Error) => void): void
+  }
+}
+
+/** What the driver answers: one result, or one for each statement of a text that holds several. */
+export type Result = Pg.QueryResult | ReadonlyArray<Pg.QueryResult>
+
+/** Where and how the server is told to cancel what runs on a connection. */
+export interface CancelTarget {
+  readonly processID: number
+  readonly secretKey: number
+  readonly host: string
+  readonly port: number
+  /** The address that the socket is connected to. A name may stand for several servers. */
+  readonly address: string | undefined
+  readonly ssl: NonNullable<Pg.ClientConfig["ssl"]>
+  readonly sslNegotiation: "postgres" | "direct" | undefined
+  readonly stream: Pg.ClientConfig["stream"]
+}
+
+/** How long the server may take to become ready again after an error, and to end the conversation. */
+const readyMillis = 5_000
+const endMillis = 1_000
+
+/** One connection to a server, and what there is to know about it. */
+export class Connection {
+  openedAt = 0
+  /** When it was last given back, for its pool. */
+  idleSince = 0
+  /** The names of the statements that are prepared on it, the least recently used first. */
+  readonly prepared = new Set<string>()
+  /** Whether the outcome of what runs must be known, so that it is never cancelled. */
+  mustFinish = false
+
+  private readonly client: Pg.Client
+  private running = 0
+  private status = "I"
+  private firstError: Error | undefined
+  // The server's last word, while it has not become ready after it: why it closes the connection, if it does.
+  private lastError: Error | undefined
+  private waiting: Array<() => void> = []
+  private deadline: NodeJS.Timeout | undefined
+
+  /** `ended` is called once, when the socket is closed. */
+  constructor(
+    private readonly config: Pg.ClientConfig,
+    ended: (connection: Connection) => void
+  ) {
+    this.client = new Pg.Client(config)
+    const { connection } = this.internals
+    // These run before the driver's own listeners, and so before the callbacks of statements.
+    connection.on("readyForQuery", ({ status }) => {
+      this.status = status
+      this.lastError = undefined
+    })
+    connection.on("errorMessage", (error) => {
+      this.lastError = error
+    })
+    // Without a listener, a connection that breaks ends the process.
+    this.client.on("error", (error: Error) => this.fail(this.lastError ?? error))
+    this.client.on("drain", () => this.wake())
+    this.client.on("end", () => {
+      this.wake()
+      ended(this)
+    })
+  }
+
+  connect(callback: (error: Error | undefined) => void): void {
+    this.client.connect((error: Error | null) => {
+      this.openedAt = performance.now()
+      callback(error ?? undefined)
+    })
+  }
+
+  /** Whether it can run another statement. */
+  get isUsable(): boolean {
+    const { _ending, _queryable, connection } = this.internals
+    return _queryable && !_ending && !connection.stream.destroyed
+  }
+
+  /** Whether the server has finished with everything that was sent. */
+  get isReady(): boolean {
+    return this.internals.readyForQuery === true
+  }
+
+  /** Whether the server works on a statement, as far as is known. */
+  get isBusy(): boolean {
+    return this.running > 0
+  }
+
+  /** Whether the server was outside a transaction when it last became ready. */
+  get isOutsideTransaction(): boolean {
+    return this.status === "I"
+  }
+
+  query(config: Pg.QueryConfig, callback: (error: Error | undefined, result: Result | undefined) => void): void {
+    this.running++
+    this.client.query(config, (error: Error | null | undefined, result: Result) => {
+      this.running--
+      if (error === null || error === undefined) callback(undefined, result)
+      else callback(error, undefined)
+    })
+  }
+
+  /** Starts a statement whose rows are fetched in batches. No other statement can run until it is closed. */
+  open(sql: string, values: ReadonlyArray<unknown>, batchSize: number): Portal {
+    return this.client.query(
+      new Portal(sql, values, batchSize, (busy) => {
+        this.running += busy ? 1 : -1
+      })
+    )
+  }
+
+  /** Makes the driver forget that it has parsed a prepared statement, and the server forget the statement, if it is there. */
+  closeStatement(name: string): void {
+    const { connection } = this.internals
+    delete connection.parsedStatements[name]
+    // Unlike DEALLOCATE it never fails, so it cannot abort a transaction. It is answered with the next statement.
+    connection.close({ type: "S", name })
+  }
+
+  /** Calls back when the server is ready again or the connection has failed. It fails if that takes too long. */
+  whenReady(callback: () => void): void {
+    if (this.isReady || !this.isUsable) {
+      callback()
+      return
+    }
+    this.waiting.push(callback)
+    this.deadline ??= setTimeout(() => this.destroy(), readyMillis).unref()
+  }
+
+  /** The error of a statement: why the connection broke, if that is what happened, else the statement's own. */
+  statementError(error: Error): SqlError {
+    const cause = this.isUsable ? error : (this.firstError ?? error)
+    return RouterError.isRouterError(cause)
+      ? RouterError.toSqlError(cause)
+      : new SqlError({ cause, message: "Failed to execute statement" })
+  }
+
+  /** Closes the socket at once, for this reason. Whatever runs fails with it. */
+  fail(reason: Error): void {
+    this.firstError ??= reason
+    this.destroy()
+  }
+
+  /** Closes the socket at once. */
+  destroy(): void {
+    this.internals.connection.stream.destroy()
+    this.wake()
+  }
+
+  /** Takes leave of the server, if that is possible. */
+  end(): void {
+    if (!this.isUsable || !this.isReady) {
+      this.destroy()
+      return
+    }
+    const timer = setTimeout(() => this.destroy(), endMillis).unref()
+    this.client.once("end", () => clearTimeout(timer))
+    this.client.end(() => {})
+  }
+
+  /** What a request to cancel has to say; `undefined` when the server has not said who it is. */
+  get cancelTarget(): CancelTarget | undefined {
+    const { connection, processID, secretKey, ssl, sslNegotiation } = this.internals
+    if (processID === null || secretKey === null) return undefined
+    const { host, port } = this.client
+    const { stream } = this.config
+    const address = stream === undefined ? connection.stream.remoteAddress : undefined
+    return { processID, secretKey, host, port, address, ssl, sslNegotiation, stream }
+  }
+
+  private get internals(): Internals {
+    return this.client as unknown as Internals
+  }
+
+  private wake(): void {
+    clearTimeout(this.deadline)
+    this.deadline = undefined
+    if (this.waiting.length === 0) return
+    const callbacks = this.waiting
+    this.waiting = []
+    for (const callback of callbacks) callback()
+  }
+}

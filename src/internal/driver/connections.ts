@@ -1,0 +1,253 @@
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Pg from "pg"
+import * as RouterError from "../../RouterError.js"
+import { requestCancel } from "./cancel.js"
+import { Connection } from "./connection.js"
+
+export interface Limits {
+  /** The most connections, those that are being opened and closed included. */
+  readonly max: number
+  /** Connections that stay open however long nobody uses them. */
+  readonly min: number
+  /** How long a connection that nobody uses stays open. `0`: for ever. */
+  readonly idleMillis: number
+  /** After how long a connection is closed, once nobody uses it. `0`: never. */
+  readonly lifeMillis: number
+  /** How long anybody waits for a connection. `0`: for ever. */
+  readonly waitMillis: number
+}
+
+type Callback = (error: Error | undefined, connection: Connection | undefined) => void
+
+/** Somebody who waits for a connection. */
+interface Waiter {
+  readonly callback: Callback
+  readonly timer: NodeJS.Timeout | undefined
+}
+
+/** How long closing waits for the server after the limit has passed. */
+const cutTimeout = Duration.seconds(1)
+
+/**
+ * The connections to one server, and who waits for one: first come, first served. Any connection that becomes free, or
+ * opens, goes to whoever waits longest. (The pool of `pg` never answers those who wait when it is closed, keeps those in
+ * its queue who have given up, and cannot reach connections that are being opened.)
+ */
+export class Connections {
+  private readonly all = new Set<Connection>()
+  /** Those that nobody uses, the longest idle first. */
+  private readonly free: Array<Connection> = []
+  /** Those that are being closed. */
+  private readonly leaving = new Set<Connection>()
+  private readonly waiters = new Set<Waiter>()
+  private opening = 0
+  private state: "open" | "closing" | "cut" = "open"
+  private timer: NodeJS.Timeout | undefined
+  private timerDue = Number.POSITIVE_INFINITY
+  private whenEmpty: () => void = () => {}
+
+  constructor(
+    private readonly config: Pg.ClientConfig,
+    private readonly limits: Limits
+  ) {}
+
+  get total(): number {
+    return this.all.size
+  }
+
+  get idle(): number {
+    return this.free.length
+  }
+
+  get waiting(): number {
+    return this.waiters.size
+  }
+
+  /** Calls back with a connection: now, if one is free. It comes back by `put`. Until then, `withdraw` takes this back. */
+  acquire(callback: Callback): Waiter | undefined {
+    if (this.state !== "open") {
+      callback(RouterError.routerClosed(), undefined)
+      return undefined
+    }
+    for (let connection = this.free.pop(); connection !== undefined; connection = this.free.pop()) {
+      if (connection.isUsable) {
+        callback(undefined, connection)
+        return undefined
+      }
+    }
+    const { waitMillis } = this.limits
+    const waiter: Waiter = {
+      callback,
+      timer:
+        waitMillis > 0
+          ? setTimeout(() => {
+              this.waiters.delete(waiter)
+              callback(new Error(`No connection was free within ${waitMillis} ms (connectTimeout)`), undefined)
+            }, waitMillis).unref()
+          : undefined
+    }
+    this.waiters.add(waiter)
+    this.open()
+    return waiter
+  }
+
+  /** Ends the waiting for a connection, without calling back. */
+  withdraw(waiter: Waiter | undefined): void {
+    if (waiter === undefined) return
+    clearTimeout(waiter.timer)
+    this.waiters.delete(waiter)
+  }
+
+  /** Takes a connection back: for whoever waits, for later, or to be closed. The server has finished with it. */
+  put(connection: Connection): void {
+    const isGood =
+      connection.isUsable && connection.isOutsideTransaction && this.expiryOf(connection) > performance.now()
+    const waiter = isGood ? this.nextWaiter() : undefined
+    if (waiter !== undefined) {
+      waiter.callback(undefined, connection)
+    } else if (isGood && this.state === "open") {
+      connection.idleSince = performance.now()
+      this.free.push(connection)
+      this.wakeAt(this.dueOf(connection))
+    } else {
+      this.dismiss(connection)
+    }
+  }
+
+  /** Refuses newcomers, waits up to a limit for everything that runs or waits, and closes every connection. */
+  close(limit: Duration.Duration): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.state = "closing"
+      clearTimeout(this.timer)
+      for (const connection of this.free.splice(0)) this.dismiss(connection)
+      return this.awaitEmpty(limit).pipe(
+        Effect.flatMap((isEmpty) => (isEmpty ? Effect.void : this.cut)),
+        Effect.asVoid
+      )
+    })
+  }
+
+  /** Ends what still runs or waits. */
+  private readonly cut: Effect.Effect<void> = Effect.suspend(() => {
+    this.state = "cut"
+    const reason = RouterError.routerClosed()
+    for (let waiter = this.nextWaiter(); waiter !== undefined; waiter = this.nextWaiter()) {
+      waiter.callback(reason, undefined)
+    }
+    const cancels: Array<Effect.Effect<unknown>> = []
+    for (const connection of this.all) {
+      if (this.leaving.has(connection)) continue
+      // A server notices that its client is gone only when it has something to tell.
+      if (connection.isBusy && !connection.mustFinish) cancels.push(requestCancel(connection.cancelTarget))
+      connection.fail(reason)
+    }
+    return Effect.all(cancels, { concurrency: "unbounded", discard: true }).pipe(
+      Effect.interruptible,
+      Effect.timeoutOption(cutTimeout),
+      Effect.zipRight(this.awaitEmpty(cutTimeout)),
+      Effect.zipRight(
+        Effect.sync(() => {
+          for (const connection of this.all) connection.destroy()
+        })
+      )
+    )
+  })
+
+  /** Whether every connection is closed within a limit. */
+  private awaitEmpty(limit: Duration.Duration): Effect.Effect<boolean> {
+    return Effect.async<void>((resume) => {
+      if (this.all.size === 0) return resume(Effect.void)
+      this.whenEmpty = () => resume(Effect.void)
+    }).pipe(
+      Effect.interruptible,
+      Effect.timeoutOption(limit),
+      Effect.map((done) => done._tag === "Some")
+    )
+  }
+
+  /** Opens a connection for everybody who waits and has none on its way, as far as the limit allows. */
+  private open(): void {
+    while (this.opening < this.waiters.size && this.all.size < this.limits.max) this.openOne()
+  }
+
+  private openOne(): void {
+    let connection: Connection
+    try {
+      connection = new Connection(this.config, (ended) => this.forget(ended))
+    } catch (error) {
+      // The driver refuses a contradiction in the configuration.
+      this.nextWaiter()?.callback(error as Error, undefined)
+      return
+    }
+    this.opening++
+    this.all.add(connection)
+    connection.connect((error) => {
+      this.opening--
+      if (error === undefined) return this.put(connection)
+      // Not every error closes the socket: one that the driver itself finds, such as a missing password, does not.
+      connection.destroy()
+      const waiter = this.nextWaiter()
+      this.forget(connection)
+      waiter?.callback(error, undefined)
+    })
+  }
+
+  private dismiss(connection: Connection): void {
+    this.leaving.add(connection)
+    connection.end()
+  }
+
+  private forget(connection: Connection): void {
+    if (!this.all.delete(connection)) return
+    this.leaving.delete(connection)
+    const index = this.free.indexOf(connection)
+    if (index >= 0) this.free.splice(index, 1)
+    this.open()
+    if (this.all.size === 0) this.whenEmpty()
+  }
+
+  private nextWaiter(): Waiter | undefined {
+    for (const waiter of this.waiters) {
+      this.withdraw(waiter)
+      return waiter
+    }
+    return undefined
+  }
+
+  private expiryOf(connection: Connection): number {
+    const { lifeMillis } = this.limits
+    return lifeMillis > 0 ? connection.openedAt + lifeMillis : Number.POSITIVE_INFINITY
+  }
+
+  /** When a free connection is to be closed. */
+  private dueOf(connection: Connection): number {
+    const { idleMillis, min } = this.limits
+    const expiry = this.expiryOf(connection)
+    return idleMillis > 0 && this.all.size - this.leaving.size > min
+      ? Math.min(expiry, connection.idleSince + idleMillis)
+      : expiry
+  }
+
+  // One timer for all, and none is set as long as an earlier one is. It does not keep the process alive.
+  private wakeAt(due: number): void {
+    if (due >= this.timerDue) return
+    clearTimeout(this.timer)
+    this.timerDue = due
+    this.timer = setTimeout(() => this.sweep(), Math.max(0, due - performance.now())).unref()
+  }
+
+  private sweep(): void {
+    this.timerDue = Number.POSITIVE_INFINITY
+    const now = performance.now()
+    for (const connection of [...this.free]) {
+      const due = this.dueOf(connection)
+      if (due > now) {
+        this.wakeAt(due)
+      } else {
+        this.free.splice(this.free.indexOf(connection), 1)
+        this.dismiss(connection)
+      }
+    }
+  }
+}

@@ -1,0 +1,158 @@
+import * as Pg from "pg"
+
+/** What the driver's connection understands. Its type declarations ask for more than it reads. */
+interface Wire {
+  parse(message: { readonly text: string }): void
+  bind(message: { readonly values: ReadonlyArray<unknown> }): void
+  describe(message: { readonly type: "P"; readonly name: "" }): void
+  execute(message: { readonly rows: number }): void
+  close(message: { readonly type: "P"; readonly name: "" }): void
+  flush(): void
+  sync(): void
+  sendCopyFail(message: string): void
+}
+
+interface RowParser {
+  addFields(fields: ReadonlyArray<unknown>): void
+  parseRow(fields: ReadonlyArray<string | null>): object
+}
+
+type Callback = (error: Error | undefined, rows: ReadonlyArray<object>) => void
+
+/**
+ * A statement whose rows are fetched in batches, for `client.query`, which calls the methods `submit` and `handle...`.
+ *
+ * It sends exactly one Sync, whatever happens and in whatever order, because the server becomes ready once for each: none
+ * would leave the connection waiting for ever, and one too many would answer for the statement after it.
+ */
+export class Portal {
+  /** The driver looks here for a result without types, and fills in those that the client was configured with. */
+  readonly _result: Pg.Result<object> = new Pg.Result("", undefined as never)
+
+  private wire: Wire | undefined
+  private rows: Array<object> = []
+  private reader: Callback | undefined
+  private failure: Error | undefined
+  /** Whether the server works on a batch. */
+  private isRunning = false
+  /** Whether Sync was sent, or will be as soon as anything can be: nothing more can be fetched. */
+  private isSynced = false
+  /** Whether everything is over, the commit of what the statement did included. */
+  private isDone = false
+
+  constructor(
+    private readonly text: string,
+    private readonly values: ReadonlyArray<unknown>,
+    private readonly batchSize: number,
+    private readonly onBusy: (busy: boolean) => void
+  ) {}
+
+  /** Reads the next batch; an empty one is the end. One read at a time. */
+  read(callback: Callback): void {
+    this.reader = callback
+    if (this.failure !== undefined || this.isDone || (this.isSuspended && this.rows.length > 0)) this.answer()
+    else if (this.isSuspended) this.execute()
+  }
+
+  /** Ends it. What is being fetched is dropped, and a read that is pending is never answered. */
+  close(): void {
+    this.reader = undefined
+    this.sync()
+  }
+
+  submit(connection: Pg.Connection): void {
+    const wire = connection as unknown as Wire
+    this.wire = wire
+    if (this.isSynced) {
+      wire.sync()
+      return
+    }
+    wire.parse({ text: this.text })
+    wire.bind({ values: this.values })
+    wire.describe({ type: "P", name: "" })
+    this.execute()
+  }
+
+  handleRowDescription(message: { readonly fields: ReadonlyArray<unknown> }): void {
+    this.parser.addFields(message.fields)
+  }
+
+  handleDataRow(message: { readonly fields: ReadonlyArray<string | null> }): void {
+    if (this.failure !== undefined) return
+    try {
+      this.rows.push(this.parser.parseRow(message.fields))
+    } catch (error) {
+      // A parser of the user's has thrown. Thrown out of here, it would end the process.
+      this.failure = error as Error
+    }
+  }
+
+  handlePortalSuspended(): void {
+    this.setRunning(false)
+    if (this.failure !== undefined) this.sync()
+    this.answer()
+  }
+
+  handleCommandComplete(): void {
+    // What the statement did is committed by the Sync, which may fail, so the last rows wait for its answer.
+    this.sync()
+  }
+
+  handleEmptyQuery(): void {
+    this.sync()
+  }
+
+  handleCopyInResponse(): void {
+    this.wire!.sendCopyFail("COPY FROM STDIN has no source here")
+  }
+
+  handleCopyData(): void {}
+
+  handleError(error: Error): void {
+    this.failure ??= error
+    this.setRunning(false)
+    this.sync()
+    this.answer()
+  }
+
+  handleReadyForQuery(): void {
+    this.isDone = true
+    this.setRunning(false)
+    this.answer()
+  }
+
+  private get isSuspended(): boolean {
+    return this.wire !== undefined && !this.isRunning && !this.isSynced
+  }
+
+  private get parser(): RowParser {
+    return this._result as unknown as RowParser
+  }
+
+  private answer(): void {
+    const { failure, reader, rows } = this
+    if (reader === undefined) return
+    this.reader = undefined
+    this.rows = []
+    reader(failure, rows)
+  }
+
+  private execute(): void {
+    this.setRunning(true)
+    this.wire!.execute({ rows: this.batchSize })
+    this.wire!.flush()
+  }
+
+  private sync(): void {
+    if (this.isSynced) return
+    this.isSynced = true
+    this.wire?.close({ type: "P", name: "" })
+    this.wire?.sync()
+  }
+
+  private setRunning(running: boolean): void {
+    if (running === this.isRunning) return
+    this.isRunning = running
+    this.onBusy(running)
+  }
+}

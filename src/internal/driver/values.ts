@@ -1,0 +1,7 @@
+import utils from "pg/lib/utils.js"
+
+/**
+ * Parameters in the form that they are sent in, by the driver's own conversion. Throws when one cannot be converted (a
+ * bigint or a cycle in JSON): the driver would find that out in the middle of a statement, and call back twice.
+ */
+export const toWire = (params: ReadonlyArray<unknown>): ReadonlyArray<unknown> => params.map(utils.prepareValue)
