@@ -76,6 +76,11 @@ describe("a classifier without a server", () => {
         "insert into t values (1)",
         "vacuum",
         "grant select on t to r",
+        "create index on t (a)",
+        "create temp table t (a int)",
+        "create temp table t as select 1",
+        "create temp view v as select 1",
+        "select 1 as a into temp t",
         "set a = 1",
         "selec 1",
         ""

@@ -40,10 +40,41 @@ const analyzeStatement = (statement: Fields | undefined, knowledge: Knowledge): 
       case "TransactionStmt":
         return transaction(fields)
       default:
-        return byTag.get(tag) ?? schemaChange(`unknown statement ${tag}`)
+        return refined(tag, fields) ?? byTag.get(tag) ?? schemaChange(`unknown statement ${tag}`)
     }
   }
   return none
+}
+
+/** Where one tag stands for several statements. */
+const refined = (tag: string, fields: Fields): Verdict | undefined => {
+  switch (tag) {
+    case "FetchStmt":
+      return fields.ismove === true ? session("MOVE") : undefined
+    case "GrantStmt":
+    case "GrantRoleStmt":
+      return fields.is_grant === true ? undefined : write("REVOKE")
+    case "VacuumStmt":
+      return fields.is_vacuumcmd === true ? undefined : write("ANALYZE")
+    case "VariableSetStmt":
+      return String(fields.kind).startsWith("VAR_RESET") ? session("RESET") : undefined
+    default:
+      return temporary.has(tag) ? ofTemporary(tag, fields) : undefined
+  }
+}
+
+/** The field that names what is made. The catalog snapshot holds nothing temporary. */
+const temporary: ReadonlyMap<string, string> = new Map([
+  ["CreateSeqStmt", "sequence"],
+  ["CreateStmt", "relation"],
+  ["CreateTableAsStmt", "into"],
+  ["ViewStmt", "view"]
+])
+
+const ofTemporary = (tag: string, fields: Fields): Verdict | undefined => {
+  const made = fields[temporary.get(tag)!] as Fields | undefined
+  const relation = (made?.rel ?? made) as Fields | undefined
+  return relation?.relpersistence === "t" ? write(byTag.get(tag)!.reason) : undefined
 }
 
 const plainSelect: Verdict = { kind: "read", reason: "plain SELECT", changesSchema: false }

@@ -18,18 +18,14 @@ const schema = table(
   "write",
   true,
   `
-  AlterCollationStmt ALTER COLLATION
   AlterDomainStmt ALTER DOMAIN
-  AlterEnumStmt ALTER TYPE
   AlterExtensionContentsStmt ALTER EXTENSION
   AlterExtensionStmt ALTER EXTENSION
   AlterFunctionStmt ALTER FUNCTION
-  AlterObjectDependsStmt ALTER ... DEPENDS ON EXTENSION
   AlterObjectSchemaStmt ALTER ... SET SCHEMA
   AlterOpFamilyStmt ALTER OPERATOR FAMILY
   AlterOperatorStmt ALTER OPERATOR
   AlterPolicyStmt ALTER POLICY
-  AlterSeqStmt ALTER SEQUENCE
   AlterTableMoveAllStmt ALTER TABLE
   AlterTableStmt ALTER TABLE
   AlterTypeStmt ALTER TYPE
@@ -54,7 +50,6 @@ const schema = table(
   DropOwnedStmt DROP OWNED
   DropStmt DROP
   ImportForeignSchemaStmt IMPORT FOREIGN SCHEMA
-  IndexStmt CREATE INDEX
   RenameStmt ALTER ... RENAME
   RuleStmt CREATE RULE
   ViewStmt CREATE VIEW
@@ -65,17 +60,21 @@ const writes = table(
   "write",
   false,
   `
+  AlterCollationStmt ALTER COLLATION
   AlterDatabaseRefreshCollStmt ALTER DATABASE
   AlterDatabaseSetStmt ALTER DATABASE
   AlterDatabaseStmt ALTER DATABASE
   AlterDefaultPrivilegesStmt ALTER DEFAULT PRIVILEGES
+  AlterEnumStmt ALTER TYPE
   AlterEventTrigStmt ALTER EVENT TRIGGER
   AlterFdwStmt ALTER FOREIGN DATA WRAPPER
   AlterForeignServerStmt ALTER SERVER
+  AlterObjectDependsStmt ALTER ... DEPENDS ON EXTENSION
   AlterOwnerStmt ALTER ... OWNER
   AlterPublicationStmt ALTER PUBLICATION
   AlterRoleSetStmt ALTER ROLE
   AlterRoleStmt ALTER ROLE
+  AlterSeqStmt ALTER SEQUENCE
   AlterStatsStmt ALTER STATISTICS
   AlterSubscriptionStmt ALTER SUBSCRIPTION
   AlterSystemStmt ALTER SYSTEM
@@ -109,6 +108,7 @@ const writes = table(
   ExecuteStmt EXECUTE
   GrantRoleStmt GRANT
   GrantStmt GRANT
+  IndexStmt CREATE INDEX
   InsertStmt INSERT
   MergeStmt MERGE
   NotifyStmt NOTIFY

@@ -74,7 +74,10 @@ const visitUnknown =
 const leaf: Visit = () => false
 
 const visitSelect: Visit = (fields, walk, outer) => {
-  if (fields.intoClause !== undefined) return report(walk, schemaChange("SELECT INTO"))
+  const into = fields.intoClause as { readonly rel?: { readonly relpersistence?: string } } | undefined
+  if (into !== undefined) {
+    return report(walk, into.rel?.relpersistence === "t" ? write("SELECT INTO") : schemaChange("SELECT INTO"))
+  }
   const withClause = fields.withClause as WithClause | undefined
   let scope = outer
   if (withClause?.ctes !== undefined) {

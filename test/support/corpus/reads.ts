@@ -77,7 +77,7 @@ select all id from users
 
 const sets = lines(
   "read",
-  String.raw`
+  `
 values (1), (2) ## VALUES
 values (1, 'a'), (2, 'b') order by 1 limit 1
 table users
@@ -106,7 +106,7 @@ with users as (select id, name from users where active is true) select * from us
 
 const functions = lines(
   "read",
-  String.raw`
+  `
 select now(), current_timestamp, current_date, localtime, current_time(2), transaction_timestamp(), statement_timestamp()
 select current_user, session_user, user, current_role, current_catalog, current_schema, current_database(), current_schemas(true)
 select lower(name), length(name), substring(name from 1 for 2), trim(both ' ' from name), position('a' in name) from users
@@ -165,7 +165,7 @@ select row_to_json(u), to_jsonb(u) from users u
 
 const catalogs = lines(
   "read",
-  String.raw`
+  `
 select relname from pg_class where relkind = 'r'
 select * from pg_catalog.pg_type limit 1
 select nspname from pg_namespace
@@ -190,7 +190,7 @@ select reltuples from pg_class where oid = 'users'::regclass
 
 const others = lines(
   "read",
-  String.raw`
+  `
 show all ## SHOW
 show timezone
 SHOW server_version
@@ -232,7 +232,7 @@ const comments = texts(
 /** Reads that only the catalog shows to be reads: without one, a function that is not PostgreSQL's own is a write. */
 const known = lines(
   "read",
-  String.raw`
+  `
 select app.total_of(1)
 select app.double(app.double(2))
 select * from app.list_users()
@@ -247,7 +247,7 @@ select u.id from users u order by app.double(u.id)
 /** Reads for both. */
 const objects = lines(
   "read",
-  String.raw`
+  `
 select * from active_users
 select * from recent_orders where name = 'Ann'
 select * from lottery
@@ -269,7 +269,7 @@ select null::app.notes
 /** From the issue trackers of makara, pgcat, pgdog, pgpool, Drizzle, Prisma, Laravel, Sequelize and ProxySQL. */
 const reported = lines(
   "read",
-  String.raw`
+  `
 with ids as (select id from users), more as (select id from ids) select * from more union select id from orders
 select * from users where name = 'DELETE FROM users'
 select replace(name, 'a', 'b') from users

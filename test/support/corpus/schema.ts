@@ -1,5 +1,5 @@
 /** What the corpus names: an ordinary shop in `public`, and in `app` every trap that only the catalog can show. */
-export const schema = String.raw`
+export const schema = `
 create schema app;
 
 create table users (id int primary key, name text, email text, status text, parent_id int, tags text[], profile jsonb,

@@ -2,7 +2,7 @@ import { lines, texts } from "./entry.js"
 
 const statements = lines(
   "session",
-  String.raw`
+  `
 begin ## BEGIN
 begin read only
 start transaction isolation level serializable
@@ -25,7 +25,7 @@ set time zone 'UTC'
 set names 'utf8'
 set constraints all deferred ## SET CONSTRAINTS
 set transaction_read_only = on
-reset all ## SET
+reset all ## RESET
 reset search_path
 discard all ## DISCARD
 discard temp
@@ -40,7 +40,7 @@ declare c cursor with hold for select 1
 declare c scroll cursor for values (1)
 fetch all from c ## FETCH
 fetch forward 5 from c
-move 5 in c
+move 5 in c ## MOVE
 close c ## CLOSE
 close all
 lock table users ## LOCK
@@ -75,7 +75,7 @@ explain declare c cursor for select 1
 
 const functions = lines(
   "session",
-  String.raw`
+  `
 select currval('orders_id_seq') ## calls currval
 select pg_catalog.currval('orders_id_seq')
 select lastval() ## calls lastval
@@ -140,7 +140,7 @@ select s.pg_stat_get_numscans from cast('users'::regclass as oid) s
 
 const relations = lines(
   "session",
-  String.raw`
+  `
 select * from pg_stat_activity ## reads pg_stat_activity
 select * from pg_catalog.pg_stat_activity
 select * from pg_stat_user_tables
@@ -176,7 +176,7 @@ select * from pg_temp_3.t
 /** The catalog shows what these relations are; without one they look like tables. */
 const known = lines(
   "session",
-  String.raw`
+  `
 select * from orders_id_seq ## reads sequence orders_id_seq
 select last_value from public.orders_id_seq
 select * from app.position ## reads position, which reads sequence orders_id_seq

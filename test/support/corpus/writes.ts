@@ -2,7 +2,7 @@ import { lines, texts } from "./entry.js"
 
 const data = lines(
   "write",
-  String.raw`
+  `
 insert into users (id, name) values (1, 'x') ## INSERT
 insert into users default values
 insert into users select * from users on conflict (id) do nothing
@@ -38,7 +38,7 @@ execute some_statement (1) ## EXECUTE
 
 const hidden = lines(
   "write",
-  String.raw`
+  `
 with x as (insert into users (id) values (1) returning *) select * from x ## data-modifying CTE
 with x as (update users set name = 'a' returning id) select count(*) from x ## data-modifying CTE
 with x as (delete from users returning *) select 1 ## data-modifying CTE
@@ -77,7 +77,7 @@ table users for update
 
 const functions = lines(
   "write",
-  String.raw`
+  `
 select nextval('orders_id_seq') ## calls nextval
 select pg_catalog.nextval('orders_id_seq') ## calls nextval
 SELECT NEXTVAL('orders_id_seq')
@@ -167,7 +167,7 @@ select random_between(1, 2)
 
 const definitions = lines(
   "write",
-  String.raw`
+  `
 create table t (a int) ## CREATE TABLE
 create temp table t (a int)
 create temporary table t as select * from users
@@ -216,14 +216,14 @@ drop role r
 drop database d
 comment on table users is 'x' ## COMMENT
 grant select on users to public ## GRANT
-revoke all on users from public
+revoke all on users from public ## REVOKE
 grant pg_read_all_data to postgres
 reassign owned by postgres to postgres
 security label on table users is 'x'
 import foreign schema s from server elsewhere into app
 vacuum ## VACUUM
 vacuum full users
-analyze users
+analyze users ## ANALYZE
 reindex table users
 cluster users
 prepare transaction 'x' ## PREPARE TRANSACTION
@@ -234,7 +234,7 @@ rollback prepared 'x'
 
 const explained = lines(
   "write",
-  String.raw`
+  `
 explain analyze insert into users (id) values (9) ## EXPLAIN ANALYZE: INSERT
 explain (analyze) delete from users
 explain (analyze true, verbose) update users set name = 'a'
@@ -252,7 +252,7 @@ declare c cursor for select * from users for update
 
 const several = lines(
   "write",
-  String.raw`
+  `
 select 1; delete from users ## DELETE
 delete from users; select 1
 select 1; select nextval('orders_id_seq'); select 2 ## calls nextval
@@ -318,7 +318,7 @@ const comments = texts(
 /** Only the catalog shows that these write, or may. */
 const known = lines(
   "write",
-  String.raw`
+  `
 select * from app.next_order ## reads next_order, which calls nextval
 select * from next_order
 select * from app.touching ## reads touching, which calls touch
@@ -359,7 +359,7 @@ select repeat('a', 2) ## calls repeat
 /** Functions that are not PostgreSQL's own: writes for both. */
 const touching = lines(
   "write",
-  String.raw`
+  `
 select app.touch() ## touch
 select touch()
 select app.touch(1)
@@ -381,7 +381,7 @@ select app.checked(1)
 /** From the issue trackers of makara, pgcat, pgdog, pgpool, Drizzle, Prisma, Laravel, Sequelize and ProxySQL. */
 const reported = lines(
   "write",
-  String.raw`
+  `
 select mytable.id from orders mytable where (mytable.note = $1 or (mytable.total < mytable.id and mytable.placed <= (statement_timestamp()) and mytable.note = $2)) order by mytable.placed asc nulls first, mytable.id asc limit 10 for no key update of mytable skip locked
 with "update" as (update "users" set "name" = $1 returning "id") select "id" from "users"
 with inserted as (insert into orders (user_id) values ($1) returning id) insert into items (order_id, product_id) select id, 1 from inserted returning *
