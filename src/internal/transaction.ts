@@ -178,20 +178,19 @@ export class Transaction {
   /** `commit`, once no savepoint is open any more. */
   readonly commitWhenSettled: Effect.Effect<void, SqlError> = Effect.suspend(() => this.siblings.run(this.commit))
 
-  private readonly finish: Effect.Effect<void, SqlError> = Effect.suspend(() =>
-    Effect.matchEffect(this.connection.finish(command("COMMIT"), commitTimeout), {
+  private readonly finish: Effect.Effect<void, SqlError> = Effect.suspend(() => {
+    // A connection that has broken before never takes the COMMIT.
+    const failed = this.connection.isUsable
+      ? (cause: SqlError) => RouterError.outcomeUnknown("commit", { ...this.where, cause })
+      : (cause: SqlError) => RouterError.connectionLost({ ...this.where, cause })
+    return Effect.matchEffect(this.connection.finish(command("COMMIT"), commitTimeout), {
       onSuccess: (result) =>
         "command" in result && result.command === "COMMIT"
           ? Effect.void
           : Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where))),
-      onFailure: (cause) =>
-        Effect.fail(
-          this.connection.isUsable
-            ? cause
-            : RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))
-        )
+      onFailure: (cause) => Effect.fail(this.connection.isUsable ? cause : RouterError.toSqlError(failed(cause)))
     })
-  )
+  })
 
   // A savepoint that somebody has left open (a fiber that nobody waited for) is unfinished work: it must not be committed.
   private rollbackUnfinished(name: string): Effect.Effect<void, SqlError> {
