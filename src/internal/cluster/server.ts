@@ -199,37 +199,49 @@ export const thaw = (server: Server): Effect.Effect<void> =>
     return Processes.thawTree(pid)
   })
 
+const cannotStart = (program: string, cause: unknown): PgClusterError =>
+  new PgClusterError({
+    reason: "BinariesUnusable",
+    detail: `${program} cannot be run: ${cause instanceof Error ? cause.message : String(cause)}`,
+    cause
+  })
+
+interface Ended {
+  readonly code: number | null
+  /** What it wrote to standard output and standard error. */
+  readonly output: string
+}
+
+const spawnIn = (home: Home, program: string, parameters: ReadonlyArray<string>) =>
+  spawn(program, parameters, {
+    // By this folder the watchdog knows it.
+    cwd: home.directory,
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: environment(),
+    ...identity(home.account)
+  })
+
 const execute = (
   home: Home,
   program: string,
   parameters: ReadonlyArray<string>
-): Effect.Effect<{ readonly code: number | null; readonly output: string }, PgClusterError> =>
+): Effect.Effect<Ended, PgClusterError> =>
   Effect.async((resume) => {
-    const child = spawn(program, parameters, {
-      cwd: home.directory,
-      detached: true,
-      stdio: ["ignore", "pipe", "pipe"],
-      env: environment(),
-      ...identity(home.account)
-    })
-    let output = ""
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (chunk: string) => {
-        output += chunk
-      })
+    try {
+      const child = spawnIn(home, program, parameters)
+      let output = ""
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.setEncoding("utf8").on("data", (chunk: string) => {
+          output += chunk
+        })
+      }
+      child.once("error", (cause) => resume(Effect.fail(cannotStart(program, cause))))
+      child.once("close", (code) => resume(Effect.succeed({ code, output })))
+    } catch (cause) {
+      // Some refusals are thrown, others emitted.
+      resume(Effect.fail(cannotStart(program, cause)))
     }
-    child.once("error", (cause) =>
-      resume(
-        Effect.fail(
-          new PgClusterError({
-            reason: "BinariesUnusable",
-            detail: `${program} cannot be run: ${cause.message}`,
-            cause
-          })
-        )
-      )
-    )
-    child.once("close", (code) => resume(Effect.succeed({ code, output })))
   })
 
 /**
@@ -253,10 +265,7 @@ const reasonOf = (output: string): PgClusterError["reason"] => {
   return output.includes("could not look up effective user ID") ? "AccountUnavailable" : "InitFailed"
 }
 
-const initdb = (
-  server: Server,
-  parameters: ReadonlyArray<string>
-): Effect.Effect<{ readonly code: number | null; readonly output: string }, PgClusterError> =>
+const initdb = (server: Server, parameters: ReadonlyArray<string>): Effect.Effect<Ended, PgClusterError> =>
   Effect.timeoutFail(execute(server.home, Path.join(server.home.binDir, "initdb"), parameters), {
     duration: server.home.startTimeout,
     onTimeout: () =>

@@ -119,29 +119,31 @@ const unusable = (directory: string, account: Account, detail: string): PgCluste
     detail: `${account.name} cannot make the folder ${directory}: ${detail.trim()}`
   })
 
-const answer = (child: ChildProcess, directory: string, account: Account): Effect.Effect<Answer, PgClusterError> =>
-  Effect.async((resume) => {
+const cannotSwitch = (account: Account, cause: unknown): PgClusterError =>
+  new PgClusterError({
+    reason: "AccountUnavailable",
+    detail: `Starting /bin/sh as ${account.name} failed: ${cause instanceof Error ? cause.message : String(cause)}`,
+    cause
+  })
+
+type Outcome = Effect.Effect<Answer, PgClusterError>
+
+/** Listens at once: an event that comes before its listener is lost, or ends the program. */
+const listen = (child: ChildProcess, directory: string, account: Account): Promise<Outcome> =>
+  new Promise((resolve) => {
     let output = ""
     let errors = ""
     child.stdout?.setEncoding("utf8").on("data", (chunk: string) => {
       output += chunk
-      if (output.endsWith("\n")) resume(Effect.succeed(output.startsWith("reachable") ? "reachable" : "unreachable"))
+      if (output.endsWith("\n")) resolve(Effect.succeed(output.startsWith("reachable") ? "reachable" : "unreachable"))
     })
     child.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
       errors += chunk
     })
-    child.once("close", (code) => resume(Effect.fail(unusable(directory, account, errors || `exit code ${code}`))))
-    child.once("error", (cause) =>
-      resume(
-        Effect.fail(
-          new PgClusterError({
-            reason: "AccountUnavailable",
-            detail: `Starting /bin/sh as ${account.name} failed: ${cause.message}`,
-            cause
-          })
-        )
-      )
-    )
+    // It may be gone before we are: then there is nobody to tell.
+    child.stdin?.on("error", () => {})
+    child.on("error", (cause) => resolve(Effect.fail(cannotSwitch(account, cause))))
+    child.once("close", (code) => resolve(Effect.fail(unusable(directory, account, errors || `exit code ${code}`))))
   })
 
 const attempt = (
@@ -150,17 +152,18 @@ const attempt = (
   account: Account
 ): Effect.Effect<Workspace, PgClusterError, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = launch(directory, binDir, account)
-      // It may be gone before we are: then there is nobody to tell.
-      child.stdin?.on("error", () => {})
-      child.on("error", () => {})
-      return child
+    // It throws, or emits an error, by the kind of refusal.
+    Effect.try({
+      try: () => {
+        const child = launch(directory, binDir, account)
+        return { child, outcome: listen(child, directory, account) }
+      },
+      catch: (cause) => cannotSwitch(account, cause)
     }),
-    (child) => close(child, directory)
+    ({ child }) => close(child, directory)
   ).pipe(
-    Effect.flatMap((child) =>
-      Effect.map(answer(child, directory, account), (found) => {
+    Effect.flatMap(({ child, outcome }) =>
+      Effect.map(Effect.flatten(Effect.promise(() => outcome)), (found) => {
         unref(child)
         return { directory, account, reachable: found === "reachable", isGuarded: () => !gone(child) }
       })
