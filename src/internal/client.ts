@@ -15,16 +15,16 @@ import * as Mailbox from "effect/Mailbox"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
-import type { Engine } from "../Engine.js"
+import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
-import type { Exclusive } from "./driver/exclusive.js"
 import type { Request } from "./driver/pool.js"
 import { Hooks } from "./hooks.js"
 import * as listen from "./listen.js"
 import { Lock } from "./lock.js"
 import { type Router, rowsOf } from "./router.js"
 import * as RoutedStatement from "./statement.js"
+import * as TestConnection from "./testConnection.js"
 import { Transaction } from "./transaction.js"
 import { Work } from "./work.js"
 
@@ -221,12 +221,14 @@ export class Runner {
 
   /** Runs an effect with its statements inside a transaction or a session. */
   provideWork(work: Work, depth: number): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> {
-    return Effect.mapInputContext(<R>(context: Context.Context<R>) => {
-      const services = new Map(context.unsafeMap)
-      services.set(this.workKey, work)
-      services.set(SqlClient.TransactionConnection.key, [new RoutedConnection(this, work), depth])
-      return Context.unsafeMake<R>(services)
-    })
+    const connection = new RoutedConnection(this, work)
+    return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.mapInputContext(TestConnection.inside(effect), (context: Context.Context<R>) => {
+        const services = new Map(context.unsafeMap)
+        services.set(this.workKey, work)
+        services.set(SqlClient.TransactionConnection.key, [connection, depth])
+        return Context.unsafeMake<R>(services)
+      })
   }
 
   /** An effect for later, with the services of now and the transactions of then. */
@@ -281,7 +283,7 @@ export class Runner {
             withHooks(root.within(inside), hooks, outer.hooks)
           )
         }
-        return this.inTransaction(target, hooks, inside)
+        return TestConnection.inside(this.inTransaction(target, hooks, inside))
       })
     )
 

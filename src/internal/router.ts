@@ -14,6 +14,7 @@ import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isStandbyRefusal } from "./sqlState.js"
+import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
 
@@ -40,6 +41,8 @@ export interface Decision {
 export class Router {
   private readonly defaultGroup: EngineGroup
   private readonly readGroup: EngineGroup | undefined
+  /** The engine of a test that all fibers belong to. */
+  test: Engine | undefined
 
   constructor(
     readonly config: RouterConfig,
@@ -64,6 +67,8 @@ export class Router {
       return RouterError.readOnlyViolation(classification.reason)
     }
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
+    const test = this.testOf(fiber)
+    if (test !== undefined) return this.decideInTest(test, classification, bound, work)
     const forced = fiber.getFiberRef(RoutingContext.forcePrimary)
     if (work?.level !== undefined) {
       const group = bound._tag === "Some" ? bound.value : work.level.group
@@ -83,6 +88,29 @@ export class Router {
     if (forced) return toDefault("forced to the primary")
     if (classification.kind !== "read") return toDefault(classification.reason)
     return this.decideRead(fiber, work, classification, take, toDefault)
+  }
+
+  /** In a test everything goes to one connection, whatever would decide otherwise. */
+  private decideInTest(
+    test: Engine,
+    classification: Classification,
+    bound: Option.Option<string>,
+    work: Work | undefined
+  ): Decision | RouterError.RouterError {
+    const { name } = this.defaultGroup
+    if (bound._tag === "Some" && !this.groups.has(bound.value)) {
+      return RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+    }
+    const transaction = work?.level ?? work?.session?.current(name)
+    const reason = "inside a test's transaction"
+    return transaction === undefined
+      ? this.decision(classification, name, test, reason, { begins: work?.session !== undefined })
+      : this.decision(classification, name, transaction.engine, reason, { transaction })
+  }
+
+  /** The engine of the test that a fiber belongs to. */
+  private testOf(fiber: AnyFiber): Engine | undefined {
+    return fiber.getFiberRef(currentTest) ?? this.test
   }
 
   private decideRead(
@@ -236,6 +264,12 @@ export class Router {
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const name = bound._tag === "Some" ? bound.value : (work?.level?.group ?? this.defaultGroup.name)
     if (work?.session?.ended === true) return RouterError.sessionClosed()
+    const test = this.testOf(fiber)
+    if (test !== undefined) {
+      return bound._tag === "Some" && !this.groups.has(bound.value)
+        ? RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+        : { group: this.defaultGroup.name, engine: test }
+    }
     const enclosing = work?.transaction(name) ?? work?.session?.current(name)
     if (enclosing !== undefined) return enclosing
     const group = this.groups.get(name)

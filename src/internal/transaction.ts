@@ -6,9 +6,8 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { Engine } from "../Engine.js"
+import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
-import type { Exclusive } from "./driver/exclusive.js"
 import type { Request, Result } from "./driver/pool.js"
 import { batchSize } from "./driver/stream.js"
 import { Lock } from "./lock.js"
@@ -54,7 +53,7 @@ export class Transaction {
   private constructor(
     readonly group: string,
     readonly engine: Engine,
-    private readonly connection: Exclusive,
+    private readonly connection: ExclusiveConnection,
     private readonly shared: Shared,
     private readonly parent: Transaction | undefined,
     private readonly savepoint: string | undefined

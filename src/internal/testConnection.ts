@@ -1,0 +1,270 @@
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
+import { globalValue } from "effect/GlobalValue"
+import * as Stream from "effect/Stream"
+import type { Engine, ExclusiveConnection } from "../Engine.js"
+import type { Request, Result } from "./driver/pool.js"
+
+/** A place in the nesting of sessions and transactions: who is inside whom, also where nothing is joined. */
+export class Node {
+  constructor(private readonly parent: Node | undefined) {}
+
+  isInside(other: Node): boolean {
+    return this === other || (this.parent?.isInside(other) ?? false)
+  }
+}
+
+/** Where a fiber is. Nowhere, outside tests. */
+export const currentNode = globalValue("effect-db-router/testConnection/currentNode", () =>
+  FiberRef.unsafeMake<Node | undefined>(undefined)
+)
+
+/** Runs an effect one step further inside. */
+export const inside: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = Effect.locallyWith(
+  currentNode,
+  (node) => (node === undefined ? undefined : new Node(node))
+)
+
+const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
+
+/** Something that is open on the connection: what would be a transaction is a savepoint. */
+interface Open {
+  readonly node: Node
+  readonly savepoint: string
+}
+
+interface Waiter {
+  granted: boolean
+  readonly isReady: () => boolean
+  readonly take: () => void
+  wake: () => void
+}
+
+/**
+ * One connection in one transaction, shared by what would have connections of their own. What begins inside something open
+ * is nested in it; what begins beside it waits for its end, because savepoints are a stack.
+ */
+export class TestConnection {
+  private readonly stack: Array<Open> = []
+  private readonly waiters = new Set<Waiter>()
+  private isBusy = false
+  private running: Open | undefined
+  private names = 0
+
+  constructor(private readonly connection: ExclusiveConnection) {}
+
+  /** Begins what would be a transaction. */
+  begin(node: Node): Effect.Effect<Open, SqlError> {
+    const open = this.open(node)
+    return this.turn(
+      () => this.accepts(node),
+      Effect.suspend(() => {
+        this.stack.push(open)
+        return Effect.onError(this.run(`SAVEPOINT ${open.savepoint}`), () => Effect.sync(() => this.remove(open)))
+      })
+    ).pipe(Effect.as(open))
+  }
+
+  /** Runs a statement in it. */
+  query(open: Open, request: Request): Effect.Effect<Result, SqlError> {
+    const run = Effect.suspend(() => {
+      this.running = open
+      return this.connection.query(request)
+    })
+    return this.turn(
+      () => this.isInnermost(open),
+      Effect.ensuring(
+        run,
+        Effect.sync(() => {
+          this.running = undefined
+        })
+      )
+    )
+  }
+
+  /**
+   * Ends it: what would be COMMIT keeps the work in what is around, what would be ROLLBACK undoes it. Answers with what
+   * happened: as PostgreSQL does, a COMMIT after a failed statement is a ROLLBACK.
+   */
+  end(open: Open, how: "commit" | "rollback"): Effect.Effect<"COMMIT" | "ROLLBACK", SqlError> {
+    const { savepoint } = open
+    const undo = Effect.as(this.run(`ROLLBACK TO ${savepoint}; RELEASE ${savepoint}`), "ROLLBACK" as const)
+    const keep = Effect.as(this.run(`RELEASE ${savepoint}`), "COMMIT" as const)
+    return this.turn(
+      () => this.isInnermost(open),
+      Effect.ensuring(
+        how === "rollback" ? undo : Effect.catchAll(keep, () => undo),
+        Effect.sync(() => this.remove(open))
+      )
+    )
+  }
+
+  /** Runs a statement that would commit by itself. */
+  autocommit(node: Node, request: Request): Effect.Effect<Result, SqlError> {
+    return Effect.acquireUseRelease(
+      this.begin(node),
+      (open) => this.query(open, request),
+      (open, exit) => Effect.ignore(this.end(open, Exit.isSuccess(exit) ? "commit" : "rollback"))
+    )
+  }
+
+  /** Cancels what runs in it, and nothing else. */
+  cancel(open: Open): Effect.Effect<void> {
+    return Effect.suspend(() => (this.running === open ? this.connection.cancel : Effect.void))
+  }
+
+  private open(node: Node): Open {
+    return { node, savepoint: `edr_test_${++this.names}` }
+  }
+
+  private run(sql: string): Effect.Effect<void, SqlError> {
+    return Effect.asVoid(this.connection.query(command(sql)))
+  }
+
+  private accepts(node: Node): boolean {
+    const innermost = this.stack[this.stack.length - 1]
+    return innermost === undefined || node.isInside(innermost.node)
+  }
+
+  private isInnermost(open: Open): boolean {
+    return this.stack[this.stack.length - 1] === open
+  }
+
+  private remove(open: Open): void {
+    this.stack.splice(this.stack.indexOf(open), 1)
+  }
+
+  /** Runs an effect once it is ready and the connection is free. */
+  private turn<A, E>(isReady: () => boolean, effect: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.zipRight(this.take(isReady, restore), Effect.ensuring(restore(effect), this.give))
+    )
+  }
+
+  private take(
+    isReady: () => boolean,
+    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const waiter: Waiter = {
+        granted: false,
+        isReady: () => !this.isBusy && isReady(),
+        take: () => {
+          this.isBusy = true
+        },
+        wake: () => {}
+      }
+      if (waiter.isReady()) {
+        waiter.take()
+        return Effect.void
+      }
+      const wait = Effect.async<void>((resume) => {
+        waiter.wake = () => resume(Effect.void)
+        this.waiters.add(waiter)
+      })
+      return Effect.onError(restore(wait), () =>
+        Effect.suspend(() => {
+          if (waiter.granted) return this.give
+          this.waiters.delete(waiter)
+          return Effect.void
+        })
+      )
+    })
+  }
+
+  private readonly give: Effect.Effect<void> = Effect.sync(() => {
+    this.isBusy = false
+    for (const waiter of this.waiters) {
+      if (!waiter.isReady()) continue
+      this.waiters.delete(waiter)
+      waiter.granted = true
+      waiter.take()
+      waiter.wake()
+      return
+    }
+  })
+}
+
+/** A connection of one's own, as far as one can be had: BEGIN, COMMIT and ROLLBACK become a savepoint and its end. */
+class TestExclusive implements ExclusiveConnection {
+  private open: Open | undefined
+  readonly isUsable = true
+  readonly cancel: Effect.Effect<void> = Effect.suspend(() =>
+    this.open === undefined ? Effect.void : this.connection.cancel(this.open)
+  )
+  readonly destroy: Effect.Effect<void> = Effect.void
+
+  constructor(
+    private readonly connection: TestConnection,
+    private readonly node: Node
+  ) {}
+
+  query(request: Request): Effect.Effect<Result, SqlError> {
+    const { sql } = request
+    if (sql.startsWith("BEGIN")) {
+      return Effect.map(this.connection.begin(this.node), (open) => {
+        this.open = open
+        return []
+      })
+    }
+    const { open } = this
+    if (open === undefined) return this.connection.autocommit(this.node, request)
+    return sql === "ROLLBACK" ? this.end(open, "rollback") : this.connection.query(open, request)
+  }
+
+  finish(): Effect.Effect<Result, SqlError> {
+    const { open } = this
+    return open === undefined ? Effect.succeed([]) : Effect.uninterruptible(this.end(open, "commit"))
+  }
+
+  stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+    return streamOf(this.query({ sql, params, asArrays: false, prepare: false }))
+  }
+
+  private end(open: Open, how: "commit" | "rollback"): Effect.Effect<Result, SqlError> {
+    this.open = undefined
+    return Effect.map(this.connection.end(open, how), (command) => ({
+      command,
+      rowCount: null,
+      oid: 0,
+      fields: [],
+      rows: []
+    }))
+  }
+}
+
+const streamOf = (query: Effect.Effect<Result, SqlError>): Stream.Stream<object, SqlError> =>
+  Stream.fromIterableEffect(Effect.map(query, (result) => ("rows" in result ? (result.rows as Array<object>) : [])))
+
+/** An engine whose connections are all the one of a test. */
+export const engineOf = (engine: Engine, connection: TestConnection): Engine => {
+  const here = Effect.map(FiberRef.get(currentNode), (node) => new Node(node))
+  const query = (request: Request) => Effect.flatMap(here, (node) => connection.autocommit(node, request))
+  return {
+    name: engine.name,
+    weight: engine.weight,
+    zone: engine.zone,
+    inFlight: 0,
+    waiting: 0,
+    latency: 0,
+    address: engine.address,
+    client: engine.client,
+    isEligible: true,
+    poolStatus: engine.poolStatus,
+    query,
+    stream: (sql, params) => streamOf(query({ sql, params, asArrays: false, prepare: false })),
+    reserve: Effect.map(
+      FiberRef.get(currentNode),
+      (node) => new TestExclusive(connection, node ?? new Node(undefined))
+    ),
+    observeLatency: () => {},
+    setDrained: () => {}
+  }
+}
+
+/** The engine that everything goes to in a fiber; none outside tests. */
+export const currentTest = globalValue("effect-db-router/testConnection/currentTest", () =>
+  FiberRef.unsafeMake<Engine | undefined>(undefined)
+)
