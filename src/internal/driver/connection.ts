@@ -8,7 +8,6 @@ import { Portal } from "./portal.js"
 interface Internals {
   readonly processID: number | null
   readonly secretKey: number | null
-  readonly readyForQuery?: boolean
   readonly sslNegotiation?: "postgres" | "direct"
   readonly ssl: NonNullable<Pg.ClientConfig["ssl"]>
   readonly _queryable: boolean
@@ -54,6 +53,8 @@ export class Connection {
 
   private readonly client: Pg.Client
   private running = 0
+  // Every statement ends with one Sync, or is one simple query: the server becomes ready once for each.
+  private unanswered = 0
   private status = "I"
   private firstError: Error | undefined
   // The server's last word, while it has not become ready after it: why it closes the connection, if it does.
@@ -72,6 +73,7 @@ export class Connection {
     connection.on("readyForQuery", ({ status }) => {
       this.status = status
       this.lastError = undefined
+      if (this.unanswered > 0) this.unanswered--
     })
     connection.on("errorMessage", (error) => {
       this.lastError = error
@@ -100,7 +102,7 @@ export class Connection {
 
   /** Whether the server has finished with everything that was sent. */
   get isReady(): boolean {
-    return this.internals.readyForQuery === true
+    return this.unanswered === 0
   }
 
   /** Whether the server works on a statement, as far as is known. */
@@ -115,6 +117,7 @@ export class Connection {
 
   query(config: Pg.QueryConfig, callback: (error: Error | undefined, result: Result | undefined) => void): void {
     this.running++
+    this.unanswered++
     this.client.query(config, (error: Error | null | undefined, result: Result) => {
       this.running--
       if (error === null || error === undefined) callback(undefined, result)
@@ -124,6 +127,7 @@ export class Connection {
 
   /** Starts a statement whose rows are fetched in batches. No other statement can run until it is closed. */
   open(sql: string, values: ReadonlyArray<unknown>, batchSize: number): Portal {
+    this.unanswered++
     return this.client.query(
       new Portal(sql, values, batchSize, (busy) => {
         this.running += busy ? 1 : -1
@@ -195,9 +199,9 @@ export class Connection {
   }
 
   private wake(): void {
+    if (this.waiting.length === 0) return
     clearTimeout(this.deadline)
     this.deadline = undefined
-    if (this.waiting.length === 0) return
     const callbacks = this.waiting
     this.waiting = []
     for (const callback of callbacks) callback()

@@ -1,0 +1,119 @@
+import { type SqlError, SqlError as SqlErrors } from "@effect/sql"
+import { Chunk, Duration, Effect, type Either, Redacted, Schedule, type Scope, Stream } from "effect"
+import { Engine, RouterConfig } from "effect-db-router"
+import type { PgCluster } from "effect-db-router/testing"
+
+export interface Options extends RouterConfig.EngineConfig {
+  readonly maxPrepared?: number
+  readonly shutdownTimeout?: Duration.DurationInput
+}
+
+/** An engine from its configuration, without a router around it. */
+export const make = ({ maxPrepared = 256, shutdownTimeout = "5 seconds", ...config }: Options) =>
+  Effect.flatMap(RouterConfig.resolveEngine({ field: "test", name: "test" }, config), (resolved) =>
+    Engine.make(resolved, { maxPrepared, shutdownTimeout: Duration.decode(shutdownTimeout) })
+  )
+
+/** An engine on a node of a cluster. */
+export const on = (
+  node: PgCluster.Node,
+  options?: Options
+): Effect.Effect<Engine.Engine, Effect.Effect.Error<ReturnType<typeof make>>, Scope.Scope> =>
+  make({ url: node.url, ...options })
+
+/** The parts of a node's URL, to connect to it through something else. */
+export const partsOf = (node: PgCluster.Node) => {
+  const url = new URL(Redacted.value(node.url))
+  return {
+    username: decodeURIComponent(url.username),
+    password: Redacted.make(decodeURIComponent(url.password)),
+    database: decodeURIComponent(url.pathname.slice(1))
+  }
+}
+
+/** A statement as an engine takes it. */
+export const statement = (sql: string, params: ReadonlyArray<unknown> = [], prepare = true) => ({
+  sql,
+  params,
+  asArrays: false,
+  prepare
+})
+
+interface Queries {
+  readonly query: Engine.Engine["query"]
+}
+
+/** The rows of a statement that returns one result. */
+export const rows = (
+  on: Queries,
+  sql: string,
+  params?: ReadonlyArray<unknown>
+): Effect.Effect<ReadonlyArray<Record<string, unknown>>, SqlError.SqlError> =>
+  Effect.map(on.query(statement(sql, params)), (result) => (result as { rows: Array<Record<string, unknown>> }).rows)
+
+/** The one value of the one row of a statement. */
+export const value = (on: Queries, sql: string, params?: ReadonlyArray<unknown>) =>
+  Effect.map(rows(on, sql, params), (all) => Object.values(all[0]!)[0])
+
+export const collect = (engine: Pick<Engine.Engine, "stream">, sql: string, params: ReadonlyArray<unknown> = []) =>
+  Effect.map(Stream.runCollect(engine.stream(sql, params)), Chunk.toReadonlyArray)
+
+/** The SQLSTATE of a failed statement; what else the driver says where there is none. */
+export const stateOf = (error: unknown): string => {
+  const cause = error instanceof SqlErrors.SqlError ? error.cause : error
+  return cause instanceof Error ? ((cause as { code?: string }).code ?? cause.message) : String(cause)
+}
+
+/** Runs an effect that is to fail, and tells with which SQLSTATE. */
+export const failure = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<string, A, R> =>
+  Effect.map(Effect.flip(effect), stateOf)
+
+/** Waits until something is true, and fails after a while with what it is instead. */
+export const eventually = <A, E, R>(
+  look: Effect.Effect<A, E, R>,
+  isTrue: (value: A) => boolean
+): Effect.Effect<A, E | Error, R> =>
+  look.pipe(
+    Effect.filterOrFail(isTrue, (value) => new Error(`It stayed ${JSON.stringify(value)}`)),
+    Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 500 })
+  )
+
+/** Waits until nobody uses a connection of an engine or waits for one, and tells how many are open. */
+export const settled = (engine: Engine.Engine): Effect.Effect<number, Error> =>
+  Effect.map(
+    eventually(
+      Effect.sync(() => ({ ...engine.poolStatus, inFlight: engine.inFlight })),
+      ({ idle, inFlight, total, waiting }) => total === idle && waiting === 0 && inFlight === 0
+    ),
+    (status) => status.total
+  )
+
+/** What the sessions of an application do on a server, those of the cluster itself aside. */
+export const activity = (node: PgCluster.Node, application = "effect-db-router") =>
+  node.query<{ readonly pid: number; readonly state: string; readonly query: string }>(
+    "select pid, state, query from pg_stat_activity where application_name = $1 and pid <> pg_backend_pid()",
+    [application]
+  )
+
+export type Outcome<A> = Either.Either<A, SqlError.SqlError>
+
+/** What the process was warned of, and what nobody caught, while an effect ran. */
+export const troubles = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<ReadonlyArray<unknown>, E, R> =>
+  Effect.suspend(() => {
+    const seen: Array<unknown> = []
+    const note = (trouble: unknown) => {
+      seen.push(trouble)
+    }
+    const events = ["warning", "uncaughtExceptionMonitor"] as const
+    for (const event of events) process.on(event, note)
+    return effect.pipe(
+      // Warnings are emitted on the next tick.
+      Effect.zipRight(Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))),
+      Effect.ensuring(
+        Effect.sync(() => {
+          for (const event of events) process.off(event, note)
+        })
+      ),
+      Effect.as(seen)
+    )
+  })
