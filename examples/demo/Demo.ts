@@ -2,7 +2,7 @@
  * The demo: servers, the application on them, its users, and what is shown of it.
  */
 import { FetchHttpClient } from "@effect/platform"
-import { Duration, Effect, Layer, Schedule } from "effect"
+import { Duration, Effect, Layer, Logger, LogLevel, Schedule } from "effect"
 import { DbRouterLive } from "effect-db-router"
 import * as Checks from "./Checks.js"
 import * as Databases from "./Databases.js"
@@ -17,23 +17,23 @@ import * as Table from "./Table.js"
 import { Traffic } from "./Traffic.js"
 
 /** How long the users are at it with `--once`. */
-const passDuration = Duration.seconds(6)
+const passDuration = Duration.seconds(5)
 
 const number = (n: number) => n.toLocaleString("en-US")
 
-/** Makes the tables and their first rows, and sees to it that all servers have them. */
-const prepare = Effect.gen(function* () {
-  const { awaitReplayed, disconnected } = yield* Servers
-  const { step } = yield* Screen
-  yield* step("Migrations, through the router", Effect.provide(migrate, DbRouterLive), (done) =>
-    done.map(([, name]) => name).join(", ")
-  )
-  const { customers, orders, products } = seeded
-  yield* step(
-    `Replayed: ${number(customers)} customers, ${number(products)} products, ${number(orders)} orders`,
-    Effect.zipRight(awaitReplayed, disconnected)
-  )
-})
+/** The tables and their first rows, on all servers. */
+const MigrationsLive = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { awaitReplayed } = yield* Servers
+    const { step } = yield* Screen
+    yield* step("Migrations, through the router", migrate, (done) => done.map(([, name]) => name).join(", "))
+    const { customers, orders, products } = seeded
+    yield* step(
+      `Replayed: ${number(customers)} customers, ${number(products)} products, ${number(orders)} orders`,
+      awaitReplayed
+    )
+  })
+)
 
 /** The application, and the users who will send it requests. */
 const ApplicationLive = Traffic.Default.pipe(
@@ -45,27 +45,23 @@ const ApplicationLive = Traffic.Default.pipe(
       )
     )
   ),
+  Layer.provide(MigrationsLive),
   Layer.provide(DbRouterLive)
 )
 
 type Reporter = Effect.Effect.Success<typeof Report.begin>
 
-/** The whole table with a title. */
+/** The table as lines that fit the terminal. */
 const table = (report: Report.Report, hint: string) =>
-  Effect.gen(function* () {
-    const { format, paint, size } = yield* Screen
-    const { height } = yield* size
-    const time = Table.duration(report.millis)
-    return ["", ` ${paint("bold", "effect-db-router")}  ${time}  ${paint("dim", hint)}`, ""].concat(
-      Table.render(report, yield* format, height - 3)
-    )
-  })
+  Effect.flatMap(Screen, ({ format }) => Effect.map(format, (format) => Table.render(report, format, hint)))
 
 /** Shows the table while an effect runs: drawn over again and again, or as a line from time to time. */
 const watching = <A, E, R>(effect: Effect.Effect<A, E, R>, report: Reporter, hint: string) =>
   Effect.gen(function* () {
     const { draw, interactive, print } = yield* Screen
     const { tally } = yield* Traffic
+    const { forgetDecisions } = yield* Observations
+    yield* forgetDecisions
     const show = Effect.flatMap(tally, report).pipe(
       Effect.flatMap((now) => (interactive ? Effect.flatMap(table(now, hint), draw) : print(` ${Table.summary(now)}`)))
     )
@@ -74,45 +70,41 @@ const watching = <A, E, R>(effect: Effect.Effect<A, E, R>, report: Reporter, hin
   })
 
 /** Users until somebody has seen enough. */
-const live = Effect.gen(function* () {
-  const { print } = yield* Screen
-  const { run, tally } = yield* Traffic
-  const address = yield* url
-  const report = yield* Report.begin
-  yield* watching(run(Duration.infinity), report, `${address}  Ctrl-C stops`).pipe(
-    Effect.onInterrupt(() =>
-      Effect.flatMap(Effect.flatMap(tally, report), (last) => table(last, "stopping")).pipe(
-        Effect.flatMap((lines) => print(...lines))
-      )
+const live = (report: Reporter) =>
+  Effect.gen(function* () {
+    const { draw } = yield* Screen
+    const { run, tally } = yield* Traffic
+    const last = Effect.flatMap(Effect.flatMap(tally, report), (last) => table(last, "stopping"))
+    yield* watching(run(Duration.infinity), report, `${yield* url}  Ctrl-C stops`).pipe(
+      Effect.onInterrupt(() => Effect.flatMap(last, draw))
     )
-  )
-}).pipe(Effect.provide(ApplicationLive))
+  }).pipe(Effect.provide(ApplicationLive))
 
 /** Users for a while; then everything that they have ordered is looked for. */
-const visit = Effect.gen(function* () {
-  const { draw, interactive, step } = yield* Screen
-  const { awaitReplayed } = yield* Servers
-  const { askAgain, run, tally } = yield* Traffic
-  const report = yield* Report.begin
-  yield* watching(run(passDuration), report, `${yield* url}  one pass`)
-  if (interactive) yield* draw([])
-  yield* step("The standbys replay what was written", awaitReplayed)
-  const again = yield* step("Every order is asked for again", askAgain, ({ asked }) => number(asked.length))
-  return { report: Effect.flatMap(tally, report), again }
-}).pipe(Effect.provide(ApplicationLive))
+const visit = (report: Reporter) =>
+  Effect.gen(function* () {
+    const { draw, interactive, step } = yield* Screen
+    const { awaitReplayed } = yield* Servers
+    const { askAgain, run, tally } = yield* Traffic
+    yield* watching(run(passDuration), report, `${yield* url}  one pass`)
+    if (interactive) yield* draw([])
+    yield* step("The standbys replay what was written", awaitReplayed)
+    const again = yield* step("Every order is asked for again", askAgain, ({ asked }) => number(asked.length))
+    return { tally: yield* tally, again }
+  }).pipe(Effect.provide(ApplicationLive))
 
-const once = (exclusive: boolean) =>
+const once = (report: Reporter, exclusive: boolean) =>
   Effect.gen(function* () {
     const { format, print } = yield* Screen
     const { disconnected, list, readGroup } = yield* Servers
-    const { again, report } = yield* visit
+    const { again, tally } = yield* visit(report)
     const ordersOn = new Map(
       yield* Effect.forEach(list, ({ countOrders, name }) =>
         Effect.map(countOrders(again.asked), (found) => [name, found] as const)
       )
     )
     yield* disconnected
-    const last = yield* report
+    const last = yield* report(tally)
     const checks = Checks.run({
       ...last,
       readGroup,
@@ -121,7 +113,7 @@ const once = (exclusive: boolean) =>
       ordersOn
     })
     const failed = checks.filter(({ problems }) => problems.length > 0).length
-    yield* print(...(yield* table(last, "one pass")), "", ...Table.checkLines(checks, yield* format), "")
+    yield* print(...(yield* table(last, "one pass")), ...Table.checkLines(checks, yield* format), "")
     if (failed > 0) yield* new DemoError({ message: `${failed} of ${checks.length} checks failed` })
   })
 
@@ -143,9 +135,13 @@ const onServers = (mode: "once" | "live", exclusive: boolean) =>
       const { standby } = yield* look
       yield* print(`     ${name.padEnd(10)}${address.padEnd(22)} ${paint("dim", standby ? "standby" : "primary")}`)
     }
-    yield* prepare
-    yield* mode === "once" ? once(exclusive) : live
-  }).pipe(Effect.provide(Servers.Default))
+    const report = yield* Report.begin
+    yield* mode === "once" ? once(report, exclusive) : live(report)
+  }).pipe(
+    Effect.provide(Servers.Default),
+    // What fails is in the table; a log would be written across it.
+    Logger.withMinimumLogLevel(LogLevel.None)
+  )
 
 export const run = (mode: "once" | "live") =>
   Effect.gen(function* () {

@@ -4,6 +4,7 @@
 import { SqlClient } from "@effect/sql"
 import { PgMigrator } from "@effect/sql-pg"
 import { Effect } from "effect"
+import { DbRouter } from "effect-db-router"
 
 /** How much there is at first. Ids run from 1. */
 export const seeded = { customers: 1000, products: 300, orders: 4000 } as const
@@ -81,11 +82,16 @@ const generateOrders = Effect.gen(function* () {
   yield* sql`ANALYZE demo_shop.customers, demo_shop.products, demo_shop.orders, demo_shop.order_items`
 })
 
-/** Runs the migrations that have not run yet, and tells which those were. */
-export const migrate = PgMigrator.run({
-  table: "demo_shop.migrations",
-  loader: PgMigrator.fromRecord({
-    "0001_create_tables": createTables,
-    "0002_generate_orders": generateOrders
+/**
+ * Runs the migrations that have not run yet, and tells which those were. All on the primary: the migrator asks first whether
+ * its table exists, and a standby may not have heard of it yet.
+ */
+export const migrate = DbRouter.primary(
+  PgMigrator.run({
+    table: "demo_shop.migrations",
+    loader: PgMigrator.fromRecord({
+      "0001_create_tables": createTables,
+      "0002_generate_orders": generateOrders
+    })
   })
-})
+)

@@ -125,7 +125,7 @@ class Recorder {
 
 export class Observations extends Effect.Service<Observations>()("demo/Observations", {
   effect: Effect.map(Effect.tracer, (tracer) => {
-    let recorder = new Recorder()
+    const recorder = new Recorder()
     return {
       /** The tracer there was, with an eye on the spans of statements and transactions. */
       tracer: Tracer.make({
@@ -151,9 +151,8 @@ export class Observations extends Effect.Service<Observations>()("demo/Observati
           decisions: [...recorder.decisions.values()]
         })
       ),
-      forget: Effect.sync(() => {
-        recorder = new Recorder()
-      })
+      /** Forgets the decisions until now, but counts on. */
+      forgetDecisions: Effect.sync(() => recorder.decisions.clear())
     }
   })
 }) {}

@@ -1,7 +1,7 @@
 /**
  * What has happened so far: what the users saw, what the spans say, what the servers say.
  */
-import { Clock, Effect, Option } from "effect"
+import { Effect, Option } from "effect"
 import { type Decision, Observations, type Use, unused } from "./Observations.js"
 import { difference, type Look, Servers } from "./Servers.js"
 import type { Tally } from "./Traffic.js"
@@ -18,8 +18,6 @@ export interface EngineReport {
 }
 
 export interface Report {
-  /** How long the users have been at it. */
-  readonly millis: number
   readonly tally: Tally
   readonly statements: number
   readonly unrouted: number
@@ -33,13 +31,11 @@ const looks = Effect.flatMap(Servers, ({ list }) =>
   })
 )
 
-/** Begins to count anew, and returns what reports from then on. */
+/** Remembers what the servers have counted until now, and returns what reports the rest. */
 export const begin = Effect.gen(function* () {
   const observations = yield* Observations
   const { list } = yield* Servers
   const before = yield* Effect.forEach(list, (server) => server.look)
-  const began = yield* Clock.currentTimeMillis
-  yield* observations.forget
   let last = before
   return (tally: Tally) =>
     Effect.gen(function* () {
@@ -48,7 +44,6 @@ export const begin = Effect.gen(function* () {
       const { engines, ...observed } = yield* observations.observed
       const report: Report = {
         ...observed,
-        millis: (yield* Clock.currentTimeMillis) - began,
         tally,
         engines: list.map(({ group, name }, i) => ({
           name,

@@ -20,29 +20,38 @@ export class Screen extends Effect.Service<Screen>()("demo/Screen", {
     // A terminal that is gone takes nothing, and is no reason to leave servers behind.
     const write = (text: string) => Effect.ignore(terminal.display(text))
 
-    const size = Effect.map(Effect.all([terminal.columns, terminal.rows]), ([columns, rows]) =>
-      // One column and one row less, so that no terminal wraps a line or scrolls.
-      interactive && columns > 0 ? { width: Math.min(columns - 1, 160), height: rows - 1 } : { width: 99, height: 40 }
+    const format = Effect.map(
+      Effect.all([terminal.columns, terminal.rows]),
+      ([columns, rows]): Format =>
+        interactive && columns > 0
+          ? // One column and one row less, so that no terminal wraps a line or scrolls.
+            { paint, width: Math.min(columns - 1, 160), height: rows - 1 }
+          : { paint, width: 99, height: 40 }
     )
+
+    const text = (lines: ReadonlyArray<string>, end: string) => lines.map((line) => `${line}${end}\n`).join("")
 
     let drawn = 0
     let drawnWidth = 0
 
-    /** Replaces what was drawn before. */
-    const draw = (lines: ReadonlyArray<string>) =>
-      Effect.flatMap(size, ({ width }) => {
-        // Lines that were wrapped by a narrower window cannot be counted any more.
-        const back = drawn === 0 ? "" : width === drawnWidth ? `\r${esc}${drawn}A` : `${esc}H${esc}2J`
-        drawn = lines.length
-        drawnWidth = width
-        return write(`${back}${lines.map((line) => `${line}${esc}K\n`).join("")}${esc}J`)
-      })
-
+    /** Writes lines that stay. */
     const print = (...lines: ReadonlyArray<string>) =>
       Effect.suspend(() => {
         drawn = 0
-        return write(lines.map((line) => `${line}\n`).join(""))
+        return write(text(lines, ""))
       })
+
+    /** Writes lines in place of those that were drawn last, where the terminal can do that. */
+    const draw = (lines: ReadonlyArray<string>) =>
+      interactive
+        ? Effect.flatMap(format, ({ width }) => {
+            // Lines that a narrower window has wrapped cannot be counted any more.
+            const back = drawn === 0 ? "" : width === drawnWidth ? `\r${esc}${drawn}A` : `${esc}H${esc}2J`
+            drawn = lines.length
+            drawnWidth = width
+            return write(`${back}${text(lines, `${esc}K`)}${esc}J`)
+          })
+        : print(...lines)
 
     if (interactive) {
       yield* Effect.acquireRelease(write(`${esc}?25l`), () => write(`${esc}?25h`))
@@ -56,8 +65,7 @@ export class Screen extends Effect.Service<Screen>()("demo/Screen", {
       print,
       tick,
       paint,
-      size,
-      format: Effect.map(size, ({ width }): Format => ({ width, paint })),
+      format,
       /** Shows that something is done, how long it took, and what came of it. */
       step: <A, E, R>(
         title: string,
@@ -67,6 +75,7 @@ export class Screen extends Effect.Service<Screen>()("demo/Screen", {
         Effect.zipRight(
           interactive ? write(` ${paint("dim", `… ${title}`)}`) : Effect.void,
           Effect.timed(Effect.exit(effect)).pipe(
+            Effect.onInterrupt(() => (interactive ? write("\n") : Effect.void)),
             Effect.flatMap(([took, exit]) => {
               const back = interactive ? `\r${esc}K` : ""
               const seconds = paint("dim", ` ${(Duration.toMillis(took) / 1000).toFixed(1)} s`)

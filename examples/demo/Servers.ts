@@ -5,7 +5,7 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import type { SqlError } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
-import { Effect, Schedule } from "effect"
+import { Effect, Random, Schedule } from "effect"
 import { RouterConfig } from "effect-db-router"
 import { DemoError } from "./DemoError.js"
 
@@ -87,6 +87,23 @@ const awaitClosed = (sql: PgClient.PgClient, applicationName: string) =>
 
 const lockKey = 4_021_967
 
+const ours = "effect-db-router demo"
+
+const schema = (sql: PgClient.PgClient) =>
+  Effect.map(
+    sql<{ readonly exists: boolean; readonly comment: string | null }>`
+      SELECT n IS NOT NULL AS exists, obj_description(n, 'pg_namespace') AS comment FROM to_regnamespace('demo_shop') n`,
+    ([row]) => row!
+  )
+
+/** Puts a comment on the schema that was never there before: who has it, has all that was committed earlier. */
+const mark = (sql: PgClient.PgClient) =>
+  Effect.gen(function* () {
+    const comment = `${ours} ${yield* Random.nextInt}`
+    yield* sql`COMMENT ON SCHEMA demo_shop IS ${sql.literal(`'${comment}'`)}`
+    return comment
+  })
+
 /** A schema of the demo's own for as long as the scope is open. */
 const claim = (sql: PgClient.PgClient) =>
   Effect.acquireRelease(
@@ -97,27 +114,17 @@ const claim = (sql: PgClient.PgClient) =>
           message: "Another demo is running in this database: stop it, or name another database"
         })
       }
-      const [schema] = yield* sql<{ readonly exists: boolean; readonly ours: boolean }>`
-        SELECT n IS NOT NULL AS exists, obj_description(n, 'pg_namespace') = 'effect-db-router demo' AS ours
-        FROM to_regnamespace('demo_shop') n`
-      if (schema!.exists && !schema!.ours) {
+      const { comment, exists } = yield* schema(sql)
+      if (exists && comment?.startsWith(ours) !== true) {
         return yield* new DemoError({
           message: "There is a schema demo_shop that the demo has not made: rename it, or name another database"
         })
       }
       yield* sql`DROP SCHEMA IF EXISTS demo_shop CASCADE`
       yield* sql`CREATE SCHEMA demo_shop`
-      yield* sql`COMMENT ON SCHEMA demo_shop IS 'effect-db-router demo'`
-      yield* sql`CREATE TABLE demo_shop.marks (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY)`
+      yield* mark(sql)
     }),
     () => Effect.ignore(sql`DROP SCHEMA IF EXISTS demo_shop CASCADE`)
-  )
-
-const hasReplayed = (sql: PgClient.PgClient, mark: number) =>
-  sql`SELECT FROM demo_shop.marks WHERE id = ${mark}`.pipe(
-    // The table itself may not have arrived yet.
-    Effect.orElseSucceed(() => []),
-    Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("20 millis") })
   )
 
 export class Servers extends Effect.Service<Servers>()("demo/Servers", {
@@ -135,7 +142,6 @@ export class Servers extends Effect.Service<Servers>()("demo/Servers", {
     const primary = nodes.find(({ group }) => group === config.defaultGroup)!.sql
     yield* claim(primary)
     return {
-      defaultGroup: config.defaultGroup,
       readGroup: config.readGroup,
       list: nodes.map(
         ({ group, resolved, sql }): Server => ({
@@ -155,16 +161,18 @@ export class Servers extends Effect.Service<Servers>()("demo/Servers", {
       ),
       /** Waits until all servers have what the primary has now. */
       awaitReplayed: Effect.gen(function* () {
-        const [mark] = yield* primary<{ readonly id: number }>`
-          INSERT INTO demo_shop.marks DEFAULT VALUES RETURNING id`
+        const marked = yield* mark(primary)
         yield* Effect.forEach(
           nodes,
           ({ resolved, sql }) =>
-            Effect.timeoutFail(hasReplayed(sql, mark!.id), {
-              duration: "30 seconds",
-              onTimeout: () =>
-                new DemoError({ message: `${resolved.name} has not replayed in 30 s what the primary has written` })
-            }),
+            schema(sql).pipe(
+              Effect.repeat({ until: ({ comment }) => comment === marked, schedule: Schedule.spaced("20 millis") }),
+              Effect.timeoutFail({
+                duration: "30 seconds",
+                onTimeout: () =>
+                  new DemoError({ message: `${resolved.name} has not replayed in 30 s what the primary has written` })
+              })
+            ),
           { concurrency: "unbounded", discard: true }
         )
       }).pipe(unobserved)

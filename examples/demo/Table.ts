@@ -15,6 +15,8 @@ export interface Format {
   readonly paint: Paint
   /** Columns that a line may have. */
   readonly width: number
+  /** Lines that the table may have. */
+  readonly height: number
 }
 
 const number = (n: number) => n.toLocaleString("en-US")
@@ -28,15 +30,13 @@ const right = (text: string, width: number) => cut(text, width).padStart(width)
 
 const millis = (n: number) => (n === 0 ? "–" : `${n < 100 ? n.toFixed(1) : n.toFixed(0)} ms`)
 
-const percent = (part: number, whole: number) => `${Math.round((100 * part) / Math.max(whole, 1))} %`
-
 const bar = (share: number, width: number) => {
   const eighths = Math.round(share * width * 8)
   const rest = eighths % 8
   return "█".repeat(Math.floor(eighths / 8)) + (rest === 0 ? "" : " ▏▎▍▌▋▊▉"[rest]!)
 }
 
-export const duration = (millis: number) => {
+const duration = (millis: number) => {
   const seconds = Math.floor(millis / 1000)
   const two = (n: number) => String(n).padStart(2, "0")
   return seconds < 3600
@@ -46,54 +46,92 @@ export const duration = (millis: number) => {
 
 const role = ({ answers, server }: EngineReport) => (answers ? (server.standby ? "standby" : "primary") : "silent")
 
-/** One line for each engine: what was sent to it, and what its server has counted. */
-const engineLines = ({ engines }: Report, { paint, width }: Format): ReadonlyArray<string> => {
-  const name = Math.min(20, Math.max(8, ...engines.map((engine) => engine.name.length)))
-  const barWidth = Math.max(4, Math.min(30, width - name - 62))
-  const reads = engines.reduce((sum, { use }) => sum + use.reads, 0)
-  const writes = engines.reduce((sum, { use }) => sum + use.writes, 0)
-  const columns = (cells: readonly [string, string, string, string, string, string, string, string]) => [
-    left(cells[0], name),
-    left(cells[1], 7),
-    right(cells[2], 7),
-    left(cells[3], barWidth + 6),
-    right(cells[4], 7),
-    right(cells[5], 8),
-    right(cells[6], 8),
-    right(cells[7], 8)
-  ]
-  const row = (cells: ReadonlyArray<string>) => ` ${cells.join("  ")}`
-  const line = (engine: EngineReport) => {
-    const { use } = engine
-    const share = use.reads / Math.max(reads, 1)
-    const filled = bar(share, barWidth)
-    const cells = columns([
-      engine.name,
-      role(engine),
-      number(use.reads),
-      "",
-      number(use.writes),
-      millis(use.p50),
-      millis(use.p95),
-      number(engine.server.committed)
-    ])
-    cells[0] = paint("bold", cells[0]!)
-    cells[1] = paint(engine.answers ? (engine.server.standby ? "cyan" : "yellow") : "red", cells[1]!)
-    cells[3] = `${paint("cyan", filled.padEnd(barWidth))} ${right(percent(use.reads, reads), 5)}`
-    return row(cells)
-  }
-  const header = columns(["engine", "role", "reads", "share of reads", "writes", "p50", "p95", "commits*"])
-  const sums = columns(["all", "", number(reads), "", number(writes), "", "", ""])
-  return [paint("dim", row(header)), ...engines.map(line), paint("dim", row(sums))]
+/** A column of the table: its cells all have the same width, colours not counted. */
+interface Column {
+  readonly head: string
+  readonly width: number
+  readonly cell: (engine: EngineReport) => string
+  readonly sum?: string
+  /** When there is no room for all columns, those with the highest number go first. */
+  readonly rank: number
 }
 
-const requestLine = ({ millis, tally }: Report, { paint, width }: Format) => {
-  const rate = total(tally) / Math.max(millis / 1000, 1)
+const numeric = (
+  head: string,
+  width: number,
+  rank: number,
+  of: (engine: EngineReport) => string,
+  sum = ""
+): Column => ({
+  head: right(head, width),
+  width,
+  cell: (engine) => right(of(engine), width),
+  sum: right(sum, width),
+  rank
+})
+
+const columnsFor = ({ engines }: Report, { paint, width }: Format): ReadonlyArray<Column> => {
+  const name = Math.min(20, Math.max(8, ...engines.map((engine) => engine.name.length))) + 2
+  const reads = engines.reduce((sum, { use }) => sum + use.reads, 0)
+  const writes = engines.reduce((sum, { use }) => sum + use.writes, 0)
+  const barWidth = Math.max(7, Math.min(30, width - name - 62))
+  const shade = (engine: EngineReport) => (engine.answers ? (engine.server.standby ? "cyan" : "yellow") : "red")
+  const share = ({ use }: EngineReport) => use.reads / Math.max(reads, 1)
+  return [
+    {
+      head: left("engine", name),
+      width: name,
+      cell: (engine) => paint("bold", left(engine.name, name)),
+      sum: left("all", name),
+      rank: 0
+    },
+    { head: "role   ", width: 7, cell: (engine) => paint(shade(engine), left(role(engine), 7)), rank: 0 },
+    numeric("reads", 9, 0, ({ use }) => number(use.reads), number(reads)),
+    {
+      head: " ".repeat(barWidth + 2),
+      width: barWidth + 2,
+      cell: (engine) => `  ${paint("cyan", bar(share(engine), barWidth).padEnd(barWidth))}`,
+      rank: 3
+    },
+    numeric("share", 6, 1, (engine) => `${Math.round(100 * share(engine))} %`),
+    numeric("writes", 9, 0, ({ use }) => number(use.writes), number(writes)),
+    numeric("p50", 9, 2, ({ use }) => millis(use.p50)),
+    numeric("p95", 9, 1, ({ use }) => millis(use.p95)),
+    numeric("commits*", 10, 2, ({ server }) => number(server.committed))
+  ]
+}
+
+const widthOf = (columns: ReadonlyArray<Column>) => columns.reduce((sum, column) => sum + column.width, 1)
+
+/** One line for each engine: what was sent to it, and what its server has counted. */
+const engineLines = (report: Report, format: Format): ReadonlyArray<string> => {
+  const all = columnsFor(report, format)
+  const columns = [3, 2, 1].reduce(
+    (shown, rank) => (widthOf(shown) > format.width ? shown.filter((column) => column.rank < rank) : shown),
+    all
+  )
+  const row = (cell: (column: Column) => string) => ` ${columns.map(cell).join("")}`
+  return [
+    format.paint(
+      "dim",
+      row(({ head }) => head)
+    ),
+    ...report.engines.map((engine) => row(({ cell }) => cell(engine))),
+    format.paint(
+      "dim",
+      row(({ sum, width }) => sum ?? " ".repeat(width))
+    )
+  ]
+}
+
+const requestLines = ({ tally }: Report, { paint, width }: Format): ReadonlyArray<string> => {
+  const { failed, failure, millis, orders, placed, searches, topLists } = tally
+  const rate = Math.round(total(tally) / Math.max(millis / 1000, 1))
   const text =
-    ` ${number(total(tally))} requests, ${number(Math.round(rate))}/s: ${number(tally.searches)} searches, ` +
-    `${number(tally.orders)} orders read, ${number(tally.topLists)} top lists, ${number(tally.placed)} placed`
-  const failed = tally.failed === 0 ? "" : `, ${number(tally.failed)} failed`
-  return cut(text, width - failed.length) + paint("red", failed)
+    ` ${number(total(tally))} requests, ${number(rate)}/s: ${number(searches)} searches, ` +
+    `${number(orders)} orders read, ${number(topLists)} top lists, ${number(placed)} placed`
+  const problem = ` ${number(failed)} failed, the last one with ${failure}`.replace(/\s+/g, " ")
+  return failed === 0 ? [cut(text, width)] : [cut(text, width), paint("red", cut(problem, width))]
 }
 
 const decisionLine =
@@ -124,27 +162,31 @@ const decisionLines = ({ decisions }: Report, format: Format, room: number): Rea
       longest(({ reason }) => reason)
     )
   }
-  const title = ` Last routing decisions, for each statement and reason`
+  const title = " Last routing decisions, for each statement and reason"
   return [paint("dim", cut(title, width)), ...shown.map(decisionLine(format, widths))]
 }
 
-/** The table, in no more than `height` lines: the decisions get what room there is. */
-export const render = (report: Report, format: Format, height: number): ReadonlyArray<string> => {
-  const { paint, width } = format
+/** The table, with a word on what is going on. The decisions get the room that is left. */
+export const render = (report: Report, format: Format, hint: string): ReadonlyArray<string> => {
+  const { height, paint, width } = format
+  const title = "effect-db-router"
   const above = [
-    ...engineLines(report, format),
-    paint("dim", cut(" * by the server itself: pg_stat_database, up to a second late, our looks included", width)),
     "",
-    requestLine(report, format),
+    ` ${paint("bold", title)}  ${paint("dim", cut(`${duration(report.tally.millis)}  ${hint}`, width - title.length - 3))}`,
+    "",
+    ...engineLines(report, format),
+    paint("dim", cut(" * as its server counts them, the demo's own questions included, a second late", width)),
+    "",
+    ...requestLines(report, format),
     ""
   ]
   return [...above, ...decisionLines(report, format, height - above.length)].slice(0, Math.max(height, 1))
 }
 
 /** One line for a log. */
-export const summary = ({ engines, millis, tally }: Report): string =>
+export const summary = ({ engines, tally }: Report): string =>
   [
-    duration(millis),
+    duration(tally.millis),
     `${number(total(tally))} requests`,
     ...engines.map(
       (engine) =>
@@ -155,9 +197,12 @@ export const summary = ({ engines, millis, tally }: Report): string =>
 
 export const checkLines = (checks: ReadonlyArray<Check>, { paint, width }: Format): ReadonlyArray<string> => {
   const name = Math.max(...checks.map((check) => check.name.length))
-  return checks.flatMap(({ detail, name: text, problems }) =>
-    problems.length === 0
-      ? [` ${paint("green", "✓")} ${left(text, name)}  ${paint("dim", cut(detail, width - name - 5))}`.trimEnd()]
-      : [` ${paint("red", "✗")} ${paint("bold", text)}`, ...problems.map((problem) => paint("red", `   ${problem}`))]
-  )
+  return [
+    "",
+    ...checks.flatMap(({ detail, name: text, problems }) =>
+      problems.length === 0
+        ? [` ${paint("green", "✓")} ${left(text, name)}  ${paint("dim", cut(detail, width - name - 5))}`.trimEnd()]
+        : [` ${paint("red", "✗")} ${paint("bold", text)}`, ...problems.map((problem) => paint("red", `   ${problem}`))]
+    )
+  ]
 }

@@ -14,6 +14,8 @@ const maxKept = 5000
 
 /** Requests that were answered as expected, and those that were not. */
 export interface Tally {
+  /** How long the users have been at it. */
+  readonly millis: number
   readonly searches: number
   readonly orders: number
   readonly topLists: number
@@ -25,7 +27,8 @@ export interface Tally {
   readonly failure: string | undefined
 }
 
-export const none: Tally = {
+const none: Tally = {
+  millis: 0,
   searches: 0,
   orders: 0,
   topLists: 0,
@@ -71,6 +74,8 @@ export class Traffic extends Effect.Service<Traffic>()("demo/Traffic", {
     const client = yield* HttpApiClient.make(Api, { baseUrl: yield* url })
     const tally = yield* Ref.make(none)
     const kept: Array<Order> = []
+    let began = Number.POSITIVE_INFINITY
+    let ended = Number.POSITIVE_INFINITY
 
     const count = (name: "searches" | "orders" | "topLists" | "placed" | "foundAtOnce") =>
       Ref.update(tally, (counts) => ({ ...counts, [name]: counts[name] + 1 }))
@@ -95,7 +100,7 @@ export class Traffic extends Effect.Service<Traffic>()("demo/Traffic", {
 
     const guarded = <E>(request: Effect.Effect<void, E>) =>
       request.pipe(
-        Effect.timeout("10 seconds"),
+        Effect.timeout("15 seconds"),
         Effect.catchAll((error) =>
           Ref.update(tally, (counts) => ({ ...counts, failed: counts.failed + 1, failure: String(error) }))
         )
@@ -112,13 +117,17 @@ export class Traffic extends Effect.Service<Traffic>()("demo/Traffic", {
       )
 
     return {
-      tally: Ref.get(tally),
+      tally: Effect.zipWith(Ref.get(tally), Clock.currentTimeMillis, (counts, now) => ({
+        ...counts,
+        millis: Math.min(now, ended) - Math.min(began, now)
+      })),
       /** Lets all users send requests for so long. */
       run: (duration: Duration.DurationInput) =>
         Effect.gen(function* () {
-          const now = yield* Clock.currentTimeMillis
-          const until = now + Duration.toMillis(duration)
+          began = yield* Clock.currentTimeMillis
+          const until = began + Duration.toMillis(duration)
           yield* Effect.forEach(Array.range(1, users), () => user(until), { concurrency: users, discard: true })
+          ended = yield* Clock.currentTimeMillis
         }),
       /** Asks for the orders that were placed, by requests of their own. */
       askAgain: Effect.map(

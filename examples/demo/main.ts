@@ -48,6 +48,10 @@ const report = (cause: Cause.Cause<unknown>) => {
 
 const args = process.argv.slice(2)
 
+// A Ctrl-C reaches npm, tsx and this program, and the first two pass it on to the next. The first is what stops it; without
+// a listener the second would end it at once.
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => {})
+
 NodeRuntime.runMain(main(args).pipe(Effect.tapErrorCause(report), Effect.provide(NodeContext.layer)), {
   disableErrorReporting: true,
   teardown: (exit, onExit) => {
