@@ -133,6 +133,44 @@ describe("a classifier follows the catalog", () => {
       })
     )
 
+    it.scoped("through operators, also where they are not written", () =>
+      Effect.gen(function* () {
+        const { change, kind } = yield* inSchema(
+          "operators",
+          `create table t (a int, b text);
+           create function f(int, text) returns bool language sql stable as 'select true'`
+        )
+        const uses = {
+          "=": [
+            "select a = 1 from t",
+            "select a in (1, 2) from t",
+            "select a in (select 1) from t",
+            "select * from t where a = any (array[1])",
+            "select nullif(a, 1), a is distinct from 1 from t",
+            "select case a when 1 then 2 end from t",
+            "select * from t join t u using (a)",
+            "select * from t natural join t u",
+            "select (a, b) = (1, 'x') from t"
+          ],
+          ">=": [
+            "select a >= 1 from t",
+            "select a between 1 and 2 from t",
+            "select a between symmetric 2 and 1 from t"
+          ],
+          ">": ["select a > 1 from t", "select * from t order by a using >", "select a not between 1 and 2 from t"],
+          "~~": ["select b like 'x%' from t", "select a operator(operators.~~) b from t"]
+        }
+        const kinds = () => Object.values(uses).map((sqls) => [...new Set(sqls.map(kind))])
+        for (const name of Object.keys(uses)) {
+          yield* change(`create operator ${name} (leftarg = int, rightarg = text, procedure = f)`)
+        }
+        assert.deepStrictEqual(kinds(), [["read"], ["read"], ["read"], ["read"]])
+        yield* change("alter function f volatile")
+        assert.deepStrictEqual(kinds(), [["write"], ["write"], ["write"], ["write"]])
+        assert.strictEqual(kind("select a + 1, b || 'x', not true from t"), "read")
+      })
+    )
+
     it.scoped("through parents of tables, and what extensions bring", () =>
       Effect.gen(function* () {
         const { change, kind, reason } = yield* inSchema(

@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { SqlClassifier } from "effect-db-router"
+import { analyze } from "../src/internal/classifier/analyze.js"
+import { builtin } from "../src/internal/classifier/knowledge.js"
 import { corpus } from "./support/corpus.js"
 
 describe("a classifier without a server", () => {
@@ -51,6 +53,17 @@ describe("a classifier without a server", () => {
       })
     })
   )
+
+  it("takes syntax that it does not know for a write", () => {
+    const answer = (statement: Record<string, unknown>) => {
+      const { changesSchema, kind, reason } = analyze({ stmts: [{ stmt: statement }] }, builtin)
+      return [kind, reason, changesSchema]
+    }
+    assert.deepStrictEqual(answer({ TeleportStmt: {} }), ["write", "unknown statement TeleportStmt", true])
+    const inside = { SelectStmt: { targetList: [{ ResTarget: { val: { TeleportExpr: { arg: {} } } } }] } }
+    assert.deepStrictEqual(answer(inside), ["write", "unknown syntax TeleportExpr", false])
+    assert.deepStrictEqual(answer({ SelectStmt: { teleportClause: { TeleportExpr: {} } } })[0], "write")
+  })
 
   it.effect("says what may change the schema", () =>
     Effect.gen(function* () {

@@ -113,7 +113,7 @@ const types = `
         SELECT k.reltype FROM pg_attribute a JOIN pg_class k ON k.oid = a.attrelid
         WHERE a.atttypid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND k.reltype <> 0
         UNION ALL
-        SELECT rngtypid FROM pg_range WHERE rngsubtype = c.oid
+        SELECT unnest(ARRAY[rngtypid, rngmultitypid]) FROM pg_range WHERE rngsubtype = c.oid
       ) n
     )
     SELECT DISTINCT ON (oid) oid, bool_or(touch) OVER (PARTITION BY oid) AS touch, kind, reason FROM closure

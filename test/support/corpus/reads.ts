@@ -258,6 +258,7 @@ select * from events_a
 select * from app.notes
 select * from app.by_setting
 select * from app.insert_policy
+select * from app.update_policy
 select 1 operator(app.|+|) 2
 select 1 operator(pg_catalog.+) 2
 select m, n, p from feelings where m = 'calm'

@@ -168,6 +168,7 @@ select * from pg_shmem_allocations
 select * from users where id in (select pid from pg_locks)
 with a as (select * from pg_stat_activity) select * from a
 with pg_locks as (select * from pg_locks) select * from pg_locks
+with pg_locks as (select 1) select * from pg_catalog.pg_locks
 select * from pg_temp.t ## temporary table
 select * from pg_temp_3.t
 `
@@ -190,6 +191,7 @@ select * from app.locks ## reads locks, which calls pg_try_advisory_lock
 select * from app.remote ## reads foreign table remote
 select * from cache
 with cache as (select * from cache) select * from cache
+with cache as (select 1) select * from app.cache
 select * from users where exists (select from app.cache)
 table app.cache
 `,
