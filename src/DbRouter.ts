@@ -16,6 +16,7 @@ import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import type * as Engine from "./Engine.js"
 import * as build from "./internal/build.js"
 import type { Runner } from "./internal/client.js"
 import * as service from "./internal/service.js"
@@ -82,13 +83,15 @@ export const make = (
 
 const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
   const { router } = runner
-  const setDrained = (name: string, drained: boolean) =>
+  const engineOf = (name: string) =>
     Effect.suspend(() => {
       const engine = router.engine(name)
-      if (engine === undefined) return Effect.fail(RouterError.unknownEngine(name, router.engineNames))
-      engine.setDrained(drained)
-      return Effect.void
+      return engine === undefined
+        ? Effect.fail(RouterError.unknownEngine(name, router.engineNames))
+        : Effect.succeed(engine)
     })
+  const setDrained = (name: string, drained: boolean) =>
+    Effect.map(engineOf(name), (engine) => engine.setDrained(drained))
   return {
     runner,
     client,
@@ -113,17 +116,32 @@ const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
         }))
       )
     ),
+    rebind: (name, config) => Effect.flatMap(engineOf(name), (engine) => rebind(router, engine, config)),
     drain: (engine) => setDrained(engine, true),
     undrain: (engine) => setDrained(engine, false)
   }
 }
+
+const rebind = (
+  router: Runner["router"],
+  engine: Engine.Engine,
+  config: RouterConfig.EngineInput
+): Effect.Effect<void, RouterError.RouterConfigError | SqlError> =>
+  Effect.gen(function* () {
+    const field = `rebind(${JSON.stringify(engine.name)})`
+    const given = Effect.isEffect(config) ? yield* build.configured(config, engine.name) : config
+    const resolved = yield* RouterConfig.resolveEngine({ field, name: engine.name }, { ...given, name: engine.name })
+    yield* RouterConfig.checkTransforms(router.primary, resolved, field)
+    yield* engine.rebind(resolved)
+    if (engine === router.primary) yield* router.classifier.refresh
+  })
 
 const fromOptions = <E>(
   options: Effect.Effect<RouterConfig.Options, E>
 ): Layer.Layer<Services, E | RouterError.RouterConfigError | SqlError> =>
   Layer.scopedContext(
     Effect.gen(function* () {
-      yield* RoutingContext.plant
+      yield* RoutingContext.separateLayers
       const router = yield* make(yield* options)
       return Context.make(DbRouter, router).pipe(
         Context.add(SqlClient.SqlClient, router.client),

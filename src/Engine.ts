@@ -6,9 +6,10 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import type * as Pg from "pg"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import { Pool, type Request, type Result } from "./internal/driver/pool.js"
@@ -63,6 +64,12 @@ export interface Engine extends Candidate {
   readonly observeLatency: (millis: number) => void
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
+  /**
+   * Moves the engine to another server, or other credentials. The new pool has to answer first; only then do new statements
+   * go there. What runs or waits on the old one gets up to `shutdownTimeout` to end. Fails, and changes nothing, when the
+   * new one does not answer.
+   */
+  readonly rebind: (config: ResolvedEngine) => Effect.Effect<void, SqlError>
 }
 
 /** How fast the average of the latency forgets: the weight of the newest statement. */
@@ -103,22 +110,61 @@ class EngineImpl implements Engine {
   readonly name: string
   readonly weight: number
   readonly zone: string | undefined
-  readonly address: ResolvedEngine["address"]
-  readonly client: ResolvedClient
-  readonly reserve: Effect.Effect<Exclusive, SqlError, Scope.Scope>
+  address: ResolvedEngine["address"]
+  client: ResolvedClient
   latency = 0
+  private pool: Pool
   private drained = false
+  /** The pools of servers that it was bound to before, until they are closed. */
+  private readonly leaving = new Set<Fiber.RuntimeFiber<void>>()
 
   constructor(
     config: ResolvedEngine,
-    private readonly pool: Pool
+    private readonly options: Options
   ) {
     this.name = config.name
     this.weight = config.weight
     this.zone = config.zone
     this.address = config.address
     this.client = config.client
-    this.reserve = Effect.map(pool.checkout, (lease) => new Exclusive(pool, lease))
+    this.pool = makePool(config, options)
+  }
+
+  readonly reserve: Effect.Effect<Exclusive, SqlError, Scope.Scope> = Effect.suspend(() => {
+    const { pool } = this
+    return Effect.map(pool.checkout, (lease) => new Exclusive(pool, lease))
+  })
+
+  rebind(config: ResolvedEngine): Effect.Effect<void, SqlError> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.suspend(() => {
+        const pool = makePool(config, this.options)
+        return restore(pool.query({ sql: "SELECT 1", params: [], asArrays: false, prepare: false })).pipe(
+          Effect.onError(() => pool.close(Duration.zero)),
+          Effect.zipRight(Effect.suspend(() => this.leave(this.pool))),
+          Effect.zipRight(
+            Effect.sync(() => {
+              this.pool = pool
+              this.address = config.address
+              this.client = config.client
+              this.latency = 0
+            })
+          )
+        )
+      })
+    )
+  }
+
+  /** Closes every connection, and those to servers of before. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.zipRight(this.pool.close(this.options.shutdownTimeout), Fiber.awaitAll(this.leaving))
+  )
+
+  private leave(pool: Pool): Effect.Effect<void> {
+    return Effect.map(Effect.forkDaemon(pool.close(this.options.shutdownTimeout)), (fiber) => {
+      this.leaving.add(fiber)
+      fiber.addObserver(() => this.leaving.delete(fiber))
+    })
   }
 
   get inFlight(): number {
@@ -147,8 +193,15 @@ class EngineImpl implements Engine {
   }
 
   stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    const connection = Effect.map(this.pool.checkout, (lease) => lease.connection!)
-    return rows(this.pool, connection, sql, params)
+    return Stream.suspend(() => {
+      const { pool } = this
+      return rows(
+        pool,
+        Effect.map(pool.checkout, (lease) => lease.connection!),
+        sql,
+        params
+      )
+    })
   }
 
   observeLatency(millis: number): void {
@@ -160,28 +213,33 @@ class EngineImpl implements Engine {
   }
 }
 
+const makePool = (config: ResolvedEngine, options: Options): Pool =>
+  new Pool(poolConfig(config.client), {
+    maxPrepared: options.maxPrepared,
+    // Without a `connectTimeout` of one's own only the connecting is bounded, not the wait for a busy pool.
+    waitMillis: config.client.connectTimeout === undefined ? 0 : Duration.toMillis(config.client.connectTimeout)
+  })
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** How many statements a connection keeps prepared; `0` prepares none. */
+  readonly maxPrepared: number
+  /** How long closing lets running work finish. */
+  readonly shutdownTimeout: Duration.Duration
+}
+
 /**
  * Makes an engine. When the scope closes, statements that still run get up to `shutdownTimeout` to end; then every
- * connection is closed. `maxPrepared` bounds the prepared statements per connection; `0` prepares none.
+ * connection is closed.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = (
-  config: ResolvedEngine,
-  options: { readonly maxPrepared: number; readonly shutdownTimeout: Duration.Duration }
-): Effect.Effect<Engine, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.sync(
-        () =>
-          new Pool(poolConfig(config.client), {
-            maxPrepared: options.maxPrepared,
-            // Without a `connectTimeout` of one's own only the connecting is bounded, not the wait for a busy pool.
-            waitMillis: config.client.connectTimeout === undefined ? 0 : Duration.toMillis(config.client.connectTimeout)
-          })
-      ),
-      (pool) => pool.close(options.shutdownTimeout)
-    ),
-    (pool) => new EngineImpl(config, pool)
+export const make = (config: ResolvedEngine, options: Options): Effect.Effect<Engine, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => new EngineImpl(config, options)),
+    (engine) => engine.close
   )

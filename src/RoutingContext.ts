@@ -5,13 +5,17 @@
  *
  * @since 0.1.0
  */
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
+import * as FiberRefs from "effect/FiberRefs"
 import { dual } from "effect/Function"
 import { globalValue } from "effect/GlobalValue"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Request from "effect/Request"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
 /**
@@ -61,86 +65,87 @@ export const bindGroup: FiberRef.FiberRef<Option.Option<string>> = globalValue(
 )
 
 /**
- * What one flow of work has written, as far as reads must know. Mutable, because a write has to be seen by the resolver,
- * the session or the request that it belongs to without an assignment in each of their fibers.
+ * What one flow of work has written, as far as its reads must know. A value: fibers take it along when they are forked, and
+ * give back what is new when they are joined. Only what a session or a request shares with all its fibers changes in place.
  *
  * @since 0.1.0
  * @category models
  */
 export class Flow {
-  /** Whether reads stick to the primary. */
-  stuck: boolean
-  /** The layer build (its memo map) in which the flow began to stick, if it was in one. */
-  memo: unknown
-  /** The two nearest cells that this one was copied from, for resolvers: they run in daemons which nobody joins. */
-  readonly origins: ReadonlyArray<Flow>
-  /** Whether all fibers below share the cell (sessions and requests) instead of copying it. */
-  readonly shared: boolean
-  /** Whether it was planted while the router's own layer was built, and has come by no fork since. */
-  readonly root: boolean
+  /** Whether this flow has written. */
+  readonly stuck: boolean
+  /** What all fibers of a session or a request have instead. */
+  readonly shared: { stuck: boolean } | undefined
 
   constructor(options?: {
+    /** Whether it begins as one that has written. Default: `false`. */
     readonly stuck?: boolean
-    readonly memo?: unknown
-    readonly origins?: ReadonlyArray<Flow>
+    /** Whether the fibers below share it instead of copying it. Default: `false`. */
     readonly shared?: boolean
-    readonly root?: boolean
   }) {
-    this.stuck = options?.stuck ?? false
-    this.memo = options?.memo
-    this.origins = options?.origins ?? []
-    this.shared = options?.shared ?? false
-    this.root = options?.root ?? false
+    const { shared = false, stuck = false } = options ?? {}
+    this.stuck = stuck && !shared
+    this.shared = shared ? { stuck } : undefined
   }
-}
 
-/** The value that no fiber has set yet. Never mutated. */
-const noFlow = new Flow()
+  /** Whether reads stick to the primary. */
+  get isStuck(): boolean {
+    return this.shared?.stuck ?? this.stuck
+  }
 
-// A layer build runs in the fiber of the program, and what it sets stays set. Fibers that are forked from it (servers,
-// workers) are the program already, so what the build wrote ends there.
-const forkFlow = (flow: Flow): Flow => {
-  if (flow === noFlow || flow.shared) {
-    return flow
+  /** The flow after a write, or after a reset. */
+  with(stuck: boolean): Flow {
+    // A new one even if it is no change: a join passes over what a child has left as it was.
+    if (this.shared === undefined) return new Flow({ stuck })
+    this.shared.stuck = stuck
+    return this
   }
-  const origins = flow.origins.length === 0 ? [flow] : [flow, flow.origins[0]!]
-  return flow.root && flow.memo !== undefined
-    ? new Flow({ origins })
-    : new Flow({ stuck: flow.stuck, memo: flow.memo, origins })
-}
-
-const joinFlow = (parent: Flow, child: Flow): Flow => {
-  if (parent === child || child === noFlow || child.shared) {
-    return parent
-  }
-  if (parent === noFlow) {
-    return new Flow({ stuck: child.stuck, memo: child.memo, root: child.root })
-  }
-  if (child.stuck) {
-    parent.stuck = true
-    parent.memo = child.memo
-  }
-  return parent
 }
 
 /**
- * The cell of the current flow: copied on fork, or-ed on join, shared inside a session. {@link shouldUsePrimary} asks it.
+ * The current flow: copied on fork, or-ed on join, shared inside a session. {@link shouldUsePrimary} asks it.
  *
  * @since 0.1.0
  * @category fiber refs
  */
 export const flow: FiberRef.FiberRef<Flow> = globalValue("effect-db-router/RoutingContext/flow", () =>
-  FiberRef.unsafeMake(noFlow, { fork: forkFlow, join: joinFlow })
+  FiberRef.unsafeMake(new Flow(), {
+    join: (parent, child) => (child.stuck && child !== parent ? parent.with(true) : parent)
+  })
 )
 
-// Effect sets it in the fibers that run a RequestResolver and nowhere else. That is how a resolver's write finds the flow
-// that made the requests.
+// Effect sets it in the fibers that run a RequestResolver, and nowhere else: the requests that are being answered.
 const currentRequestMap = globalValue(Symbol.for("effect/FiberRef/currentRequestMap"), () =>
-  FiberRef.unsafeMake<ReadonlyMap<unknown, unknown>>(new Map())
+  FiberRef.unsafeMake<ReadonlyMap<unknown, Request.Entry<unknown>>>(new Map())
 )
 
-const currentMemo = (fiber: Fiber.RuntimeFiber<unknown, unknown>): unknown =>
-  fiber.currentContext.unsafeMap.get(Layer.CurrentMemoMap.key)
+const awaited = globalValue(
+  "effect-db-router/RoutingContext/awaited",
+  () => new WeakMap<Request.Listeners, (count: number) => void>()
+)
+
+// Every fiber has this; its interface does not show it.
+interface SettableFiber extends Fiber.RuntimeFiber<unknown, unknown> {
+  setFiberRef<A>(ref: FiberRef.FiberRef<A>, value: A): void
+}
+
+// A resolver runs in a daemon that nobody joins. Whoever made the request leaves its listeners when it has the answer, and
+// that is a moment in the fiber that the write has to reach.
+const tellWhenAnswered = ({ listeners, state }: Request.Entry<unknown>): void => {
+  if (state.completed || awaited.has(listeners)) return
+  const observer = (count: number) => {
+    if (count === 0) {
+      listeners.removeObserver(observer)
+      awaited.delete(listeners)
+    }
+    Option.map(Fiber.getCurrentFiber(), (fiber) => {
+      ;(fiber as SettableFiber).setFiberRef(flow, fiber.getFiberRef(flow).with(true))
+      tellRequesters(fiber)
+    })
+  }
+  awaited.set(listeners, observer)
+  listeners.addObserver(observer)
+}
 
 /**
  * Whether the fiber's flow sticks to the primary: it wrote, or somebody set {@link stickToPrimary}.
@@ -148,41 +153,25 @@ const currentMemo = (fiber: Fiber.RuntimeFiber<unknown, unknown>): unknown =>
  * @since 0.1.0
  * @category unsafe
  */
-export const unsafeIsStuck = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean => {
-  const cell = fiber.getFiberRef(flow)
-  return (
-    (cell.stuck && (cell.memo === undefined || cell.memo === currentMemo(fiber))) || fiber.getFiberRef(stickToPrimary)
-  )
+export const unsafeIsStuck = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
+  fiber.getFiberRef(flow).isStuck || fiber.getFiberRef(stickToPrimary)
+
+const tellRequesters = (fiber: Fiber.RuntimeFiber<unknown, unknown>): void => {
+  for (const entry of fiber.getFiberRef(currentRequestMap).values()) {
+    tellWhenAnswered(entry)
+  }
 }
 
-const withCell = (f: (cell: Flow, fiber: Fiber.RuntimeFiber<unknown, unknown>) => void): Effect.Effect<void> =>
-  Effect.withFiberRuntime((fiber) => {
-    const cell = fiber.getFiberRef(flow)
-    if (cell !== noFlow) {
-      f(cell, fiber)
-      return Effect.void
-    }
-    const fresh = new Flow()
-    f(fresh, fiber)
-    return FiberRef.set(flow, fresh)
-  })
-
 /**
- * Makes the reads of this flow stick to the primary, as a write does. Ends with the session, or with {@link reset}.
+ * Makes the reads of this flow stick to the primary, as a write does. Ends with the session, or with {@link reset}. In a
+ * `RequestResolver` it is also for the flows whose requests it answers, from their answers on.
  *
  * @since 0.1.0
  * @category stickiness
  */
-export const setStickyPrimary: Effect.Effect<void> = withCell((cell, fiber) => {
-  const memo = cell.shared ? undefined : currentMemo(fiber)
-  cell.stuck = true
-  cell.memo = memo
-  if (fiber.getFiberRef(currentRequestMap).size > 0) {
-    for (const origin of cell.origins) {
-      origin.stuck = true
-      origin.memo = memo
-    }
-  }
+export const setStickyPrimary: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
+  tellRequesters(fiber)
+  return FiberRef.set(flow, fiber.getFiberRef(flow).with(true))
 })
 
 /**
@@ -191,24 +180,25 @@ export const setStickyPrimary: Effect.Effect<void> = withCell((cell, fiber) => {
  * @since 0.1.0
  * @category stickiness
  */
-export const clearStickyPrimary: Effect.Effect<void> = withCell((cell) => {
-  cell.stuck = false
-  cell.memo = undefined
-})
+export const clearStickyPrimary: Effect.Effect<void> = FiberRef.update(flow, (flow) => flow.with(false))
 
 /**
- * Whether reads of this flow go to the primary: it is forced there, or it sticks there. `replica(...)` and bind groups are
- * not asked; the router looks at them first.
+ * Whether reads go to the primary here because they are forced there, or because this flow has written. Not inside
+ * `replica(...)` and not inside a bind group, where neither counts. What the options say (`enabled`, `reads`) is for
+ * `explain` of the router.
  *
  * @since 0.1.0
  * @category stickiness
  */
-export const shouldUsePrimary: Effect.Effect<boolean> = Effect.withFiberRuntime((fiber) =>
-  Effect.succeed(fiber.getFiberRef(forcePrimary) || unsafeIsStuck(fiber))
-)
+export const shouldUsePrimary: Effect.Effect<boolean> = Effect.withFiberRuntime((fiber) => {
+  if (fiber.getFiberRef(bindGroup)._tag === "Some") return Effect.succeed(false)
+  if (fiber.getFiberRef(forcePrimary)) return Effect.succeed(true)
+  return Effect.succeed(!fiber.getFiberRef(preferReplica) && unsafeIsStuck(fiber))
+})
 
 /**
- * Puts this flow's routing context back to the defaults: not forced, not bound, not sticky.
+ * Puts this flow's routing context back to the defaults: not forced, not bound, not sticky. Inside `primary(...)` and the
+ * like it holds until their end.
  *
  * @since 0.1.0
  * @category stickiness
@@ -224,16 +214,47 @@ export const reset: Effect.Effect<void> = Effect.all(
   { discard: true }
 )
 
+// What Effect's own memo map has; its interface does not show it.
+interface Memoizing extends Layer.MemoMap {
+  getOrElseMemoize?: (
+    layer: Layer.Layer<unknown, unknown, unknown>,
+    scope: Scope.Scope
+  ) => Effect.Effect<Context.Context<unknown>, unknown, unknown>
+}
+
+const separated = globalValue("effect-db-router/RoutingContext/separated", () => new WeakSet<Layer.MemoMap>())
+
 /**
- * Marks the fiber that builds the router's layer, so that what layers above it write (migrations) does not stick to the
- * program. See {@link flow}.
+ * Makes every layer of a build a flow of its own, so that what it writes while it is built (a migration) does not stick to the
+ * program, which may run in the same fiber, nor to the servers and workers of other layers. Run it while the router's own
+ * layer is built: this is about the layers that are built after it, in the same build.
  *
  * @since 0.1.0
  * @category stickiness
  */
-export const plant: Effect.Effect<void> = Effect.withFiberRuntime((fiber) =>
-  fiber.getFiberRef(flow) === noFlow ? FiberRef.set(flow, new Flow({ root: true })) : Effect.void
-)
+export const separateLayers: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
+  const memoMap: Memoizing | undefined = fiber.currentContext.unsafeMap.get(Layer.CurrentMemoMap.key)
+  const memoize = memoMap?.getOrElseMemoize
+  if (memoMap === undefined || memoize === undefined || separated.has(memoMap)) return Effect.void
+  separated.add(memoMap)
+  // Every layer that uses the router is built through this after it. Nothing else tells a fiber that builds layers from
+  // the same fiber when it runs the program: services may keep the context in which they were built.
+  memoMap.getOrElseMemoize = (layer, scope) => separate(memoize.call(memoMap, layer, scope))
+  return Effect.void
+})
+
+const separate = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Effect.getFiberRefs, (fiberRefs) =>
+    // Nothing may be left where nothing was: a runtime that the build makes would put it over the flow of whoever provides
+    // the runtime to an effect.
+    Effect.ensuring(
+      self,
+      Option.match(FiberRefs.get(fiberRefs, flow), {
+        onNone: () => FiberRef.delete(flow),
+        onSome: (around) => FiberRef.set(flow, around)
+      })
+    )
+  )
 
 /**
  * Where statements of an effect are to go. `primary` and `replica` clear a surrounding bind group: the innermost wins.
@@ -278,7 +299,13 @@ export const locallyStream: {
 } = dual(
   2,
   <A, E, R>(self: Stream.Stream<A, E, R>, target: Target): Stream.Stream<A, E, R> =>
-    Stream.fromPull(Effect.map(locally(Stream.toPull(self), target), locally(target)))
+    Stream.fromPull(
+      // What the stream releases at its end is its own too, so its scope has to be closed in the same way.
+      Effect.acquireRelease(Scope.make(), (scope, exit) => locally(Scope.close(scope, exit), target)).pipe(
+        Effect.flatMap((scope) => locally(Scope.extend(Stream.toPull(self), scope), target)),
+        Effect.map(locally(target))
+      )
+    )
 )
 
 /**

@@ -14,14 +14,18 @@ import * as SqlClassifier from "../SqlClassifier.js"
 import * as Client from "./client.js"
 import { Router, rowsOf } from "./router.js"
 
-const engineConfig = (
-  entry: RouterConfig.EngineEntry
-): Effect.Effect<RouterConfig.ResolvedEngine, RouterConfigError | SqlError> =>
-  Effect.mapError(entry.config, (cause) =>
+/** The configuration of an engine that is given as an Effect. */
+export const configured = <A>(
+  config: Effect.Effect<A, unknown>,
+  name: string
+): Effect.Effect<A, RouterConfigError | SqlError> =>
+  Effect.mapError(config, (cause) =>
     cause instanceof RouterConfigError
       ? cause
-      : new SqlError({ cause, message: `The configuration of ${entry.name} (${entry.field}) could not be obtained` })
+      : new SqlError({ cause, message: `The configuration of the engine ${name} could not be obtained` })
   )
+
+const resolvedOf = (entry: RouterConfig.EngineEntry) => configured(entry.config, `${entry.name} (${entry.field})`)
 
 const makeGroups = (
   config: RouterConfig.RouterConfig
@@ -30,12 +34,12 @@ const makeGroups = (
     const seed = yield* Random.nextInt
     const chance = new Utils.PCGRandom(seed)
     const random = () => chance.number()
-    const first = yield* engineConfig(config.groups.get(config.defaultGroup)!.engines[0]!)
+    const first = yield* resolvedOf(config.groups.get(config.defaultGroup)!.engines[0]!)
     const groups = new Map<string, EngineGroup.EngineGroup>()
     for (const group of config.groups.values()) {
       const engines: Array<Engine.Engine> = []
       for (const entry of group.engines) {
-        const resolved = yield* engineConfig(entry)
+        const resolved = yield* resolvedOf(entry)
         yield* RouterConfig.checkTransforms(first, resolved, entry.field)
         engines.push(
           yield* Engine.make(resolved, {

@@ -1,7 +1,9 @@
+import type { SqlError } from "@effect/sql/SqlError"
 import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type { PoolStatus } from "../Engine.js"
+import type { EngineInput } from "../RouterConfig.js"
 import type * as RouterError from "../RouterError.js"
 import type { StatementKind } from "../SqlClassifier.js"
 import type { Runner } from "./client.js"
@@ -62,6 +64,17 @@ export interface DbRouter {
   readonly status: Effect.Effect<ReadonlyArray<EngineStatus>>
   /** Takes an engine out of the choice: no new statements, what runs there goes on. Fails for a name there is not. */
   readonly drain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
+  /**
+   * Moves an engine to another server, or to other credentials, while statements run: the new server has to answer first,
+   * then new statements go there, and what runs on the old one gets up to `shutdownTimeout` to end. The configuration may be
+   * an Effect, as in the options. Weight and zone stay. Streams of `listen` stay with the old server until its connection ends.
+   *
+   * Fails, and changes nothing, when the configuration is wrong or the new server does not answer.
+   */
+  readonly rebind: (
+    engine: string,
+    config: EngineInput
+  ) => Effect.Effect<void, RouterError.RouterError | RouterError.RouterConfigError | SqlError>
   /** Puts a drained engine back. */
   readonly undrain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
 }

@@ -5,6 +5,7 @@ import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
+import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 
 /** A place in the nesting of sessions and transactions: who is inside whom, also where nothing is joined. */
@@ -223,6 +224,18 @@ class TestExclusive implements ExclusiveConnection {
     return streamOf(this.query({ sql, params, asArrays: false, prepare: false }))
   }
 
+  /** All rows are one batch: a portal would not survive what is nested in between. */
+  cursor(_portal: string, sql: string, params: ReadonlyArray<unknown>): Cursor {
+    const all = Effect.map(this.query({ sql, params, asArrays: false, prepare: false }), objectsOf)
+    let fetched = false
+    const fetch = Effect.suspend(() => {
+      if (fetched) return Effect.succeed([])
+      fetched = true
+      return all
+    })
+    return { fetch, close: Effect.void }
+  }
+
   private end(open: Open, how: "commit" | "rollback"): Effect.Effect<Result, SqlError> {
     this.open = undefined
     return Effect.map(this.connection.end(open, how), (command) => ({
@@ -236,7 +249,10 @@ class TestExclusive implements ExclusiveConnection {
 }
 
 const streamOf = (query: Effect.Effect<Result, SqlError>): Stream.Stream<object, SqlError> =>
-  Stream.fromIterableEffect(Effect.map(query, (result) => ("rows" in result ? (result.rows as Array<object>) : [])))
+  Stream.fromIterableEffect(Effect.map(query, objectsOf))
+
+const objectsOf = (result: Result): ReadonlyArray<object> =>
+  "rows" in result ? (result.rows as ReadonlyArray<object>) : []
 
 /** An engine whose connections are all the one of a test. */
 export const engineOf = (engine: Engine, connection: TestConnection): Engine => {
@@ -260,7 +276,8 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
       (node) => new TestExclusive(connection, node ?? new Node(undefined))
     ),
     observeLatency: () => {},
-    setDrained: () => {}
+    setDrained: () => {},
+    rebind: () => Effect.void
   }
 }
 
