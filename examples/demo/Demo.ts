@@ -51,9 +51,11 @@ const ApplicationLive = Traffic.Default.pipe(
 
 type Reporter = Effect.Effect.Success<typeof Report.begin>
 
-/** The table as lines that fit the terminal. */
-const table = (report: Report.Report, hint: string) =>
-  Effect.flatMap(Screen, ({ format }) => Effect.map(format, (format) => Table.render(report, format, hint)))
+/** The table as lines that fit the terminal, with so many others below. */
+const table = (report: Report.Report, hint: string, below = 0) =>
+  Effect.flatMap(Screen, ({ format }) =>
+    Effect.map(format, (format) => Table.render(report, { ...format, height: format.height - below }, hint))
+  )
 
 /** Shows the table while an effect runs: drawn over again and again, or as a line from time to time. */
 const watching = <A, E, R>(effect: Effect.Effect<A, E, R>, report: Reporter, hint: string) =>
@@ -113,43 +115,49 @@ const once = (report: Reporter, exclusive: boolean) =>
       ordersOn
     })
     const failed = checks.filter(({ problems }) => problems.length > 0).length
-    yield* print(...(yield* table(last, "one pass")), ...Table.checkLines(checks, yield* format), "")
+    const verdict = Table.checkLines(checks, yield* format)
+    yield* print(...(yield* table(last, "one pass", verdict.length)), ...verdict)
     if (failed > 0) yield* new DemoError({ message: `${failed} of ${checks.length} checks failed` })
   })
 
+/** The servers, started if need be, and the environment that names them. */
 const databases = Effect.gen(function* () {
-  const { step, tick } = yield* Screen
+  const { step } = yield* Screen
   const given = yield* Databases.areGiven
   const environment = yield* given
     ? Effect.configProviderWith(Effect.succeed)
     : step("PostgreSQL: a primary and two streaming standbys", Databases.start)
-  if (given) yield* tick("PostgreSQL: the servers that the environment names")
-  return { given, environment }
+  const connect = Effect.withConfigProvider(Layer.build(Servers.Default), environment)
+  const servers = yield* given ? step("PostgreSQL: the servers that the environment names", connect) : connect
+  return { given, environment, servers }
 })
 
 const onServers = (mode: "once" | "live", exclusive: boolean) =>
   Effect.gen(function* () {
     const { list } = yield* Servers
     const { paint, print } = yield* Screen
+    const width = Math.max(...list.map(({ name }) => name.length))
     for (const { address, look, name } of list) {
       const { standby } = yield* look
-      yield* print(`     ${name.padEnd(10)}${address.padEnd(22)} ${paint("dim", standby ? "standby" : "primary")}`)
+      yield* print(`     ${name.padEnd(width)}  ${address}  ${paint("dim", standby ? "standby" : "primary")}`)
     }
     const report = yield* Report.begin
     yield* mode === "once" ? once(report, exclusive) : live(report)
-  }).pipe(
-    Effect.provide(Servers.Default),
-    // What fails is in the table; a log would be written across it.
-    Logger.withMinimumLogLevel(LogLevel.None)
-  )
+  })
 
 export const run = (mode: "once" | "live") =>
   Effect.gen(function* () {
     const { print } = yield* Screen
     const { tracer } = yield* Observations
     yield* Effect.gen(function* () {
-      const { environment, given } = yield* databases
-      yield* Effect.withConfigProvider(Effect.withTracer(onServers(mode, !given), tracer), environment)
+      const { environment, given, servers } = yield* databases
+      yield* onServers(mode, !given).pipe(
+        Effect.provide(servers),
+        Effect.withConfigProvider(environment),
+        Effect.withTracer(tracer),
+        // What fails is in the table; a log would be written across it.
+        Logger.withMinimumLogLevel(LogLevel.None)
+      )
     }).pipe(
       Effect.scoped,
       Effect.onInterrupt(() => print(" Stopped. Nothing is left behind."))

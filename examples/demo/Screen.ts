@@ -17,8 +17,8 @@ export class Screen extends Effect.Service<Screen>()("demo/Screen", {
     const interactive = (yield* terminal.isTTY) && (yield* variable("TERM")) !== "dumb"
     const colours = interactive && (yield* variable("NO_COLOR")) === ""
     const paint: Paint = (style, text) => (colours && text !== "" ? `${esc}${codes[style]}m${text}${esc}0m` : text)
-    // A terminal that is gone takes nothing, and is no reason to leave servers behind.
-    const write = (text: string) => Effect.ignore(terminal.display(text))
+    // When nobody reads any more (`npm run demo | head`), it is over.
+    const write = (text: string) => Effect.catchAll(terminal.display(text), () => Effect.interrupt)
 
     const format = Effect.map(
       Effect.all([terminal.columns, terminal.rows]),

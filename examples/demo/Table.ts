@@ -147,10 +147,19 @@ const decisionLine =
     ].join("")
   }
 
+/** As many as there is room for: one of each reason first, then a second of each, and so on. */
+const choose = (decisions: ReadonlyArray<Decision>, room: number): ReadonlyArray<Decision> => {
+  const before = (decision: Decision, i: number) =>
+    decisions.slice(0, i).filter(({ reason }) => reason === decision.reason).length
+  const ranked = decisions.map((decision, i) => ({ decision, rank: before(decision, i) }))
+  const chosen = new Set([...ranked].sort((a, b) => a.rank - b.rank).slice(0, room))
+  return ranked.filter((one) => chosen.has(one)).map(({ decision }) => decision)
+}
+
 const decisionLines = ({ decisions }: Report, format: Format, room: number): ReadonlyArray<string> => {
   const { paint, width } = format
   if (decisions.length === 0 || room < 2) return []
-  const shown = decisions.slice(0, room - 1)
+  const shown = choose(decisions, room - 1)
   const longest = (of: (decision: Decision) => string) => Math.max(...shown.map((decision) => of(decision).length))
   const widths = {
     engine: Math.min(
@@ -195,6 +204,7 @@ export const summary = ({ engines, tally }: Report): string =>
     ...(tally.failed === 0 ? [] : [`${number(tally.failed)} failed`])
   ].join(" | ")
 
+/** What has to be true, and whether it is. */
 export const checkLines = (checks: ReadonlyArray<Check>, { paint, width }: Format): ReadonlyArray<string> => {
   const name = Math.max(...checks.map((check) => check.name.length))
   return [

@@ -37,7 +37,7 @@ const main = (args: ReadonlyArray<string>) => {
 
 /** The message of an error, and of what caused it. */
 const messages = (error: unknown): ReadonlyArray<string> =>
-  error instanceof Error ? [error.message, ...("cause" in error ? messages(error.cause) : [])] : []
+  error instanceof Error ? [error.message, ...("cause" in error ? messages(error.cause) : [])] : [String(error)]
 
 const report = (cause: Cause.Cause<unknown>) => {
   if (Cause.isInterruptedOnly(cause)) return Effect.void
@@ -51,6 +51,9 @@ const args = process.argv.slice(2)
 // A Ctrl-C reaches npm, tsx and this program, and the first two pass it on to the next. The first is what stops it; without
 // a listener the second would end it at once.
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => {})
+
+// The write fails too, and that is the end; an event without a listener would be a crash.
+process.stdout.on("error", () => {})
 
 NodeRuntime.runMain(main(args).pipe(Effect.tapErrorCause(report), Effect.provide(NodeContext.layer)), {
   disableErrorReporting: true,
