@@ -89,7 +89,7 @@ class RoutedConnection extends AnyConnection {
 
   protected run(request: Request) {
     return Effect.withFiberRuntime<unknown, SqlError>((fiber) =>
-      this.runner.router.execute(fiber, this.work ?? this.runner.workOf(fiber), request, this.span)
+      this.runner.router.execute(fiber, this.workOf(fiber), request, this.span)
     )
   }
 
@@ -98,12 +98,16 @@ class RoutedConnection extends AnyConnection {
       Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
         Effect.succeed(
           withTransform(
-            this.runner.router.stream(fiber, this.work ?? this.runner.workOf(fiber), sql, params, this.span),
+            this.runner.router.stream(fiber, (fiber) => this.workOf(fiber), sql, params, this.span),
             transformRows
           )
         )
       )
     )
+  }
+
+  private workOf(fiber: AnyFiber): Work | undefined {
+    return this.work ?? this.runner.workOf(fiber)
   }
 }
 
@@ -300,7 +304,10 @@ export class Runner {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.make(), (scope) =>
         restore(
-          Scope.extend(Transaction.begin(target.group, target.engine, { begin: "BEGIN", settings: [] }), scope)
+          Scope.extend(
+            Transaction.begin(target.group, target.engine, { begin: "BEGIN", settings: [] }),
+            scope
+          )
         ).pipe(
           Effect.flatMap((transaction) =>
             restore(Effect.zipLeft(use(transaction), this.runHook(hooks, transaction, hooks.beforeCommit))).pipe(

@@ -226,11 +226,12 @@ export class Router {
   /** The rows of a statement, from where it belongs. */
   stream(
     fiber: AnyFiber,
-    work: Work | undefined,
+    workOf: (fiber: AnyFiber) => Work | undefined,
     sql: string,
     params: ReadonlyArray<unknown>,
     span: Tracer.Span | undefined
   ): Stream.Stream<object, SqlError> {
+    const work = workOf(fiber)
     const decision = this.decide(fiber, work, sql, "choose")
     if (RouterError.isRouterError(decision)) {
       return Stream.fail(RouterError.toSqlError(decision))
@@ -238,7 +239,7 @@ export class Router {
     annotate(span, decision)
     const inside = (transaction: Transaction) => {
       transaction.note(decision)
-      return isCursorQuery(decision) ? transaction.stream(sql, params) : transaction.streamExclusively(sql, params)
+      return transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
     }
     const transaction = this.transactionOf(work, decision)
     if (transaction !== undefined) {
@@ -407,7 +408,3 @@ export const rowsOf = (result: Result): ReadonlyArray<never> =>
   (Array.isArray(result) ? result.map((one) => one.rows ?? []) : ((result as { rows?: unknown }).rows ?? [])) as never
 
 const wasRefused = (error: SqlError): boolean => Option.contains(RouterError.reasonOf(error), "SessionClosed")
-
-// DECLARE takes any query, but no statement that writes.
-const isCursorQuery = (decision: Decision): boolean =>
-  decision.kind === "read" || decision.reason.startsWith("locking clause")

@@ -3,13 +3,13 @@ import * as Chunk from "effect/Chunk"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import type { Request, Result } from "./driver/pool.js"
-import { batchSize } from "./driver/stream.js"
 import { Lock } from "./lock.js"
 
 /** How long an interruption waits for the answer to a COMMIT before it closes the connection. */
@@ -95,41 +95,33 @@ export class Transaction {
 
   /** Runs a statement. An error of it, and an interruption, abort the transaction, as always in PostgreSQL. */
   query(request: Request): Effect.Effect<Result, SqlError> {
-    return this.siblings.run(this.send(request))
+    return this.alone(this.connection.query(request))
   }
 
-  /** The rows of a query, fetched as they are consumed. Other statements may run between two batches. */
-  stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+  /**
+   * The rows of a statement, fetched as they are consumed. Other statements may run between two batches. A batch that is
+   * pulled in a savepoint of this level, which `levelOf` finds, does not wait for that savepoint to end.
+   */
+  stream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    levelOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Transaction | undefined
+  ): Stream.Stream<object, SqlError> {
     return Stream.unwrapScoped(
       Effect.suspend(() => {
-        const name = `edr_cursor_${++this.shared.names}`
-        const declare = { ...command(`DECLARE ${name} NO SCROLL CURSOR FOR ${sql}`), params }
-        const fetch = this.query(command(`FETCH FORWARD ${batchSize} FROM ${name}`))
-        const pull = Effect.flatMap(Effect.mapError(fetch, Option.some), (result) => {
-          const rows = "rows" in result ? (result.rows as Array<object>) : []
-          return rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows))
+        const cursor = this.connection.cursor(`edr_cursor_${++this.shared.names}`, sql, params)
+        const fetch = Effect.withFiberRuntime<ReadonlyArray<object>, SqlError>((fiber) => {
+          const level = levelOf(fiber)
+          return (level?.isInside(this) === true ? level : this).alone(cursor.fetch)
         })
-        // After an error the transaction is aborted and the cursor gone, and closing it fails too, which is fine.
-        return Effect.acquireRelease(this.query(declare), () =>
-          Effect.ignore(this.query(command(`CLOSE ${name}`)))
-        ).pipe(Effect.as(Stream.repeatEffectChunkOption(pull)))
+        const pull = Effect.flatMap(Effect.mapError(fetch, Option.some), (rows) =>
+          rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows))
+        )
+        return Effect.as(
+          Effect.addFinalizer(() => cursor.close),
+          Stream.repeatEffectChunkOption(pull)
+        )
       })
-    )
-  }
-
-  /** The rows of a statement that no cursor can be declared for. Other statements wait until the stream ends. */
-  streamExclusively(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    return Stream.unwrapScoped(
-      Effect.uninterruptibleMask((restore) =>
-        Effect.gen(this, function* () {
-          for (const lock of [this.siblings, this.shared.statements]) {
-            yield* lock.take(restore)
-            yield* Effect.addFinalizer(() => lock.release)
-          }
-          yield* this.refuseWhenEnded
-          return this.connection.stream(sql, params)
-        })
-      )
     )
   }
 
@@ -145,7 +137,7 @@ export class Transaction {
           Effect.suspend(() => {
             const name = `edr_${++this.shared.names}`
             const level = new Transaction(this.group, this.engine, this.connection, this.shared, this, name)
-            return restore(this.send(command(`SAVEPOINT ${name}`))).pipe(
+            return restore(this.send(this.connection.query(command(`SAVEPOINT ${name}`)))).pipe(
               Effect.tap(() => Effect.sync(() => (this.inner = name))),
               Effect.zipRight(Effect.exit(restore(use(level)))),
               Effect.flatMap((exit) =>
@@ -234,8 +226,16 @@ export class Transaction {
     this.isEnded ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())) : Effect.void
   )
 
-  private send(request: Request): Effect.Effect<Result, SqlError> {
-    return this.shared.statements.run(Effect.zipRight(this.refuseWhenEnded, this.connection.query(request)))
+  private alone<A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    return this.siblings.run(this.send(statement))
+  }
+
+  private send<A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    return this.shared.statements.run(Effect.zipRight(this.refuseWhenEnded, statement))
+  }
+
+  private isInside(level: Transaction): boolean {
+    return this === level || (this.parent?.isInside(level) ?? false)
   }
 
   /** Sends what ends this level; nothing else runs in it afterwards. */

@@ -2,6 +2,7 @@ import type { Duplex } from "node:stream"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
+import { Batch, type Progress } from "./batch.js"
 import { Portal } from "./portal.js"
 
 /** What the driver's client has and its type declarations leave out. */
@@ -15,7 +16,7 @@ interface Internals {
   readonly connection: {
     readonly stream: Duplex & { readonly remoteAddress?: string; readonly remotePort?: number }
     readonly parsedStatements: Record<string, string>
-    close(message: { readonly type: "S"; readonly name: string }): void
+    close(message: { readonly type: "S" | "P"; readonly name: string }): void
     on(event: "readyForQuery", listener: (message: { readonly status: string }) => void): void
     on(event: "errorMessage", listener: (error: Error) => void): void
   }
@@ -133,6 +134,26 @@ export class Connection {
         this.running += busy ? 1 : -1
       })
     )
+  }
+
+  /** Fetches the next rows of a statement in a transaction. Other statements can run before the next ones are fetched. */
+  fetch(
+    progress: Progress,
+    size: number,
+    callback: (error: Error | undefined, rows: ReadonlyArray<object>) => void
+  ): void {
+    this.running++
+    this.client.query(
+      new Batch(progress, size, (error, rows) => {
+        this.running--
+        callback(error, rows)
+      })
+    )
+  }
+
+  /** Makes the server forget a portal, if it is there. Answered with the next statement. */
+  closePortal(name: string): void {
+    this.internals.connection.close({ type: "P", name })
   }
 
   /** Makes the driver forget that it has parsed a prepared statement, and the server forget the statement, if it is there. */

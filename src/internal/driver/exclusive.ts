@@ -6,6 +6,7 @@ import type * as Stream from "effect/Stream"
 import * as RouterError from "../../RouterError.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
+import { type Cursor, PortalCursor } from "./cursor.js"
 import type { Lease, Pool, Request, Result } from "./pool.js"
 import { rows } from "./stream.js"
 
@@ -68,6 +69,14 @@ export class Exclusive {
   /** The rows of one statement. No other statement can run until the stream ends. */
   stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
     return rows(this.pool, this.connection, sql, params)
+  }
+
+  /**
+   * A statement whose rows are fetched batch by batch, with other statements in between: in a transaction only. `portal`
+   * is a name that nothing else on the connection has.
+   */
+  cursor(portal: string, sql: string, params: ReadonlyArray<unknown>): Cursor {
+    return new PortalCursor(this.pool, this.lease, this.connection, portal, sql, params)
   }
 
   /** Closes the socket at once; the pool will replace the connection. */

@@ -1,4 +1,5 @@
-import * as Pg from "pg"
+import type * as Pg from "pg"
+import { RowReader } from "./rows.js"
 
 /** What the driver's connection understands. Its type declarations ask for more than it reads. */
 interface Wire {
@@ -12,11 +13,6 @@ interface Wire {
   sendCopyFail(message: string): void
 }
 
-interface RowParser {
-  addFields(fields: ReadonlyArray<unknown>): void
-  parseRow(fields: ReadonlyArray<string | null>): object
-}
-
 type Callback = (error: Error | undefined, rows: ReadonlyArray<object>) => void
 
 /**
@@ -25,14 +21,9 @@ type Callback = (error: Error | undefined, rows: ReadonlyArray<object>) => void
  * It sends exactly one Sync, whatever happens and in whatever order, because the server becomes ready once for each: none
  * would leave the connection waiting for ever, and one too many would answer for the statement after it.
  */
-export class Portal {
-  /** The driver looks here for a result without types, and fills in those that the client was configured with. */
-  readonly _result: Pg.Result<object> = new Pg.Result("", undefined as never)
-
+export class Portal extends RowReader {
   private wire: Wire | undefined
-  private rows: Array<object> = []
   private reader: Callback | undefined
-  private failure: Error | undefined
   /** Whether the server works on a batch. */
   private isRunning = false
   /** Whether Sync was sent, or will be as soon as anything can be: nothing more can be fetched. */
@@ -45,7 +36,9 @@ export class Portal {
     private readonly values: ReadonlyArray<unknown>,
     private readonly batchSize: number,
     private readonly onBusy: (busy: boolean) => void
-  ) {}
+  ) {
+    super()
+  }
 
   /** Reads the next batch; an empty one is the end. One read at a time. */
   read(callback: Callback): void {
@@ -73,20 +66,6 @@ export class Portal {
     this.execute()
   }
 
-  handleRowDescription(message: { readonly fields: ReadonlyArray<unknown> }): void {
-    this.parser.addFields(message.fields)
-  }
-
-  handleDataRow(message: { readonly fields: ReadonlyArray<string | null> }): void {
-    if (this.failure !== undefined) return
-    try {
-      this.rows.push(this.parser.parseRow(message.fields))
-    } catch (error) {
-      // A parser of the user's has thrown. Thrown out of here, it would end the process.
-      this.failure = error as Error
-    }
-  }
-
   handlePortalSuspended(): void {
     this.setRunning(false)
     if (this.failure !== undefined) this.sync()
@@ -106,8 +85,6 @@ export class Portal {
     this.wire!.sendCopyFail("COPY FROM STDIN has no source here")
   }
 
-  handleCopyData(): void {}
-
   handleError(error: Error): void {
     this.failure ??= error
     this.setRunning(false)
@@ -123,10 +100,6 @@ export class Portal {
 
   private get isSuspended(): boolean {
     return this.wire !== undefined && !this.isRunning && !this.isSynced
-  }
-
-  private get parser(): RowParser {
-    return this._result as unknown as RowParser
   }
 
   private answer(): void {

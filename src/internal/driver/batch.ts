@@ -1,0 +1,73 @@
+import type * as Pg from "pg"
+import { RowReader } from "./rows.js"
+
+/** What the driver's connection understands. Its type declarations ask for more than it reads. */
+interface Wire {
+  parse(message: { readonly text: string }): void
+  bind(message: { readonly portal: string; readonly values: ReadonlyArray<unknown> }): void
+  describe(message: { readonly type: "P"; readonly name: string }): void
+  execute(message: { readonly portal: string; readonly rows: number }): void
+  sync(): void
+  sendCopyFail(message: string): void
+}
+
+/** A statement of which batches of rows are fetched, and how far that is. */
+export interface Progress {
+  readonly portal: string
+  readonly sql: string
+  readonly values: ReadonlyArray<unknown>
+  state: "new" | "open" | "done"
+}
+
+/**
+ * One batch of rows, for `client.query`. In a transaction the server keeps a named portal from one batch to the next,
+ * whatever runs in between, and unlike a cursor of SQL's it may belong to any statement.
+ */
+export class Batch extends RowReader {
+  constructor(
+    private readonly progress: Progress,
+    private readonly size: number,
+    private readonly callback: (error: Error | undefined, rows: ReadonlyArray<object>) => void
+  ) {
+    super()
+  }
+
+  submit(connection: Pg.Connection): void {
+    const wire = connection as unknown as Wire
+    const { portal, sql, state, values } = this.progress
+    if (state === "new") {
+      wire.parse({ text: sql })
+      wire.bind({ portal, values })
+      this.progress.state = "open"
+    }
+    wire.describe({ type: "P", name: portal })
+    wire.execute({ portal, rows: this.size })
+    wire.sync()
+  }
+
+  handlePortalSuspended(): void {}
+
+  handleCommandComplete(): void {
+    this.progress.state = "done"
+  }
+
+  handleEmptyQuery(): void {
+    this.progress.state = "done"
+  }
+
+  handleCopyInResponse(connection: Pg.Connection): void {
+    const wire = connection as unknown as Wire
+    wire.sendCopyFail("COPY FROM STDIN has no source here")
+    // The server has dropped the first one: while it copies it waits for data.
+    wire.sync()
+  }
+
+  handleError(error: Error): void {
+    this.progress.state = "done"
+    this.callback(error, [])
+  }
+
+  handleReadyForQuery(): void {
+    this.callback(this.failure, this.rows)
+  }
+}
