@@ -9,7 +9,7 @@ const setUp = Effect.gen(function* () {
   yield* primary.query("CREATE TABLE IF NOT EXISTS source (n int); CREATE TABLE IF NOT EXISTS target (n int UNIQUE)")
   yield* primary.query("CREATE SEQUENCE IF NOT EXISTS ids")
   yield* primary.query("TRUNCATE source, target")
-  yield* primary.query("INSERT INTO source SELECT generate_series(1, 300)")
+  yield* primary.query("INSERT INTO source SELECT generate_series(1, 150)")
   return yield* SqlClient.SqlClient
 })
 
@@ -22,7 +22,7 @@ const n = (rows: ReadonlyArray<object>) => rows.map((row) => (row as { n: number
 
 const bounded = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.timeout(effect, "20 seconds")
 
-/** Statements whose rows are the numbers from 1 to 300, in several batches. */
+/** Statements whose rows are the numbers from 1 to 150, in several batches. */
 const queries: ReadonlyArray<readonly [name: string, sql: string]> = [
   ["SELECT", "SELECT n FROM source ORDER BY n"],
   ["SELECT with a semicolon and a comment", "SELECT n FROM source ORDER BY n; -- all"],
@@ -30,7 +30,7 @@ const queries: ReadonlyArray<readonly [name: string, sql: string]> = [
   ["locking SELECT", "SELECT n FROM source ORDER BY n FOR UPDATE"],
   ["SELECT that writes", "SELECT nextval('ids'), n FROM source ORDER BY n"],
   ["UPDATE RETURNING", "UPDATE source SET n = n RETURNING n"],
-  ["INSERT RETURNING", "INSERT INTO source SELECT generate_series(1, 300) RETURNING n"],
+  ["INSERT RETURNING", "INSERT INTO source SELECT generate_series(1, 150) RETURNING n"],
   ["DELETE RETURNING", "DELETE FROM source RETURNING n"],
   ["data-modifying CTE", "WITH d AS (DELETE FROM source RETURNING n) SELECT n FROM d ORDER BY n"]
 ]
@@ -51,8 +51,8 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
             )
           )
         )
-        assert.deepStrictEqual(n(rows), numbers(1, 300), name)
-        assert.lengthOf(yield* DbRouter.primary(sql`SELECT FROM target`), 300)
+        assert.deepStrictEqual(n(rows), numbers(1, 150), name)
+        assert.lengthOf(yield* DbRouter.primary(sql`SELECT FROM target`), 150)
         assert.deepStrictEqual(
           new Set(statements.map(({ engine, reason }) => `${engine} ${reason}`)),
           new Set(["primary inside a transaction"]),
@@ -80,8 +80,8 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
             )
           )
         )
-        assert.deepStrictEqual(n(rows), numbers(1, 300), name)
-        assert.lengthOf(yield* DbRouter.primary(sql`SELECT FROM target`), 240)
+        assert.deepStrictEqual(n(rows), numbers(1, 150), name)
+        assert.lengthOf(yield* DbRouter.primary(sql`SELECT FROM target`), 120)
       }
     })
   )
@@ -94,14 +94,14 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
         const pairs = yield* bounded(
           sql.withTransaction(
             Effect.zipLeft(
-              sql.withTransaction(collect(Stream.zip(all, Stream.take(sql.unsafe<{ n: number }>(text).stream, 300)))),
+              sql.withTransaction(collect(Stream.zip(all, Stream.take(sql.unsafe<{ n: number }>(text).stream, 150)))),
               sql`SELECT 1`
             )
           )
         )
         assert.deepStrictEqual(
           pairs.map(([a, b]) => [a.n, b.n]),
-          numbers(1, 300).map((n) => [n, n]),
+          numbers(1, 150).map((n) => [n, n]),
           name
         )
       }
@@ -116,7 +116,7 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
         sql.withTransaction(
           Effect.scoped(
             Effect.gen(function* () {
-              const pull = yield* Stream.toPull(sql<{ n: number }>`SELECT n FROM source ORDER BY n`.stream)
+              const pull = yield* Stream.toPull(sql<{ n: number }>`SELECT n FROM generate_series(1, 300) AS n`.stream)
               const first = yield* pull
               const kept = yield* sql.withTransaction(Effect.zipLeft(pull, insert(1)))
               const dropped = yield* Effect.flip(
@@ -190,7 +190,7 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
       const codeOf = (error: SqlError.SqlError) => (error.cause as { code?: string }).code
       for (const [text, code] of [
         ["SELECT n FROM nowhere", "42P01"],
-        ["SELECT 1 / (n - 200) AS n FROM source", "22012"],
+        ["SELECT 1 / (n - 140) AS n FROM source", "22012"],
         ["INSERT INTO target VALUES (1), (1) RETURNING n", "23505"],
         ["SELECT n FRM source", "42601"]
       ] as const) {
