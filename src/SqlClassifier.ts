@@ -1,6 +1,16 @@
 /**
  * From the text of a statement: may a standby run it, and why (not).
  *
+ * The text is parsed by PostgreSQL's own grammar and answered `read` only when it is shown to be one: a plain SELECT, VALUES,
+ * TABLE, SHOW, or EXPLAIN of one without ANALYZE; no data-modifying WITH, INTO or locking clause at any depth; every function
+ * non-volatile, or volatile without an effect (`random()`, `gen_random_uuid()`, ...); nothing that answers for one server or
+ * one session; and no view, operator, cast, domain or policy that is not as harmless.
+ *
+ * Names count at their worst: an unqualified name stands for every object of that name, whatever the `search_path`. What it
+ * cannot see, and a standby refuses (SQLSTATE 25006, see `remember`): functions that are marked stable or immutable and write
+ * all the same, casts between two of PostgreSQL's own types that a superuser has replaced, and types given as text to
+ * `pg_input_is_valid`.
+ *
  * @since 0.1.0
  */
 import type * as Cause from "effect/Cause"
@@ -78,7 +88,8 @@ export interface SqlClassifier {
    */
   readonly remember: (sql: string, reason: string) => void
   /**
-   * Reads the catalog again, where there is one. Never fails: when the catalog cannot be read, the old snapshot stays in use.
+   * Reads the catalog again, where there is one. Never fails: when the catalog cannot be read, or not within 10 seconds, the
+   * old snapshot stays in use and a warning is logged.
    */
   readonly refresh: Effect.Effect<void>
 }
@@ -170,6 +181,9 @@ export const fromCatalog = <E>(options: CatalogOptions<E>): Effect.Effect<SqlCla
     return fromCore(core, refresh)
   })
 
+/** A server that does not answer must not hold up those who wait for a refresh. */
+const refreshTimeout = Duration.seconds(10)
+
 const makeRefresh = <E>(load: Effect.Effect<Catalog, E>, first: Catalog, use: (catalog: Catalog) => void) =>
   Effect.map(Effect.makeSemaphore(1), (semaphore) => {
     let current = JSON.stringify(first)
@@ -185,7 +199,7 @@ const makeRefresh = <E>(load: Effect.Effect<Catalog, E>, first: Catalog, use: (c
       use(catalog)
     }
 
-    const fail = (cause: Cause.Cause<E>) => {
+    const fail = (cause: Cause.Cause<E | Cause.TimeoutException>) => {
       const log = failing ? Effect.logDebug : Effect.logWarning
       failing = true
       return log("The catalog could not be read: SQL is classified by the last snapshot of it", cause)
@@ -194,9 +208,16 @@ const makeRefresh = <E>(load: Effect.Effect<Catalog, E>, first: Catalog, use: (c
     // A reading answers everyone who asked before it began; one that was interrupted answers nobody.
     const reading = Effect.suspend(() => {
       const begun = ++asked
-      return Effect.map(Effect.catchAllCause(Effect.map(load, succeed), fail), () => {
-        answered = begun
-      })
+      return Effect.disconnect(load).pipe(
+        Effect.timeout(refreshTimeout),
+        Effect.map(succeed),
+        Effect.catchAllCause(fail),
+        Effect.zipRight(
+          Effect.sync(() => {
+            answered = begun
+          })
+        )
+      )
     })
 
     return Effect.suspend(() => {

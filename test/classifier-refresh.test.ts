@@ -119,6 +119,24 @@ describe("a classifier with a catalog", () => {
     })
   )
 
+  it.scoped("does not wait for ever for a server that does not answer", () =>
+    Effect.gen(function* () {
+      const next = yield* Ref.make<Effect.Effect<SqlClassifier.Catalog>>(Effect.succeed(catalog(["a"])))
+      const classifier = yield* SqlClassifier.fromCatalog({
+        load: Effect.flatten(Ref.get(next)),
+        refreshInterval: Duration.infinity
+      })
+      yield* Ref.set(next, Effect.uninterruptible(Effect.never))
+      const stuck = yield* Effect.fork(quiet(classifier.refresh))
+      yield* TestClock.adjust("11 seconds")
+      yield* Fiber.join(stuck)
+      assert.strictEqual(classifier.classify("table a").kind, "read")
+      yield* Ref.set(next, Effect.succeed(catalog([])))
+      yield* classifier.refresh
+      assert.strictEqual(classifier.classify("table a").kind, "write")
+    })
+  )
+
   it.scoped("answers nobody by a refresh that was interrupted", () =>
     Effect.gen(function* () {
       let hangs = false

@@ -122,6 +122,10 @@ select * from users where id in (select nextval('orders_id_seq'))
 select * from users window w as (partition by nextval('orders_id_seq'))
 select x.nextval from regclass('orders_id_seq') x ## calls nextval
 select ('orders_id_seq'::regclass).nextval ## calls nextval
+select pg_advisory_lock(1), nextval('orders_id_seq') ## calls nextval
+select pg_backend_pid() from users for update ## locking clause FOR UPDATE
+select * from pg_locks where pid = unknown_function(1) ## unknown_function
+select set_config('a.b', '1', true) union select (with d as (delete from users returning name) select max(name) from d) ## data-modifying CTE
 select lo_create(0) ## calls lo_create
 select lo_from_bytea(0, 'a')
 select lo_unlink(1)
