@@ -5,37 +5,46 @@
  * @since 0.1.0
  */
 import * as HttpApp from "@effect/platform/HttpApp"
-import * as HttpBody from "@effect/platform/HttpBody"
+import type * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import type { HttpMethod } from "@effect/platform/HttpMethod"
+import { RouteContext } from "@effect/platform/HttpRouter"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
-import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
-import { outlivesSession } from "./internal/client.js"
-import type { DbRouter } from "./internal/service.js"
+import { RequestFlow, RequestSession } from "./internal/requestScope.js"
+import { DbRouter } from "./internal/service.js"
+import type { SessionOptions } from "./internal/session.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
 import * as unit from "./internal/unit.js"
-import * as RoutingContext from "./RoutingContext.js"
-import * as Session from "./Session.js"
+import type * as Session from "./Session.js"
 
 /**
  * @since 0.1.0
  * @category models
  */
 export interface Options<R = never> {
-  /** Which statuses commit. Default: `commitByStatus`, those below 400. */
+  /** Which statuses commit. Default: `commitByStatus`, those below 400. A client that hangs up never commits. */
   readonly commits?: ((status: number) => boolean) | undefined
   /**
    * Which requests get no session, so that their statements commit one by one: by method, or by anything in the request.
-   * Requests for an upgrade (WebSocket) never get one: it would last as long as the socket. Default: none.
+   * Default: none.
    */
   readonly skip?: ReadonlyArray<HttpMethod> | ((request: HttpServerRequest) => boolean) | undefined
   /** Whether the sessions of GET and HEAD requests refuse what may write. Default: `false`. */
   readonly readOnlyGet?: boolean | undefined
-  /** Runs inside every session right before its COMMIT; when it fails, the response is a 500 and all is rolled back. */
+  /**
+   * Whether the handler is interrupted when the client hangs up. `false` leaves it to the platform, which interrupts the
+   * routes of a router that are not `uninterruptible`, and no app without a router; what runs to its end is committed by
+   * its status. Default: `true`. A middleware around the router cannot see that a route is `uninterruptible`: make the
+   * handler `Effect.uninterruptible` there. One around the route itself can.
+   */
+  readonly interruptible?: boolean | undefined
+  /**
+   * Runs inside the session of every request that commits, right before the COMMIT that ends it, after the `beforeCommit`
+   * effects of the handler. When it fails, the response is a 500 and all is rolled back. Default: none.
+   */
   readonly beforeCommit?: Effect.Effect<unknown, unknown, R> | undefined
   /** Options of the sessions: isolation, timeouts, ... Default: none. */
   readonly session?: Session.Options | undefined
@@ -49,91 +58,135 @@ export interface Options<R = never> {
  */
 export const commitByStatus = (status: number): boolean => status < 400
 
-const isSkipped = (request: HttpServerRequest, skip: Options["skip"]): boolean =>
-  request.headers.upgrade !== undefined ||
-  (typeof skip === "function" ? skip(request) : (skip?.includes(request.method) ?? false))
-
-const isReading = (request: HttpServerRequest) => request.method === "GET" || request.method === "HEAD"
-
-// The body is sent after the COMMIT, so what it still reads commits by itself.
-const withOutlivingBody = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
-  const { body } = response
-  if (body._tag !== "Stream") return response
-  const stream = Stream.fromPull(
-    Effect.map(Effect.locally(Stream.toPull(body.stream), outlivesSession, true), Effect.locally(outlivesSession, true))
-  )
-  return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
-}
-
-const finishBy = (
-  opened: unit.Unit,
-  commits: boolean,
-  response: HttpServerResponse.HttpServerResponse
-): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
-  if (!commits) {
-    return Effect.as(Effect.orDie(unit.end(opened, Exit.fail(response.status))), withOutlivingBody(response))
-  }
-  const { hooks } = opened.session
-  return Effect.exit(opened.runner.provideWork(opened.work, 0)(hooks.beforeCommit)).pipe(
-    Effect.flatMap((prepared) => Effect.zipRight(unit.end(opened, prepared), prepared)),
-    Effect.as(withOutlivingBody(response)),
-    // Returned, not failed: an encoder of errors could turn a failure into anything.
-    Effect.catchAllCause((cause) =>
-      Effect.as(Effect.logError("The request was not committed", cause), HttpServerResponse.empty({ status: 500 }))
-    )
-  )
-}
-
 /**
- * A middleware that runs every request in a session, for an `HttpApp` (on Node or as a web handler), for `HttpServer.serve`,
- * `HttpApiBuilder.serve` and `HttpApiBuilder.middleware`, and for `HttpLayerRouter`, globally or by route.
+ * A middleware that runs every request in a session, for an `HttpApp` (on Node or as a web handler), `HttpServer.serve`,
+ * `HttpRouter.use`, `HttpApiBuilder.serve`, and `HttpLayerRouter` (`HttpLayerRouter.middleware(..., { global: true })`). Where
+ * an API takes an Effect of a middleware, {@link make} fits better.
  *
- * - The response waits for the COMMIT. A COMMIT that fails makes it an empty 500, and is logged.
- * - A status that does not commit (default: 400 and above), a failure, a defect, and a client that hangs up roll back; the
- *   handler is interrupted when the client hangs up, which a plain app is not.
- * - The routing context starts clean: nothing of other requests, nor of the program around the server.
- * - The statements of a streaming body run after the COMMIT, each by itself.
- * - A session that is already open (a test's) is left alone.
+ * **The end.** The session ends before the first byte of the response leaves. The status that the app answers with decides,
+ * and that of a failure is the one it is rendered with, whatever it is: a typed error that an API encodes as 303 commits.
+ * Pre-response handlers that the app itself adds run after the end and can no longer change the decision.
+ * A status that does not commit (default: 400 and above), a failure, a defect, and a client that hangs up roll back; the
+ * handler is interrupted when the client hangs up, which a plain app is not.
+ *
+ * **A COMMIT that fails**, or that the server answers with ROLLBACK because a statement had failed, is logged, and makes the
+ * response an empty 500. The handler's headers and cookies are gone with what they told of, except those of CORS.
+ *
+ * **The routing context** starts clean: nothing of other requests, nor of the program around the server. All fibers of the
+ * request have one flow.
+ *
+ * **Effects of `afterCommit`** run before the response leaves, outside the session. Fork what is slow.
+ *
+ * **Bodies.** HEAD is as GET. The statements of a streaming body (`HttpServerResponse.stream`, server-sent events) run after
+ * the end of the session, each by itself, in the routing context of the request; it makes no difference whether the stream
+ * has captured the handler's context. Files and other raw bodies are only sent: statements in them, in finalizers of the
+ * request's scope, and in fibers that outlive the request fail with the reason `SessionClosed`. See `DbRouter.detached`.
+ *
+ * **WebSockets.** `HttpServerRequest.upgrade` ends the session, with the status 101, before the client hears of the
+ * upgrade. Everything later commits by itself, or in sessions of its own (`DbRouter.session` around each message).
+ *
+ * **Inside another session** or transaction (a second middleware, a server started inside a session) it does nothing.
  *
  * Throws a `RouterConfigError` at once when the options of the session cannot be used.
  *
  * @since 0.1.0
  * @category middleware
  */
-export const middleware =
-  <R0 = never>(options: Options<R0> = {}) =>
-  <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R | R0 | DbRouter | Scope.Scope> => {
-    const { beforeCommit, commits = commitByStatus, readOnlyGet = false, skip } = options
-    const writing = Either.getOrThrowWith(sessionOptions.resolve(options.session ?? {}), (error) => error)
-    const reading = readOnlyGet ? { ...writing, readOnly: true } : writing
-    return Effect.flatMap(HttpServerRequest, (request) =>
-      Effect.flatMap(Session.isInSession, (isInSession) => {
-        const interruptible = Effect.interruptible(app)
-        if (isInSession) return interruptible
-        if (isSkipped(request, skip)) return RoutingContext.fresh(interruptible)
-        return Effect.gen(function* () {
-          const opened = yield* unit.open(isReading(request) ? reading : writing)
-          let open = true
-          const finish = (response: HttpServerResponse.HttpServerResponse) =>
-            Effect.suspend(() => {
-              if (!open) return Effect.succeed(response)
-              open = false
-              return Effect.uninterruptible(finishBy(opened, commits(response.status), response))
-            })
-          yield* HttpApp.appendPreResponseHandler((_request, response) => finish(response))
-          yield* Effect.addFinalizer((exit) =>
-            Effect.suspend(() =>
-              open
-                ? Effect.ignore(unit.end(opened, Exit.isFailure(exit) ? exit : Exit.fail("unanswered")))
-                : Effect.void
-            )
-          )
-          const inside =
-            beforeCommit === undefined
-              ? interruptible
-              : Effect.zipRight(Effect.orDie(Session.beforeCommit(beforeCommit)), interruptible)
-          return yield* RoutingContext.fresh(opened.runner.provideWork(opened.work, 0)(inside), { shared: true })
-        })
-      })
+export const middleware = <R0 = never>(
+  options: Options<R0> = {}
+): (<E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R | R0 | DbRouter | Scope.Scope>) => {
+  const policy = resolve(options)
+  return (app) => Effect.flatMap(DbRouter, (router) => inSession(app, policy, router))
+}
+
+/**
+ * A middleware that has its router. It is for APIs that pass no requirements and no errors of theirs through a middleware,
+ * which is what `E` says in their terms.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Middleware = <E extends HttpLayerRouter.unhandled>(
+  app: HttpApp.Default<E>
+) => HttpApp.Default<E, Scope.Scope>
+
+/**
+ * Makes the same middleware with the router and the services of `beforeCommit` that are there now. For
+ * `HttpApiBuilder.middleware(HttpSession.make())`, also in the layer of `HttpApiBuilder.toWebHandler`, and
+ * `HttpLayerRouter.middleware(HttpSession.make())`, by route (`.layer`) or global: the requirements become those of the layer.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = <R0 = never>(options: Options<R0> = {}): Effect.Effect<Middleware, never, R0 | DbRouter> => {
+  const policy = resolve(options)
+  return Effect.map(Effect.context<R0 | DbRouter>(), (context) => {
+    const beforeCommit = Effect.mapInputContext(policy.beforeCommit, (request: Context.Context<never>) =>
+      Context.merge(context, request)
     )
+    return (app) => inSession(app, { ...policy, beforeCommit }, Context.get(context, DbRouter))
+  })
+}
+
+interface Policy<R> {
+  readonly commits: (status: number) => boolean
+  readonly isSkipped: (request: HttpServerRequest) => boolean
+  readonly isInterruptible: boolean
+  readonly beforeCommit: Effect.Effect<unknown, unknown, R>
+  readonly sessionOf: (request: HttpServerRequest) => SessionOptions
+}
+
+const resolve = <R>(options: Options<R>): Policy<R> => {
+  const { beforeCommit = Effect.void, commits = commitByStatus, interruptible = true, readOnlyGet = false } = options
+  const skip = options.skip ?? []
+  const writing = Either.getOrThrowWith(sessionOptions.resolve(options.session ?? {}), (error) => error)
+  const reading: SessionOptions = readOnlyGet ? { ...writing, readOnly: true } : writing
+  return {
+    commits,
+    isSkipped: typeof skip === "function" ? skip : ({ method }) => skip.includes(method),
+    isInterruptible: interruptible,
+    beforeCommit,
+    sessionOf: ({ method }) => (method === "GET" || method === "HEAD" ? reading : writing)
   }
+}
+
+const inSession = <E, R, R0>(
+  plain: HttpApp.Default<E, R>,
+  policy: Policy<R0>,
+  router: DbRouter
+): HttpApp.Default<E, R | R0 | Scope.Scope> =>
+  Effect.flatMap(HttpServerRequest, (request) =>
+    Effect.withFiberRuntime((fiber) => {
+      const app =
+        policy.isInterruptible && !isUninterruptibleRoute(fiber.currentContext) ? Effect.interruptible(plain) : plain
+      const around = router.runner.workOf(fiber)
+      if (around !== undefined && around.session?.ended !== true) return app
+      const flow = new RequestFlow()
+      if (policy.isSkipped(request)) {
+        return Effect.zipRight(
+          HttpApp.appendPreResponseHandler((_request, response) => Effect.succeed(flow.withBody(response))),
+          flow.run(app)
+        )
+      }
+      return Effect.gen(function* () {
+        const opened = yield* Effect.provideService(unit.open(policy.sessionOf(request)), DbRouter, router)
+        const beforeCommit = yield* router.runner.deferred(policy.beforeCommit)
+        const session = new RequestSession(opened, flow, policy.commits, beforeCommit)
+        yield* HttpApp.appendPreResponseHandler((_request, response) => session.answer(response))
+        yield* Effect.addFinalizer((exit) => session.close(exit))
+        return yield* session.run(
+          request.headers.upgrade === undefined ? app : withRequest(app, session.endedByUpgrade(request))
+        )
+      })
+    })
+  )
+
+const isUninterruptibleRoute = (context: Context.Context<never>): boolean => {
+  const route = Context.getOption(context, RouteContext)
+  return route._tag === "Some" && route.value.route.uninterruptible
+}
+
+const withRequest = <E, R>(app: HttpApp.Default<E, R>, request: HttpServerRequest): HttpApp.Default<E, R> =>
+  Effect.mapInputContext(app, (context: Context.Context<R | HttpServerRequest>) =>
+    Context.add(context, HttpServerRequest, request)
+  )

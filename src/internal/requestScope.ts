@@ -1,0 +1,161 @@
+import * as HttpBody from "@effect/platform/HttpBody"
+import { clientAbortFiberId } from "@effect/platform/HttpServerError"
+import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
+import * as HashSet from "effect/HashSet"
+import * as Stream from "effect/Stream"
+import * as RoutingContext from "../RoutingContext.js"
+import * as client from "./client.js"
+import * as unit from "./unit.js"
+
+type Response = HttpServerResponse.HttpServerResponse
+
+/** The routing context of one request: nothing of other requests, nor of the program around the server. */
+export class RequestFlow {
+  private readonly flow = new RoutingContext.Flow({ shared: true })
+
+  /** Runs an effect with it. */
+  readonly run = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    RoutingContext.fresh(Effect.locally(effect, RoutingContext.flow, this.flow))
+
+  /** A response whose body has it too. What the body still does is done after the COMMIT, and commits by itself. */
+  withBody(response: Response): Response {
+    const { body } = response
+    if (body._tag !== "Stream") return response
+    const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.locally(this.run(effect), client.outlivesSession, true)
+    const stream = Stream.fromPull(Effect.map(outliving(Stream.toPull(body.stream)), outliving))
+    return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
+  }
+}
+
+/** The session of one request. It ends once, whoever comes first: the answer, an upgrade, or the client's leaving. */
+export class RequestSession {
+  private open = true
+
+  constructor(
+    private readonly opened: unit.Unit,
+    private readonly flow: RequestFlow,
+    private readonly commits: (status: number) => boolean,
+    private readonly beforeCommit: Effect.Effect<unknown, unknown>
+  ) {}
+
+  /** Runs an effect in it. An interruption ends it. */
+  run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return effect.pipe(
+      this.opened.runner.provideWork(this.opened.work, 0),
+      this.flow.run,
+      Effect.onExit((exit) => (Exit.isFailure(exit) && isAbandoned(exit.cause) ? this.abandon : Effect.void))
+    )
+  }
+
+  /** Ends it by the status of a response, and returns what may be sent. */
+  answer(response: Response): Effect.Effect<Response> {
+    return this.once(
+      Effect.as(this.end(response.status), this.flow.withBody(response)).pipe(
+        // Returned, not failed: an encoder of errors could turn a failure into anything.
+        Effect.catchAllCause((cause) =>
+          Effect.as(Effect.logError("The request was not committed", cause), notCommitted(response))
+        )
+      ),
+      response
+    )
+  }
+
+  /** Ends it because nobody answers. */
+  readonly abandon: Effect.Effect<void> = this.once(
+    Effect.suspend(() => this.outside(this.rollback)),
+    undefined
+  )
+
+  /** Abandons it at the end of the request, if it is still open. */
+  close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      Exit.isSuccess(exit) && this.open && this.opened.session.isActive
+        ? Effect.zipRight(Effect.logError(unheard), this.abandon)
+        : this.abandon
+    )
+  }
+
+  /** A request that ends the session when it becomes a socket, which may stay open for ever. */
+  endedByUpgrade(request: HttpServerRequest): HttpServerRequest {
+    return new Proxy(request, {
+      get: (target, key) =>
+        key === "upgrade"
+          ? Effect.zipLeft(target.upgrade, this.upgrade)
+          : key === "modify"
+            ? (options: Parameters<HttpServerRequest["modify"]>[0]) => this.endedByUpgrade(target.modify(options))
+            : Reflect.get(target, key, target)
+    })
+  }
+
+  private readonly upgrade: Effect.Effect<void> = Effect.suspend(() =>
+    this.once(
+      Effect.catchAllCause(this.end(101), (cause) =>
+        Effect.zipRight(
+          Effect.logError("The request was not committed", cause),
+          Effect.die(HttpServerResponse.empty({ status: 500 }))
+        )
+      ),
+      undefined
+    )
+  ).pipe(Effect.zipRight(FiberRef.set(client.outlivesSession, true)))
+
+  private once<A, E>(effect: Effect.Effect<A, E>, otherwise: A): Effect.Effect<A, E> {
+    return Effect.uninterruptible(
+      Effect.suspend(() => {
+        if (!this.open) return Effect.succeed(otherwise)
+        this.open = false
+        return effect
+      })
+    )
+  }
+
+  private end(status: number): Effect.Effect<unknown, unknown> {
+    // `commits` is a stranger's function: it may throw.
+    return Effect.flatMap(Effect.exit(Effect.sync(() => this.commits(status))), (decided) =>
+      this.outside(Exit.isSuccess(decided) && decided.value ? this.commit : Effect.zipRight(this.rollback, decided))
+    )
+  }
+
+  private get commit(): Effect.Effect<unknown, unknown> {
+    const { runner, session, work } = this.opened
+    return Effect.zipRight(session.hooks.beforeCommit, this.beforeCommit).pipe(
+      runner.provideWork(work, 0),
+      Effect.exit,
+      Effect.flatMap((prepared) => Effect.zipRight(unit.end(this.opened, prepared), prepared))
+    )
+  }
+
+  private get rollback(): Effect.Effect<void> {
+    return Effect.orDie(unit.end(this.opened, Exit.fail("not committed")))
+  }
+
+  // The end may be called from inside the session or from outside of it; what follows a COMMIT is outside.
+  private outside<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return this.flow.run(client.detached(effect))
+  }
+}
+
+const unheard =
+  "A response was sent before its session could end, and what the request has written is rolled back. HttpSession.middleware must run in the fiber of the request, not in one that a middleware around it forks and does not join."
+
+const isAbandoned = (cause: Cause.Cause<unknown>): boolean =>
+  Cause.isInterruptedOnly(cause) || HashSet.has(Cause.interruptors(cause), clientAbortFiberId)
+
+// Nothing that the handler has promised is true any more. The headers that let a browser read the status may stay.
+const notCommitted = ({ body, headers }: Response): Response => {
+  if (body._tag === "Raw" && isDestroyable(body.body)) body.body.destroy()
+  return HttpServerResponse.empty({
+    status: 500,
+    headers: Object.entries(headers).filter(([name]) => name === "vary" || name.startsWith("access-control-"))
+  })
+}
+
+// A file that nobody reads would stay open.
+const isDestroyable = (body: unknown): body is { readonly destroy: () => void } =>
+  typeof body === "object" && body !== null && "destroy" in body && typeof body.destroy === "function"
