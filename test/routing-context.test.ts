@@ -174,12 +174,13 @@ describe("stickiness", () => {
   )
 
   it("the initial value is never changed", async () => {
-    const initial = RoutingContext.flow.initial
+    const initial = await Effect.runPromise(FiberRef.get(RoutingContext.flow))
     const before = { ...initial }
     const both = Effect.all([write, Effect.fork(write), Effect.all([write, write], { concurrency: "unbounded" })])
     await Effect.runPromise(Effect.zipRight(both, DbRouter.reset))
     await Effect.runPromise(Effect.zipRight(RoutingContext.clearStickyPrimary, both))
     assert.deepStrictEqual({ ...initial }, before)
+    assert.strictEqual(await Effect.runPromise(FiberRef.get(RoutingContext.flow)), initial)
     assert.isFalse(await Effect.runPromise(isStuck))
   })
 
