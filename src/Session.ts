@@ -12,6 +12,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import type * as Scope from "effect/Scope"
 import * as client from "./internal/client.js"
@@ -32,8 +33,9 @@ import * as RoutingContext from "./RoutingContext.js"
  */
 export interface Options {
   /**
-   * The isolation level of its transactions. Default: the server's (`default_transaction_isolation`, "read committed"). With
-   * `"serializable"` reads use the primary too: standbys have no such level.
+   * The isolation level of its transactions. Default: the server's (`default_transaction_isolation`, "read committed"). Reads
+   * on replicas are outside of them: see `reads`. With `"serializable"` reads use the primary too: standbys have no such
+   * level.
    */
   readonly isolation?: "read uncommitted" | "read committed" | "repeatable read" | "serializable" | undefined
   /** Refuses what may write, with the reason `ReadOnlyViolation`. Default: `false`. */
@@ -48,8 +50,9 @@ export interface Options {
    */
   readonly idleTimeout?: Duration.DurationInput | undefined
   /**
-   * `"snapshot"`: all reads on replicas see one state of the data, in one REPEATABLE READ transaction on one replica.
-   * Default: `"replica"`, each for itself.
+   * `"snapshot"`: all reads on replicas see one state of the data, in one REPEATABLE READ transaction on one replica. So do
+   * those on the primary, where there is no eligible replica or the session has written: its transaction is REPEATABLE READ
+   * too, unless `isolation` says otherwise. Default: `"replica"`, each for itself.
    */
   readonly reads?: "replica" | "snapshot" | undefined
   /**
@@ -111,7 +114,7 @@ export const session: WithOptions<DbRouter> = withOptions((self, resolved, given
  * @category sessions
  */
 export const newSession: WithOptions<DbRouter> = withOptions((self, resolved) =>
-  Effect.flatMap(unit.open(resolved), (opened) => client.detached(unit.use(self, opened)))
+  Effect.flatMap(unit.open(resolved), (opened) => unit.use(self, opened))
 )
 
 /**
@@ -126,17 +129,21 @@ export const readOnly = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
 
 /**
  * Runs an effect outside every session and transaction: each statement commits by itself. For background work that outlives
- * its session.
+ * its session. Its writes count for the reads of the session that waits for it.
  *
  * @since 0.1.0
  * @category sessions
  */
 export const detached = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.withFiberRuntime((fiber) =>
-    client.detached(
-      Effect.locally(self, RoutingContext.flow, new RoutingContext.Flow({ stuck: RoutingContext.unsafeIsStuck(fiber) }))
-    )
-  )
+  Effect.withFiberRuntime((fiber) => {
+    const around = fiber.getFiberRef(RoutingContext.flow)
+    if (around.shared === undefined) return client.detached(self)
+    const tellAround = Effect.map(FiberRef.get(RoutingContext.flow), (flow) => {
+      if (flow.isStuck) around.with(true)
+    })
+    const flow = new RoutingContext.Flow({ stuck: around.isStuck })
+    return client.detached(Effect.locally(Effect.ensuring(self, tellAround), RoutingContext.flow, flow))
+  })
 
 /**
  * What `atomic` does about the transaction that the session has already begun:
@@ -144,7 +151,7 @@ export const detached = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
  * - `"commit"`: commits it first
  * - `"rollback"`: rolls it back first
  * - `"append"`: goes on in it, and commits or rolls back both
- * - `"savepoint"`: runs in a savepoint of it, and leaves the commit to the session
+ * - `"savepoint"`: runs in a savepoint of it, and leaves the commit to what has begun it
  * - `"fail"`: fails with the reason `TransactionActive`
  *
  * @since 0.1.0
@@ -178,8 +185,10 @@ export const atomic: {
       Effect.flatMap(currentWork, (work): Effect.Effect<A, E | SqlError, R | DbRouter> => {
         const current = options?.current ?? "commit"
         if (work === undefined) return session(self)
-        if (current === "savepoint") return runner.withTransaction(self)
         const { level, session: around } = work
+        if (current === "savepoint" && (level !== undefined || around?.isActive === true)) {
+          return runner.withTransaction(self)
+        }
         if (level !== undefined || around === undefined) {
           return current === "append" ? self : Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
         }
@@ -220,39 +229,46 @@ const forGroups = (make: (group: string | undefined) => Effect.Effect<void, SqlE
     })
   )
 
-const early = (
-  name: string,
-  use: (work: NonNullable<Work["session"]>, group: string | undefined) => Effect.Effect<void, SqlError>
-) =>
-  forGroups((group) =>
-    Effect.flatMap(currentWork, (work) => {
-      const around = work?.session
-      if (around === undefined) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed(name)))
-      return work?.level === undefined
-        ? use(around, group)
-        : Effect.fail(RouterError.toSqlError(RouterError.transactionActive(work.level.group)))
-    })
-  )
+type EndEarly = (session: NonNullable<Work["session"]>, group: string | undefined) => Effect.Effect<void, SqlError>
+
+/** Ends the open transactions of a session early, where they are the session's to end. */
+const endIn = (work: Work | undefined, name: string, end: EndEarly, group?: string): Effect.Effect<void, SqlError> => {
+  if (work?.level !== undefined)
+    return Effect.fail(RouterError.toSqlError(RouterError.transactionActive(work.level.group)))
+  return work?.session === undefined
+    ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed(name)))
+    : end(work.session, group)
+}
+
+const commitEarly: EndEarly = (session, group) => session.commit(group)
+
+const rollbackEarly: EndEarly = (session, group) => session.rollback(group, "rollback")
+
+const early = (name: string, end: EndEarly) =>
+  forGroups((group) => Effect.flatMap(currentWork, (work) => endIn(work, name, end, group)))
 
 /**
  * Commits what the session has done so far, of all groups or (`commit("analytics")`) of one, and gives the connections back.
- * The session goes on: its next statement begins a new transaction. `beforeCommit` and `afterCommit` effects run.
+ * The session goes on: its next statement begins a new transaction. Waits for savepoints that other fibers have open; an
+ * interruption before the COMMIT rolls back. `beforeCommit` and `afterCommit` effects run, but while transactions of other groups
+ * stay open they wait for those.
  *
- * Fails with the reason `SessionClosed` outside a session, and with `TransactionActive` inside `sql.withTransaction`.
+ * Fails with the reason `SessionClosed` outside a session, with `TransactionActive` inside `sql.withTransaction`, and with
+ * `UnknownGroup`.
  *
  * @since 0.1.0
  * @category early
  */
-export const commit: ForGroups = early("commit", (around, group) => around.commit(group))
+export const commit: ForGroups = early("commit", commitEarly)
 
 /**
- * Rolls back what the session has done since it began or last committed, and gives the connections back. The session goes
- * on. Fails as `commit` does.
+ * Rolls back what the session has done since it began or last committed, and gives the connections back; what other fibers
+ * run on them is cancelled. The session goes on. Fails as `commit` does.
  *
  * @since 0.1.0
  * @category early
  */
-export const rollback: ForGroups = early("rollback", (around, group) => around.rollback(group, "rollback"))
+export const rollback: ForGroups = early("rollback", rollbackEarly)
 
 /**
  * Gives the session's connections back before its end, so that slow work that follows holds none. What was not committed is
@@ -261,7 +277,7 @@ export const rollback: ForGroups = early("rollback", (around, group) => around.r
  * @since 0.1.0
  * @category early
  */
-export const close: ForGroups = early("close", (around, group) => around.rollback(group, "close"))
+export const close: ForGroups = early("close", (session, group) => session.rollback(group, "close"))
 
 /**
  * Whether there is a session around.
@@ -289,8 +305,9 @@ export const beforeCommit = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effe
 
 /**
  * Runs an effect after the COMMIT of the session (or transaction) around, outside it, and never after a rollback: not of the
- * session, and not of the savepoint that it was asked for in. Its failure is logged; it cannot undo the commit. Outside a
- * transaction it runs at once.
+ * session, not of the savepoint that it was asked for in, and not when the outcome of the COMMIT is unknown. Its failure is
+ * logged; it cannot undo the commit. The session ends after it, even when it is interrupted. Outside a transaction it runs at
+ * once.
  *
  * @since 0.1.0
  * @category hooks
@@ -304,7 +321,7 @@ export const afterCommit = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effec
 
 /**
  * Runs an effect after the session (or transaction, or savepoint) around was rolled back, outside it. Its failure is logged.
- * Outside a transaction it never runs.
+ * Outside a transaction it never runs, nor when the outcome is unknown or only some groups were rolled back.
  *
  * @since 0.1.0
  * @category hooks
@@ -321,12 +338,12 @@ const logged = <A, E, R>(name: string, self: Effect.Effect<A, E, R>): Effect.Eff
 
 const register = <E, R>(
   self: Effect.Effect<void, E, R>,
-  add: (hooks: Hooks, effect: Effect.Effect<void, E>) => void,
+  add: (hooks: Hooks, effect: Effect.Effect<void, E>) => Effect.Effect<void, E>,
   outside: (effect: Effect.Effect<void, E, R>) => Effect.Effect<void, E, R>
 ): Effect.Effect<void, E, R | DbRouter> =>
   Effect.flatMap(DbRouter, ({ runner }) =>
     Effect.flatMap(currentWork, (work) =>
-      work === undefined ? outside(self) : Effect.map(runner.deferred(self), (effect) => add(work.hooks, effect))
+      work === undefined ? outside(self) : Effect.flatMap(runner.deferred(self), (effect) => add(work.hooks, effect))
     )
   )
 
@@ -339,13 +356,16 @@ const register = <E, R>(
 export interface Session {
   /** Runs an effect in this session, such as in a fiber that was not forked from its scope. */
   readonly run: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** `DbRouter.commit` in this session. */
   readonly commit: Effect.Effect<void, SqlError>
+  /** `DbRouter.rollback` in this session. */
   readonly rollback: Effect.Effect<void, SqlError>
 }
 
 /**
  * A session for the rest of a scope: what this fiber and its children run from here on is in it. It commits when the scope
- * closes with success, else rolls back. Inside a session it is that session, and its end is left to it.
+ * closes with success, else rolls back. Inside a session, or `sql.withTransaction`, it is that one, and its end is left to it;
+ * joining with options fails with `TransactionActive`.
  *
  * A finalizer cannot fail, so a COMMIT that fails while the scope closes is a defect, with the `SqlError`. Where that matters,
  * end with `commit` of the session, or use `session(effect)`.
@@ -355,15 +375,19 @@ export interface Session {
  */
 export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scope.Scope | DbRouter> =>
   Effect.flatMap(DbRouter, ({ runner }) =>
-    Effect.flatMap(currentWork, (around) => {
-      if (around?.session !== undefined) return Effect.succeed(handle(runner, around, around.session))
-      return Effect.gen(function* () {
-        const flow = yield* unit.sharedFlow
-        const opened = yield* Effect.acquireRelease(Effect.flatMap(resolve(options), unit.open), closeScoped)
-        yield* Effect.locallyScoped(RoutingContext.flow, flow)
-        yield* runner.enter(opened.work)
-        return handle(runner, opened.work, opened.session)
-      })
+    Effect.flatMap(Effect.zip(currentWork, resolve(options)), ([around, resolved]) => {
+      if (around === undefined) {
+        return Effect.gen(function* () {
+          const flow = yield* unit.sharedFlow
+          const opened = yield* Effect.acquireRelease(unit.open(resolved), closeScoped)
+          yield* client.setScoped(RoutingContext.flow, flow)
+          yield* runner.enter(opened.work)
+          return handle(runner, opened.work, flow)
+        })
+      }
+      return options === undefined
+        ? Effect.map(FiberRef.get(RoutingContext.flow), (flow) => handle(runner, around, flow))
+        : Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
     })
   )
 
@@ -375,8 +399,13 @@ const closeScoped = (opened: unit.Unit, exit: Exit.Exit<unknown, unknown>): Effe
         Effect.orDie
       )
 
-const handle = (runner: client.Runner, work: Work, session: NonNullable<Work["session"]>): Session => ({
-  run: runner.provideWork(work, 0),
-  commit: session.commit(undefined),
-  rollback: session.rollback(undefined, "rollback")
-})
+const handle = (runner: client.Runner, work: Work, flow: RoutingContext.Flow): Session => {
+  const inside = runner.provideWork(work, 0)
+  const run: Session["run"] = (self) =>
+    inside(flow.shared === undefined ? self : Effect.locally(self, RoutingContext.flow, flow))
+  return {
+    run,
+    commit: run(endIn(work, "commit", commitEarly)),
+    rollback: run(endIn(work, "rollback", rollbackEarly))
+  }
+}

@@ -19,10 +19,11 @@ import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Request } from "./driver/pool.js"
-import { Hooks } from "./hooks.js"
+import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import * as listen from "./listen.js"
 import { Lock } from "./lock.js"
 import { type Router, rowsOf } from "./router.js"
+import { committing } from "./session.js"
 import * as RoutedStatement from "./statement.js"
 import * as TestConnection from "./testConnection.js"
 import { Transaction } from "./transaction.js"
@@ -166,10 +167,12 @@ export const detached = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect
 
 /** Whether a fiber is in a session of any router. */
 export const isInSession = (fiber: AnyFiber): boolean => {
+  const isIn = (work: Work | undefined) =>
+    work?.session !== undefined && !(work.session.ended && fiber.getFiberRef(outlivesSession))
   for (const [key, work] of fiber.currentContext.unsafeMap) {
-    if (key.startsWith(workPrefix) && (work as Work).session !== undefined) return true
+    if (key.startsWith(workPrefix) && isIn(work as Work)) return true
   }
-  return fiber.getFiberRef(ambientWork) !== undefined
+  return isIn(fiber.getFiberRef(ambientWork)?.work)
 }
 
 /**
@@ -185,6 +188,17 @@ export const outlivesSession = globalValue("effect-db-router/client/outlivesSess
 const ambientWork = globalValue("effect-db-router/client/ambientWork", () =>
   FiberRef.unsafeMake<{ readonly runner: Runner; readonly work: Work } | undefined>(undefined)
 )
+
+/**
+ * Sets a FiberRef until the scope closes. Whoever closes the scope may be in another fiber, where nothing is to be undone.
+ */
+export const setScoped = <A>(ref: FiberRef.FiberRef<A>, value: A): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.asVoid(
+    Effect.acquireRelease(
+      Effect.flatMap(FiberRef.get(ref), (before) => Effect.as(FiberRef.set(ref, value), before)),
+      (before) => FiberRef.update(ref, (now) => (now === value ? before : now))
+    )
+  )
 
 /** The transactions of a router's client, and how they are found again in a fiber. */
 export class Runner {
@@ -204,15 +218,15 @@ export class Runner {
 
   private findWork(fiber: AnyFiber): Work | undefined {
     const services = fiber.currentContext.unsafeMap
-    const own = services.get(this.workKey)
-    if (own !== undefined) {
-      return own
-    }
-    // Resolvers keep only the tag of `@effect/sql`.
+    // Resolvers bring only the tag of `@effect/sql` along, and ours from where they were made, if that was in a transaction.
     const transaction = services.get(SqlClient.TransactionConnection.key)
     const connection = transaction?.[0]
     if (connection instanceof RoutedConnection && connection.belongsTo(this)) {
       return connection.work
+    }
+    const own = services.get(this.workKey)
+    if (own !== undefined) {
+      return own
     }
     const ambient = fiber.getFiberRef(ambientWork)
     return ambient?.runner === this ? ambient.work : undefined
@@ -220,17 +234,33 @@ export class Runner {
 
   /** Puts this fiber into a session until the scope closes. */
   enter(work: Work): Effect.Effect<void, never, Scope.Scope> {
-    return Effect.locallyScoped(ambientWork, { runner: this, work })
+    return setScoped(ambientWork, { runner: this, work })
+  }
+
+  /** Runs an effect in the transactions and sessions that a fiber is in now, wherever it is called from. */
+  placeOf(fiber: AnyFiber): Outside {
+    const services = fiber.currentContext.unsafeMap
+    const keys = [this.workKey, SqlClient.TransactionConnection.key]
+    const ambient = fiber.getFiberRef(ambientWork)
+    return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.mapInputContext(Effect.locally(effect, ambientWork, ambient), (context: Context.Context<R>) => {
+        const there = new Map(context.unsafeMap)
+        for (const key of keys) {
+          if (services.has(key)) there.set(key, services.get(key))
+          else there.delete(key)
+        }
+        return Context.unsafeMake<R>(there)
+      })
   }
 
   /** Runs an effect with its statements inside a transaction or a session. */
   provideWork(work: Work, depth: number): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> {
-    const connection = new RoutedConnection(this, work)
+    const transaction = [new RoutedConnection(this, work), depth]
     return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       Effect.mapInputContext(TestConnection.inside(effect), (context: Context.Context<R>) => {
         const services = new Map(context.unsafeMap)
         services.set(this.workKey, work)
-        services.set(SqlClient.TransactionConnection.key, [connection, depth])
+        services.set(SqlClient.TransactionConnection.key, transaction)
         return Context.unsafeMake<R>(services)
       })
   }
@@ -283,9 +313,10 @@ export class Runner {
           return withHooks(enclosing.within(inside), hooks, outer.hooks)
         }
         if (outer?.session !== undefined) {
-          return Effect.flatMap(outer.session.transaction(target.group, target.engine), (root) =>
-            withHooks(root.within(inside), hooks, outer.hooks)
-          )
+          // An early commit of another fiber may end the transaction before the savepoint is there.
+          const root = Effect.suspend(() => outer.session!.transaction(target.group, target.engine))
+          const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
+          return withHooks(enter, hooks, outer.hooks)
         }
         return TestConnection.inside(this.inTransaction(target, hooks, inside))
       })
@@ -301,21 +332,20 @@ export class Runner {
     hooks: Hooks,
     use: (level: Transaction) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | SqlError, R> {
+    const begin = { begin: "BEGIN", settings: [], replaceable: false }
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Scope.make(), (scope) =>
-        restore(
-          Scope.extend(
-            Transaction.begin(target.group, target.engine, { begin: "BEGIN", settings: [] }),
-            scope
-          )
-        ).pipe(
+      Effect.flatMap(Scope.make(), (scope) => {
+        let outcome: Outcome = "rolled back"
+        return restore(Scope.extend(Transaction.begin(target.group, target.engine, begin), scope)).pipe(
           Effect.flatMap((transaction) =>
             restore(Effect.zipLeft(use(transaction), this.runHook(hooks, transaction, hooks.beforeCommit))).pipe(
               Effect.exit,
               Effect.flatMap((exit) =>
                 Effect.zipRight(
                   Exit.isSuccess(exit)
-                    ? Effect.zipRight(transaction.commit, this.router.afterCommit(transaction))
+                    ? committing(this.router, { transaction, scope }, transaction.commit, (became) => {
+                        outcome = became
+                      })
                     : transaction.rollback,
                   exit
                 )
@@ -323,9 +353,9 @@ export class Runner {
             )
           ),
           Effect.onExit((exit) => Scope.close(scope, exit)),
-          Effect.onExit((exit) => (Exit.isSuccess(exit) ? hooks.afterCommit : hooks.afterRollback))
+          Effect.ensuring(Effect.suspend(() => hooks.close(outcome)))
         )
-      )
+      })
     )
   }
 
@@ -337,7 +367,7 @@ export class Runner {
 // What a savepoint has asked for waits for the end of the transaction around it, and is dropped with it.
 const withHooks = <A, E, R>(savepoint: Effect.Effect<A, E, R>, hooks: Hooks, outer: Hooks): Effect.Effect<A, E, R> =>
   Effect.onExit(savepoint, (exit) =>
-    Exit.isSuccess(exit) ? Effect.sync(() => outer.absorb(hooks)) : hooks.afterRollback
+    Exit.isSuccess(exit) ? Effect.sync(() => outer.absorb(hooks)) : hooks.close("rolled back")
   )
 
 /** The routed client: everything that `SqlClient` and `PgClient` promise. */

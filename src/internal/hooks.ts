@@ -1,22 +1,44 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as RouterError from "../RouterError.js"
+
+/** What became of a transaction. */
+export type Outcome = "committed" | "rolled back" | "unknown"
+
+/** Runs an effect where a transaction or session was opened, wherever it is called from. */
+export type Outside = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /** What is to happen around the end of a transaction or a session. */
 export class Hooks {
   private beforeCommits: Array<Effect.Effect<void, SqlError>> = []
   private afterCommits: Array<Effect.Effect<void>> = []
   private afterRollbacks: Array<Effect.Effect<void>> = []
+  /** What became of it, or who has taken over. */
+  private end: Outcome | Hooks | undefined
 
-  addBeforeCommit(effect: Effect.Effect<void, SqlError>): void {
-    this.beforeCommits.push(effect)
+  /** Without `outside`, its end comes from outside. */
+  constructor(private readonly outside: Outside = (effect) => effect) {}
+
+  addBeforeCommit(effect: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
+    return this.add(
+      (hooks) => hooks.beforeCommits.push(effect),
+      () => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("beforeCommit")))
+    )
   }
 
-  addAfterCommit(effect: Effect.Effect<void>): void {
-    this.afterCommits.push(effect)
+  addAfterCommit(effect: Effect.Effect<void>): Effect.Effect<void> {
+    return this.add(
+      (hooks) => hooks.afterCommits.push(effect),
+      (end) => (end === "committed" ? this.run("afterCommit", effect) : Effect.void)
+    )
   }
 
-  addAfterRollback(effect: Effect.Effect<void>): void {
-    this.afterRollbacks.push(effect)
+  addAfterRollback(effect: Effect.Effect<void>): Effect.Effect<void> {
+    return this.add(
+      (hooks) => hooks.afterRollbacks.push(effect),
+      (end) => (end === "rolled back" ? this.run("afterRollback", effect) : Effect.void)
+    )
   }
 
   /** Takes over the hooks of a savepoint that was released: they wait for the end of what is around it. */
@@ -24,6 +46,7 @@ export class Hooks {
     this.beforeCommits.push(...other.beforeCommits)
     this.afterCommits.push(...other.afterCommits)
     this.afterRollbacks.push(...other.afterRollbacks)
+    other.end = this
   }
 
   /** Runs what comes before a COMMIT, in order, with what these add in turn. The first failure stops it. */
@@ -32,25 +55,48 @@ export class Hooks {
     return hook === undefined ? Effect.void : Effect.zipRight(hook, this.beforeCommit)
   })
 
-  /** Runs what follows a COMMIT. A failure is logged: the work is done, and its result must not be hidden. */
-  readonly afterCommit: Effect.Effect<void> = this.runAll("afterCommit", () => this.afterCommits)
-
-  /** Runs what follows a ROLLBACK. A failure is logged: the error that led here must not be hidden. */
-  readonly afterRollback: Effect.Effect<void> = this.runAll("afterRollback", () => this.afterRollbacks)
-
-  private runAll(name: string, hooks: () => ReadonlyArray<Effect.Effect<void>>): Effect.Effect<void> {
+  /**
+   * Runs what follows a COMMIT or a ROLLBACK; neither follows an outcome that is unknown. A failure is logged: the work is
+   * done, and neither its result nor the error that led here must be hidden. An interruption waits for them.
+   */
+  settle(outcome: Outcome): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const due = hooks()
+      const { afterCommits, afterRollbacks } = this
       this.beforeCommits = []
       this.afterCommits = []
       this.afterRollbacks = []
-      return due.length === 0
-        ? Effect.void
-        : Effect.forEach(
-            due,
-            (hook) => Effect.catchAllCause(hook, (cause) => Effect.logWarning(`${name} failed`, cause)),
-            { discard: true }
-          )
+      const [name, due] =
+        outcome === "committed"
+          ? ["afterCommit", afterCommits]
+          : ["afterRollback", outcome === "rolled back" ? afterRollbacks : []]
+      return Effect.forEach(due, (hook) => this.run(name, hook), { discard: true })
     })
+  }
+
+  /** `settle` for the last time. */
+  close(outcome: Outcome): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.end = outcome
+      return this.settle(outcome)
+    })
+  }
+
+  private add<E>(push: (hooks: Hooks) => void, late: (end: Outcome) => Effect.Effect<void, E>): Effect.Effect<void, E> {
+    return Effect.suspend(() => {
+      const { end } = this
+      if (end instanceof Hooks) return end.add(push, late)
+      if (end !== undefined) return late(end)
+      push(this)
+      return Effect.void
+    })
+  }
+
+  // In a fiber of its own it can be bounded by a timeout, as it could not be in a region that nothing interrupts.
+  private run(name: string, hook: Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.fork(Effect.interruptible(this.outside(hook))).pipe(
+      Effect.flatMap(Fiber.join),
+      Effect.catchAllCause((cause) => Effect.logWarning(`${name} failed`, cause)),
+      Effect.uninterruptible
+    )
   }
 }

@@ -204,14 +204,37 @@ export class Router {
       return this.autocommit(fiber, decision, request, span)
     }
     return Effect.flatMap(inside, (transaction) => {
-      transaction.note(decision)
+      this.enter(transaction, decision, span)
       return Effect.catchAll(transaction.query(request), (error) =>
-        // An early commit of another fiber came in between: the session goes on with a new transaction.
-        transaction.isEnded && transaction === decision.transaction && work?.level === undefined && wasRefused(error)
+        this.mayRunAgain(work, transaction, decision, request.sql, error)
           ? this.execute(fiber, work, request, span)
           : Effect.fail(error)
       )
     })
+  }
+
+  private enter(transaction: Transaction, decision: Decision, span: Tracer.Span | undefined): void {
+    transaction.note(decision)
+    // Another fiber may have begun it, on another engine.
+    if (transaction.engine !== decision.engine) annotate(span, { ...decision, engine: transaction.engine })
+  }
+
+  /** Whether a statement that failed before its first row belongs in another transaction of its session. */
+  private mayRunAgain(
+    work: Work | undefined,
+    transaction: Transaction,
+    decision: Decision,
+    sql: string,
+    error: SqlError
+  ): boolean {
+    const isRoot = work?.transaction(decision.group) === undefined
+    // Another fiber's early commit, or its read that failed, came in between: the session goes on with a new one.
+    if (wasRefused(error)) return isRoot && transaction.isEnded
+    if (!isRoot || decision.kind !== "read" || decision.group !== this.readGroup?.name) return false
+    const state = isStandbyRefusal(error)
+    if (state === undefined) return false
+    this.classifier.remember(sql, `a standby refused it (${state})`)
+    return transaction.isSpent
   }
 
   /** The transaction that a statement runs in; begins it where the session has none yet. */
@@ -238,8 +261,13 @@ export class Router {
     }
     annotate(span, decision)
     const inside = (transaction: Transaction) => {
-      transaction.note(decision)
-      return transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
+      this.enter(transaction, decision, span)
+      const rows = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
+      return catchBeforeRows(rows, (error, emitted) =>
+        this.mayRunAgain(work, transaction, decision, sql, error) && !emitted
+          ? this.stream(fiber, workOf, sql, params, span)
+          : Stream.fail(error)
+      )
     }
     const transaction = this.transactionOf(work, decision)
     if (transaction !== undefined) {
@@ -265,6 +293,10 @@ export class Router {
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const name = bound._tag === "Some" ? bound.value : (work?.level?.group ?? this.defaultGroup.name)
     if (work?.session?.ended === true) return RouterError.sessionClosed()
+    // One snapshot, also for who reads it in a transaction.
+    if (work?.session?.isSnapshot === true && work.level === undefined && bound._tag === "None") {
+      return this.decide(fiber, work, "SELECT 1", "choose")
+    }
     const test = this.testOf(fiber)
     if (test !== undefined) {
       return bound._tag === "Some" && !this.groups.has(bound.value)
@@ -315,21 +347,12 @@ export class Router {
   ): Stream.Stream<object, SqlError> {
     const rows = decision.engine.stream(sql, params)
     if (!decision.movable) return rows
-    // Once rows were emitted the error is the caller's; the next time it is a write.
-    return Stream.suspend(() => {
-      let emitted = false
-      return rows.pipe(
-        Stream.mapChunks((chunk) => {
-          emitted = true
-          return chunk
-        }),
-        Stream.catchAll((error) => {
-          const primary = this.primaryWhenRefused(decision, sql, error, emitted ? undefined : span)
-          return primary === undefined || emitted
-            ? Stream.fail(error)
-            : Stream.unwrap(Effect.as(this.config.consistency.afterWrite, primary.stream(sql, params)))
-        })
-      )
+    return catchBeforeRows(rows, (error, emitted) => {
+      // Once rows were emitted the error is the caller's; the next time it is a write.
+      const primary = this.primaryWhenRefused(decision, sql, error, emitted ? undefined : span)
+      return primary === undefined || emitted
+        ? Stream.fail(error)
+        : Stream.unwrap(Effect.as(this.config.consistency.afterWrite, primary.stream(sql, params)))
     })
   }
 
@@ -384,6 +407,21 @@ export class Router {
     return primary
   }
 }
+
+const catchBeforeRows = (
+  rows: Stream.Stream<object, SqlError>,
+  recover: (error: SqlError, emitted: boolean) => Stream.Stream<object, SqlError>
+): Stream.Stream<object, SqlError> =>
+  Stream.suspend(() => {
+    let emitted = false
+    return rows.pipe(
+      Stream.mapChunks((chunk) => {
+        emitted = true
+        return chunk
+      }),
+      Stream.catchAll((error) => recover(error, emitted))
+    )
+  })
 
 /** Says on a span where its statement went. Names of server attributes: OpenTelemetry's database conventions. */
 export const annotate = (span: Tracer.Span | undefined, decision: Decision): void => {

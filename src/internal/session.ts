@@ -1,10 +1,12 @@
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
-import { Hooks } from "./hooks.js"
+import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Router } from "./router.js"
 import { type Begin, Transaction } from "./transaction.js"
@@ -22,26 +24,31 @@ export interface SessionOptions {
   readonly settingsForReads: boolean
 }
 
+/** The transaction of a session on a group. The scope holds its connection. */
 interface Root {
+  readonly group: string
   readonly transaction: Transaction
   readonly scope: Scope.CloseableScope
 }
 
-type Roots = ReadonlyArray<readonly [group: string, root: Root]>
+type Roots = ReadonlyArray<Root>
 
 /** A unit of work: at most one transaction a group, begun when first needed, ended together. */
 export class Session implements SessionWork {
   ended = false
-  /** Whether anything that it wrote is committed: then the flow around it has to know. */
+  /** Whether anything that it wrote is committed, or may be: then the flow around it has to know. */
   hasCommittedWrites = false
-  readonly hooks = new Hooks()
+  readonly hooks: Hooks
   private readonly roots = new Map<string, Root>()
-  private readonly beginning = new Lock()
+  private readonly beginnings = new Map<string, Lock>()
 
   constructor(
     private readonly router: Router,
-    private readonly options: SessionOptions
-  ) {}
+    private readonly options: SessionOptions,
+    outside: Outside
+  ) {
+    this.hooks = new Hooks(outside)
+  }
 
   get readOnly(): boolean {
     return this.options.readOnly
@@ -55,21 +62,29 @@ export class Session implements SessionWork {
     return this.options.snapshot || this.options.settingsForReads
   }
 
+  get isSnapshot(): boolean {
+    return this.options.snapshot && this.options.readOnly
+  }
+
   get isActive(): boolean {
-    for (const group of this.roots.keys()) {
-      if (group !== this.router.config.readGroup) return true
-    }
-    return false
+    return this.isOpenBeside(undefined)
   }
 
   current(group: string): Transaction | undefined {
-    return this.roots.get(group)?.transaction
+    const root = this.roots.get(group)
+    return root === undefined || root.transaction.isSpent ? undefined : root.transaction
   }
 
   transaction(group: string, engine: Engine): Effect.Effect<Transaction, SqlError> {
     return Effect.suspend(() => {
-      const root = this.roots.get(group)
-      return root === undefined ? this.beginning.run(this.begin(group, engine)) : Effect.succeed(root.transaction)
+      const transaction = this.current(group)
+      if (transaction !== undefined) return Effect.succeed(transaction)
+      let beginning = this.beginnings.get(group)
+      if (beginning === undefined) {
+        beginning = new Lock()
+        this.beginnings.set(group, beginning)
+      }
+      return beginning.run(this.begin(group, engine))
     })
   }
 
@@ -79,38 +94,50 @@ export class Session implements SessionWork {
       Effect.suspend(() => {
         // First of all, so that nothing begins behind its back.
         this.ended = true
-        return Exit.isSuccess(exit) ? this.commitRoots(this.take(undefined), "now") : this.rollbackAll(undefined)
+        return Exit.isSuccess(exit)
+          ? this.commitRoots(this.rootsOf(undefined), "now", (outcome) => this.hooks.close(outcome))
+          : Effect.zipRight(this.rollbackRoots(this.rootsOf(undefined)), this.hooks.close("rolled back"))
       })
     )
   }
 
+  /** Fails, and rolls back all of it, when it is interrupted before the COMMIT is sent. */
   commit(group: string | undefined): Effect.Effect<void, SqlError> {
     return Effect.uninterruptibleMask((restore) =>
-      this.refuseWhenEnded("commit").pipe(
-        Effect.zipRight(Effect.onError(restore(this.hooks.beforeCommit), () => this.rollbackAll(undefined))),
-        Effect.zipRight(Effect.suspend(() => this.commitRoots(this.take(group), "settled")))
+      Effect.zipRight(
+        this.check(group, "commit"),
+        Effect.suspend(() => {
+          // What was asked for around the commit of the whole waits for the rest of it.
+          if (this.isOpenBeside(group)) return this.commitRoots(this.rootsOf(group), "settled", () => Effect.void)
+          const settle = (outcome: Outcome) => this.hooks.settle(outcome)
+          return Effect.onError(restore(this.hooks.beforeCommit), () => this.rollbackAll(undefined)).pipe(
+            Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(group), "settled", settle)))
+          )
+        })
       )
     )
   }
 
   rollback(group: string | undefined, operation: string): Effect.Effect<void, SqlError> {
-    return Effect.uninterruptible(Effect.zipRight(this.refuseWhenEnded(operation), this.rollbackAll(group)))
+    return Effect.uninterruptible(Effect.zipRight(this.check(group, operation), this.rollbackAll(group)))
   }
 
   private begin(group: string, engine: Engine): Effect.Effect<Transaction, SqlError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function* () {
-        const begun = this.roots.get(group)
-        if (begun !== undefined) return begun.transaction
+        const begun = this.current(group)
+        if (begun !== undefined) return begun
         yield* this.refuseWhenEnded("a statement")
+        yield* this.rollbackRoots(this.rootsOf(group))
         const scope = yield* Scope.make()
         const transaction = yield* restore(
           Scope.extend(Transaction.begin(group, engine, this.beginOf(group)), scope)
         ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-        this.roots.set(group, { transaction, scope })
+        const root = { group, transaction, scope }
+        this.roots.set(group, root)
         if (this.ended) {
           // It ended while the connection was awaited.
-          yield* this.rollbackRoots(this.take(group))
+          yield* this.rollbackRoots([root])
           yield* this.refuseWhenEnded("a statement")
         }
         return transaction
@@ -120,61 +147,109 @@ export class Session implements SessionWork {
 
   private beginOf(group: string): Begin {
     const { deferrable, isolation, readOnly, settings, snapshot } = this.options
-    const reading = group === this.router.config.readGroup
-    const level = snapshot && (reading || readOnly) ? (isolation ?? "repeatable read") : isolation
+    const isReading = this.isReading(group)
+    const level = snapshot && (isReading || isolation === undefined) ? "repeatable read" : isolation
     return {
       begin: [
         "BEGIN",
         ...(level === undefined ? [] : [`ISOLATION LEVEL ${level.toUpperCase()}`]),
-        ...(readOnly || reading ? ["READ ONLY"] : []),
+        ...(readOnly || isReading ? ["READ ONLY"] : []),
         ...(deferrable ? ["DEFERRABLE"] : [])
       ].join(" "),
-      settings
+      settings,
+      replaceable: isReading && !snapshot
     }
   }
 
-  /** Takes transactions out of the session: nothing joins them any more. */
-  private take(group: string | undefined): Roots {
-    const taken = [...this.roots].filter(([name]) => group === undefined || name === group)
-    for (const [name] of taken) this.roots.delete(name)
-    return taken
+  /** Whether a group's transaction is there for reads on replicas only: nothing in it has to be committed. */
+  private isReading(group: string): boolean {
+    return group === this.router.config.readGroup
+  }
+
+  /** Whether a transaction is open that may have to be committed, other than a group's. */
+  private isOpenBeside(group: string | undefined): boolean {
+    for (const name of this.roots.keys()) {
+      if (name !== group && !this.isReading(name)) return true
+    }
+    return false
+  }
+
+  private rootsOf(group: string | undefined): Roots {
+    const roots = [...this.roots.values()]
+    return group === undefined ? roots : roots.filter((root) => root.group === group)
+  }
+
+  private forget(root: Root): void {
+    if (this.roots.get(root.group) === root) this.roots.delete(root.group)
   }
 
   private rollbackAll(group: string | undefined): Effect.Effect<void> {
-    return Effect.suspend(() => Effect.zipRight(this.rollbackRoots(this.take(group)), this.hooks.afterRollback))
+    return Effect.suspend(() => {
+      const isWhole = group === undefined || !this.isOpenBeside(group)
+      return Effect.zipRight(
+        this.rollbackRoots(this.rootsOf(group)),
+        isWhole ? this.hooks.settle("rolled back") : Effect.void
+      )
+    })
   }
 
   private rollbackRoots(roots: Roots): Effect.Effect<void> {
-    return Effect.forEach(
-      roots,
-      ([, { scope, transaction }]) => Effect.zipRight(transaction.rollback, Scope.close(scope, Exit.void)),
-      { discard: true }
-    )
+    return Effect.suspend(() => {
+      for (const root of roots) this.forget(root)
+      return Effect.forEach(
+        roots,
+        ({ scope, transaction }) => Effect.zipRight(transaction.rollback, Scope.close(scope, Exit.void)),
+        { discard: true }
+      )
+    })
   }
 
-  /** Commits group after group; what comes after a failure is rolled back. */
-  private commitRoots(roots: Roots, when: "now" | "settled"): Effect.Effect<void, SqlError> {
+  /** Commits group after group; what comes after a failure is rolled back. `settled`: once no savepoint is open any more. */
+  private commitRoots(
+    roots: Roots,
+    when: "now" | "settled",
+    settle: (outcome: Outcome) => Effect.Effect<void>
+  ): Effect.Effect<void, SqlError> {
     return Effect.gen(this, function* () {
+      const reading = roots.filter(({ group }) => this.isReading(group))
+      // Those that have not written first: when they fail, the others have not been committed yet.
+      const due = roots
+        .filter(({ group }) => !this.isReading(group))
+        .sort((a, b) => Number(a.transaction.wrote) - Number(b.transaction.wrote))
       const committed: Array<string> = []
-      for (const [i, [name, { scope, transaction }]] of roots.entries()) {
-        const exit = yield* Effect.exit(when === "now" ? transaction.commit : transaction.commitWhenSettled)
-        yield* Scope.close(scope, Exit.void)
-        if (Exit.isFailure(exit)) {
-          const rest = roots.slice(i + 1)
-          yield* this.rollbackRoots(rest)
-          if (committed.length === 0) yield* this.hooks.afterRollback
-          return yield* Effect.mapError(exit, (error) =>
-            committed.length === 0 ? error : partial(committed, name, rest, error)
-          )
+      for (const [i, root] of due.entries()) {
+        const exit = yield* Effect.exit(this.commitRoot(root, when))
+        if (Exit.isSuccess(exit)) {
+          if (root.transaction.wrote) committed.push(root.group)
+          continue
         }
-        if (transaction.wrote) {
-          committed.push(name)
-          this.hasCommittedWrites = true
-        }
-        yield* this.router.afterCommit(transaction)
+        const rest = due.slice(i + 1)
+        yield* this.rollbackRoots([root, ...rest, ...reading])
+        yield* settle(committed.length === 0 ? outcomeOf(exit.cause) : "unknown")
+        return yield* committed.length === 0 ? exit : partial(committed, root, rest, exit.cause)
       }
-      yield* this.hooks.afterCommit
+      yield* this.rollbackRoots(reading)
+      yield* settle("committed")
     })
+  }
+
+  private commitRoot(root: Root, when: "now" | "settled"): Effect.Effect<void, SqlError> {
+    const { transaction } = root
+    const followed = (commit: Effect.Effect<void, SqlError>) =>
+      committing(this.router, root, commit, (outcome) => {
+        if (outcome !== "rolled back" && transaction.wrote) this.hasCommittedWrites = true
+      }).pipe(
+        // Whoever needs the next transaction waits until now: it has to see what this one has committed.
+        Effect.ensuring(Effect.sync(() => this.forget(root)))
+      )
+    return when === "now" ? followed(transaction.commit) : transaction.commitWhenSettled(followed)
+  }
+
+  private check(group: string | undefined, operation: string): Effect.Effect<void, SqlError> {
+    const { groups } = this.router
+    return group === undefined || groups.has(group)
+      ? this.refuseWhenEnded(operation)
+      : Effect.fail(RouterError.toSqlError(RouterError.unknownGroup(group, [...groups.keys()])))
   }
 
   private refuseWhenEnded(operation: string): Effect.Effect<void, SqlError> {
@@ -184,15 +259,43 @@ export class Session implements SessionWork {
   }
 }
 
-const partial = (committed: ReadonlyArray<string>, failed: string, rest: Roots, cause: SqlError): SqlError => {
-  const unknown = RouterError.reasonOf(cause)
-  const isUnknown = unknown._tag === "Some" && unknown.value === "OutcomeUnknown"
-  return RouterError.toSqlError(
-    RouterError.partialCommit({
-      committed,
-      rolledBack: [...(isUnknown ? [] : [failed]), ...rest.map(([name]) => name)],
-      unknown: isUnknown ? [failed] : [],
-      cause
-    })
+/** Commits a transaction, gives its connection back, and tells everybody who has to know. */
+export const committing = (
+  router: Router,
+  { scope, transaction }: Pick<Root, "scope" | "transaction">,
+  commit: Effect.Effect<void, SqlError>,
+  note: (outcome: Outcome) => void
+): Effect.Effect<void, SqlError> =>
+  Effect.onExit(commit, (exit) => {
+    const outcome = Exit.isSuccess(exit) ? "committed" : outcomeOf(exit.cause)
+    note(outcome)
+    return Effect.zipRight(
+      Scope.close(scope, exit),
+      outcome === "rolled back" ? Effect.void : router.afterCommit(transaction)
+    )
+  })
+
+/** What became of a transaction whose COMMIT failed. */
+const outcomeOf = (cause: Cause.Cause<unknown>): Outcome =>
+  Option.contains(Option.flatMap(Cause.failureOption(cause), RouterError.reasonOf), "OutcomeUnknown")
+    ? "unknown"
+    : "rolled back"
+
+const partial = (
+  committed: ReadonlyArray<string>,
+  failed: Root,
+  rest: Roots,
+  cause: Cause.Cause<SqlError>
+): Effect.Effect<never, SqlError> => {
+  const isUnknown = outcomeOf(cause) === "unknown"
+  return Effect.fail(
+    RouterError.toSqlError(
+      RouterError.partialCommit({
+        committed,
+        rolledBack: [...(isUnknown ? [] : [failed]), ...rest].map(({ group }) => group),
+        unknown: isUnknown ? [failed.group] : [],
+        cause: Cause.squash(cause)
+      })
+    )
   )
 }

@@ -1,9 +1,11 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -12,8 +14,8 @@ import * as RouterError from "../RouterError.js"
 import type { Request, Result } from "./driver/pool.js"
 import { Lock } from "./lock.js"
 
-/** How long an interruption waits for the answer to a COMMIT before it closes the connection. */
-const commitTimeout = Duration.seconds(5)
+/** How long an interruption waits for what must not be cancelled, and a rollback for anything, before the connection is closed. */
+const endTimeout = Duration.seconds(5)
 
 const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
 
@@ -22,6 +24,8 @@ export interface Begin {
   readonly begin: string
   /** Settings that hold until its end. */
   readonly settings: ReadonlyArray<readonly [name: string, value: string]>
+  /** Whether it ends with a statement that fails, because each stands for itself: another one takes its place. */
+  readonly replaceable: boolean
 }
 
 const setLocal = (settings: Begin["settings"]): Request => ({
@@ -29,12 +33,23 @@ const setLocal = (settings: Begin["settings"]): Request => ({
   params: settings.flat()
 })
 
+/** The COMMIT or ROLLBACK of a transaction. */
+interface Ending {
+  readonly how: "commit" | "rollback"
+  readonly done: Deferred.Deferred<void, SqlError>
+}
+
+const refused = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())))
+
 /** What a whole transaction shares with all its savepoints. */
 interface Shared {
   /** One statement at a time on the connection. */
   readonly statements: Lock
+  readonly replaceable: boolean
   names: number
+  /** Nothing runs in it any more. */
   ended: boolean
+  ending: Ending | undefined
   wrote: boolean
   changedSchema: boolean
 }
@@ -47,8 +62,10 @@ interface Shared {
 export class Transaction {
   private readonly siblings = new Lock()
   private ended = false
-  /** The savepoint that is open directly inside this level. */
-  private inner: string | undefined
+  /** Whether the savepoint is no more. */
+  private closed = false
+  /** The savepoint that was last opened directly inside this level. */
+  private inner: Transaction | undefined
 
   private constructor(
     readonly group: string,
@@ -80,10 +97,23 @@ export class Transaction {
     return this.ended || this.shared.ended || (this.parent?.isEnded ?? false)
   }
 
+  /** Whether a statement failed that another transaction can stand in for. */
+  get isSpent(): boolean {
+    return this.shared.ended && this.shared.replaceable
+  }
+
   /** Begins a transaction on a connection of the engine. The connection goes back when the scope closes. */
   static begin(group: string, engine: Engine, options: Begin): Effect.Effect<Transaction, SqlError, Scope.Scope> {
     return Effect.flatMap(engine.reserve, (connection) => {
-      const shared: Shared = { statements: new Lock(), names: 0, ended: false, wrote: false, changedSchema: false }
+      const shared: Shared = {
+        statements: new Lock(),
+        replaceable: options.replaceable,
+        names: 0,
+        ended: false,
+        ending: undefined,
+        wrote: false,
+        changedSchema: false
+      }
       const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
       const begun = connection.query(command(options.begin))
       return Effect.as(
@@ -127,27 +157,34 @@ export class Transaction {
 
   /**
    * Opens a savepoint: a level of its own, for as long as the effect runs. Released on success, rolled back to on failure,
-   * defect and interruption, and when a failed statement inside it was not let through.
+   * defect and interruption, and when a failed statement inside it was not let through. Runs `otherwise` instead when this
+   * level has ended.
    */
-  within<A, E, R>(use: (level: Transaction) => Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> {
+  within<A, E, R>(
+    use: (level: Transaction) => Effect.Effect<A, E, R>,
+    otherwise: Effect.Effect<A, E | SqlError, R> = refused
+  ): Effect.Effect<A, E | SqlError, R> {
+    const { siblings } = this
+    const { statements } = this.shared
     return Effect.uninterruptibleMask((restore) =>
-      Effect.zipRight(
-        this.siblings.take(restore),
-        Effect.ensuring(
+      siblings.take(restore).pipe(
+        Effect.zipRight(Effect.onError(statements.take(restore), () => siblings.release)),
+        Effect.zipRight(
           Effect.suspend(() => {
+            if (this.isEnded) {
+              return Effect.zipRight(Effect.zipRight(statements.release, siblings.release), restore(otherwise))
+            }
             const name = `edr_${++this.shared.names}`
             const level = new Transaction(this.group, this.engine, this.connection, this.shared, this, name)
-            return restore(this.send(this.connection.query(command(`SAVEPOINT ${name}`)))).pipe(
-              Effect.tap(() => Effect.sync(() => (this.inner = name))),
+            return this.insist(this.connection.query(command(`SAVEPOINT ${name}`))).pipe(
+              Effect.ensuring(statements.release),
+              Effect.tap(() => Effect.sync(() => (this.inner = level))),
               Effect.zipRight(Effect.exit(restore(use(level)))),
               Effect.flatMap((exit) =>
                 Effect.zipRight(Exit.isSuccess(exit) ? level.releaseSavepoint : level.rollbackSavepoint, exit)
-              )
+              ),
+              Effect.ensuring(siblings.release)
             )
-          }),
-          Effect.suspend(() => {
-            this.inner = undefined
-            return this.siblings.release
           })
         )
       )
@@ -157,98 +194,183 @@ export class Transaction {
   /**
    * Commits. Fails when the server refuses, answers ROLLBACK (a statement had failed), or goes away; then nothing is left
    * open. An interruption waits for the answer, never cancels it: a COMMIT that waits for a synchronous standby and is
-   * cancelled has been carried out all the same.
+   * cancelled has been carried out all the same. While the COMMIT still waits for statements of other fibers, an
+   * interruption rolls back. Of several calls, all have the answer to one COMMIT.
    */
   readonly commit: Effect.Effect<void, SqlError> = Effect.suspend(() => {
-    if (this.end()) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("commit")))
-    const { inner } = this
-    const dropped = inner === undefined ? Effect.void : this.rollbackUnfinished(inner)
-    return Effect.zipRight(dropped, this.shared.statements.run(this.finish))
+    const { ending } = this.shared
+    if (ending?.how === "commit") return this.insist(Deferred.await(ending.done))
+    if (this.shared.ended) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("commit")))
+    this.shared.ended = true
+    return this.endAs(
+      "commit",
+      Effect.onError(this.conclude(this.finish), () => this.undo("ROLLBACK"))
+    )
   })
 
-  /** `commit`, once no savepoint is open any more. */
-  readonly commitWhenSettled: Effect.Effect<void, SqlError> = Effect.suspend(() => this.siblings.run(this.commit))
+  /**
+   * `commit`, once no savepoint is open any more. Whoever waits for this level goes on after what `followed` adds. An
+   * interruption ends the waiting, with nothing done.
+   */
+  commitWhenSettled(
+    followed: (commit: Effect.Effect<void, SqlError>) => Effect.Effect<void, SqlError>
+  ): Effect.Effect<void, SqlError> {
+    return Effect.uninterruptible(
+      Effect.zipRight(
+        this.siblings.take(Effect.interruptible),
+        Effect.ensuring(followed(this.commit), this.siblings.release)
+      )
+    )
+  }
 
   private readonly finish: Effect.Effect<void, SqlError> = Effect.suspend(() => {
     // A connection that has broken before never takes the COMMIT.
-    const failed = this.connection.isUsable
-      ? (cause: SqlError) => RouterError.outcomeUnknown("commit", { ...this.where, cause })
-      : (cause: SqlError) => RouterError.connectionLost({ ...this.where, cause })
-    return Effect.matchEffect(this.connection.finish(command("COMMIT"), commitTimeout), {
+    if (!this.connection.isUsable) return Effect.fail(RouterError.toSqlError(RouterError.connectionLost(this.where)))
+    this.closed = true
+    return Effect.matchEffect(this.connection.finish(command("COMMIT"), endTimeout), {
       onSuccess: (result) =>
         "command" in result && result.command === "COMMIT"
           ? Effect.void
           : Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where))),
-      onFailure: (cause) => Effect.fail(this.connection.isUsable ? cause : RouterError.toSqlError(failed(cause)))
+      onFailure: (cause) =>
+        Effect.fail(
+          this.connection.isUsable
+            ? cause
+            : RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))
+        )
     })
   })
 
-  // A savepoint that somebody has left open (a fiber that nobody waited for) is unfinished work: it must not be committed.
-  private rollbackUnfinished(name: string): Effect.Effect<void, SqlError> {
-    return Effect.zipRight(
-      this.connection.cancel,
-      Effect.asVoid(this.shared.statements.run(this.connection.query(command(`ROLLBACK TO SAVEPOINT ${name}`))))
-    )
-  }
-
-  /** Rolls back. Cancels what still runs. A connection on which that fails is destroyed. Never fails. */
+  /**
+   * Rolls back. Cancels what still runs. A connection on which that fails, or takes too long, is destroyed. Never fails.
+   * Waits for a COMMIT that was sent before.
+   */
   readonly rollback: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.end() || !this.connection.isUsable) return Effect.void
-    return this.connection.cancel.pipe(
-      Effect.zipRight(this.shared.statements.run(this.connection.query(command("ROLLBACK")))),
-      Effect.catchAllCause(() => this.connection.destroy),
-      Effect.uninterruptible
+    const { ending } = this.shared
+    this.shared.ended = true
+    return Effect.ignore(
+      ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK")) : this.insist(Deferred.await(ending.done))
     )
   })
 
+  private endAs(how: Ending["how"], end: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
+    const done = Deferred.unsafeMake<void, SqlError>(FiberId.none)
+    this.shared.ending = { how, done }
+    return Effect.onExit(Effect.uninterruptible(end), (exit) => Deferred.done(done, exit))
+  }
+
   private readonly releaseSavepoint: Effect.Effect<void, SqlError> = Effect.suspend(() => {
-    if (this.isEnded) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed()))
-    return Effect.tapError(this.sendLast(`RELEASE SAVEPOINT ${this.savepoint}`), () => this.rollbackToSavepoint).pipe(
+    if (this.isEnded) return refused
+    this.ended = true
+    const release = Effect.suspend(() =>
+      this.isOutlived ? refused : this.insist(this.close(`RELEASE SAVEPOINT ${this.savepoint}`))
+    )
+    return Effect.onError(this.conclude(release), () => this.undoSavepoint).pipe(
       Effect.mapError((cause) =>
-        this.connection.isUsable
-          ? RouterError.toSqlError(RouterError.commitRolledBack({ ...this.where, cause }))
-          : RouterError.toSqlError(RouterError.connectionLost({ ...this.where, cause }))
+        RouterError.isRouterError(cause.cause)
+          ? cause
+          : this.connection.isUsable
+            ? RouterError.toSqlError(RouterError.commitRolledBack({ ...this.where, cause }))
+            : RouterError.toSqlError(RouterError.connectionLost({ ...this.where, cause }))
       )
     )
   })
 
-  private readonly rollbackSavepoint: Effect.Effect<void> = Effect.suspend(() =>
-    this.isEnded ? Effect.void : Effect.zipRight(this.connection.cancel, this.rollbackToSavepoint)
+  private readonly rollbackSavepoint: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.isEnded) return Effect.void
+    this.ended = true
+    return this.undoSavepoint
+  })
+
+  private readonly undoSavepoint: Effect.Effect<void> = Effect.suspend(() =>
+    this.undo(`ROLLBACK TO SAVEPOINT ${this.savepoint}; RELEASE SAVEPOINT ${this.savepoint}`)
   )
 
-  private readonly rollbackToSavepoint: Effect.Effect<void> = Effect.suspend(() =>
-    this.sendLast(`ROLLBACK TO SAVEPOINT ${this.savepoint}; RELEASE SAVEPOINT ${this.savepoint}`).pipe(
-      Effect.catchAllCause(() => this.connection.destroy)
+  /**
+   * Ends this level with its last command, once the statements that still run in it have ended. A savepoint that somebody has
+   * left open inside it (a fiber that nobody waited for) is unfinished work: it is stopped and undone.
+   */
+  private conclude(last: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
+    const { statements } = this.shared
+    const undoInner = Effect.suspend(() =>
+      this.inner === undefined || this.inner.closed
+        ? Effect.void
+        : this.insist(this.connection.query(command(`ROLLBACK TO SAVEPOINT ${this.inner.savepoint}`)))
     )
-  )
+    return Effect.uninterruptible(
+      (this.inner === undefined || this.inner.ended ? Effect.void : this.connection.cancel).pipe(
+        Effect.zipRight(statements.take(Effect.interruptible)),
+        Effect.zipRight(Effect.ensuring(Effect.zipRight(undoInner, last), statements.release))
+      )
+    )
+  }
+
+  /** Cancels what runs in this level, and undoes it. Destroys the connection when that fails or takes too long. */
+  private undo(sql: string): Effect.Effect<void> {
+    const isDone = () => this.closed || this.isOutlived || !this.connection.isUsable
+    const undone = Effect.suspend(() => (isDone() ? Effect.void : this.close(sql)))
+    return Effect.suspend(() => (isDone() ? Effect.void : this.connection.cancel)).pipe(
+      Effect.zipRight(
+        Effect.forkDaemon(Effect.catchAllCause(this.shared.statements.run(undone), () => this.connection.destroy))
+      ),
+      Effect.flatMap((fiber) => this.orDestroy(fiber)),
+      Effect.uninterruptible
+    )
+  }
+
+  /** Sends what closes this level. */
+  private close(sql: string): Effect.Effect<void, SqlError> {
+    return Effect.map(this.connection.query(command(sql)), () => {
+      this.closed = true
+    })
+  }
+
+  /** Whether something around this level has ended, and this level with it. */
+  private get isOutlived(): boolean {
+    return this.parent?.isEnded === true
+  }
+
+  /**
+   * Waits for what must not be cancelled half-way. An interruption goes on waiting, but only so long: then the connection is
+   * closed, which ends it.
+   */
+  private insist<A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.uninterruptible(
+      Effect.flatMap(Effect.forkDaemon(effect), (fiber) =>
+        Effect.interruptible(Fiber.await(fiber)).pipe(
+          Effect.onInterrupt(() => this.orDestroy(fiber)),
+          Effect.exit,
+          Effect.zipRight(Fiber.join(fiber))
+        )
+      )
+    )
+  }
+
+  /** Waits for a fiber, but only so long: then the connection is closed. */
+  private orDestroy(fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> {
+    return Effect.asVoid(
+      Fiber.await(fiber).pipe(
+        Effect.interruptible,
+        Effect.timeoutOption(endTimeout),
+        Effect.tap((exit) => (exit._tag === "None" ? this.connection.destroy : Effect.void))
+      )
+    )
+  }
 
   private readonly refuseWhenEnded: Effect.Effect<void, SqlError> = Effect.suspend(() =>
-    this.isEnded ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())) : Effect.void
+    this.isEnded ? refused : Effect.void
   )
 
-  private alone<A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
-    return this.siblings.run(this.send(statement))
+  /** Runs something of this level while nothing else runs on the connection. */
+  private alone<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    const run = this.shared.replaceable
+      ? Effect.onError(effect, () => Effect.sync(() => (this.shared.ended = true)))
+      : effect
+    return this.siblings.run(this.shared.statements.run(Effect.zipRight(this.refuseWhenEnded, run)))
   }
 
-  private send<A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
-    return this.shared.statements.run(Effect.zipRight(this.refuseWhenEnded, statement))
-  }
-
-  private isInside(level: Transaction): boolean {
-    return this === level || (this.parent?.isInside(level) ?? false)
-  }
-
-  /** Sends what ends this level; nothing else runs in it afterwards. */
-  private sendLast(sql: string): Effect.Effect<void, SqlError> {
-    this.ended = true
-    return Effect.asVoid(this.shared.statements.run(this.connection.query(command(sql))))
-  }
-
-  /** Ends the whole transaction; returns whether it had ended before. */
-  private end(): boolean {
-    const before = this.shared.ended
-    this.shared.ended = true
-    return before
+  private isInside(other: Transaction): boolean {
+    return this === other || (this.parent?.isInside(other) ?? false)
   }
 
   private get where() {

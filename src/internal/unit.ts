@@ -16,10 +16,12 @@ export interface Unit {
 
 /** Opens a session. Connects to nothing. */
 export const open = (options: SessionOptions): Effect.Effect<Unit, never, DbRouter> =>
-  Effect.map(DbRouter, ({ runner }) => {
-    const session = new Session(runner.router, options)
-    return { session, work: new Work(session, undefined, session.hooks, undefined), runner }
-  })
+  Effect.flatMap(DbRouter, ({ runner }) =>
+    Effect.withFiberRuntime((fiber) => {
+      const session = new Session(runner.router, options, runner.placeOf(fiber))
+      return Effect.succeed({ session, work: new Work(session, undefined, session.hooks, undefined), runner })
+    })
+  )
 
 /**
  * Ends a session. The flow that comes after has to know of its writes; it is not the flow inside, which ends here.

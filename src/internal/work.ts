@@ -14,6 +14,8 @@ export interface SessionWork {
   readonly readsOnPrimary: boolean
   /** Whether its reads on replicas need a transaction there: for one snapshot, or for its settings. */
   readonly readsInTransaction: boolean
+  /** Whether all that it does is to read one state of the data. */
+  readonly isSnapshot: boolean
   /** The session's transaction on a group, if it has one now. */
   readonly current: (group: string) => Transaction | undefined
   /** Whether a transaction is open that may have to be committed. */
@@ -22,7 +24,7 @@ export interface SessionWork {
   readonly commit: (group: string | undefined) => Effect.Effect<void, SqlError>
   /** Rolls back what is open, of one group or of all; the next statement begins anew. */
   readonly rollback: (group: string | undefined, operation: string) => Effect.Effect<void, SqlError>
-  /** The session's transaction on a group, begun on the engine when there is none. */
+  /** The session's transaction on a group, begun on the engine when there is none. It may be about to end. */
   readonly transaction: (group: string, engine: Engine) => Effect.Effect<Transaction, SqlError>
 }
 
