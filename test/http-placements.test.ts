@@ -1,10 +1,20 @@
 import { HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
 import { assert, layer, type Vitest } from "@effect/vitest"
-import { Effect, FiberRef, Layer, Option, Schedule } from "effect"
+import { Effect, FiberRef, Layer, Option } from "effect"
 import { DbRouter, RoutingContext } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { type Act, Conflict, direct, Moved, type Placement, placements, quiet, type Send } from "./support/http.js"
+import {
+  type Act,
+  Conflict,
+  direct,
+  eventually,
+  Moved,
+  type Placement,
+  placements,
+  quiet,
+  type Send
+} from "./support/http.js"
 
 const schema = `
   CREATE TABLE entry (id text PRIMARY KEY);
@@ -87,16 +97,6 @@ const watch = Effect.gen(function* () {
       ).then(({ rows }) => rows.length)
   }
 })
-
-/** Waits until something holds: a few seconds at most. */
-const eventually = <E, R>(holds: Effect.Effect<boolean, E, R>, what: string) =>
-  holds.pipe(
-    Effect.filterOrFail(
-      (held) => held,
-      () => `never: ${what}`
-    ),
-    Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.intersect(Schedule.recurs(500))))
-  )
 
 const nothingIsHeld = Effect.gen(function* () {
   const { openTransactions } = yield* watch

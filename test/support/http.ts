@@ -252,3 +252,13 @@ export const direct = (url: Redacted.Redacted): Effect.Effect<Pg.Pool, never, Sc
     Effect.sync(() => new Pg.Pool({ connectionString: Secret.value(url), max: 8 })),
     (pool) => Effect.promise(() => pool.end())
   )
+
+/** Waits until something holds: a few seconds at most. */
+export const eventually = <E, R>(holds: Effect.Effect<boolean, E, R>, what: string) =>
+  holds.pipe(
+    Effect.filterOrFail(
+      (held) => held,
+      () => `never: ${what}`
+    ),
+    Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.intersect(Schedule.recurs(500))))
+  )
