@@ -1,7 +1,7 @@
 /**
  * The demo: servers, the application on them, its users, and what is shown of it.
  */
-import { FetchHttpClient } from "@effect/platform"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Duration, Effect, Layer, Logger, LogLevel, Schedule } from "effect"
 import { DbRouterLive } from "effect-db-router"
 import * as Checks from "./Checks.js"
@@ -35,9 +35,14 @@ const MigrationsLive = Layer.effectDiscard(
   })
 )
 
+/** Connections that are kept alive until the users have gone. */
+const HttpClientLive = NodeHttpClient.layerWithoutAgent.pipe(
+  Layer.provide(NodeHttpClient.makeAgentLayer({ keepAlive: true }))
+)
+
 /** The application, and the users who will send it requests. */
 const ApplicationLive = Traffic.Default.pipe(
-  Layer.provide(FetchHttpClient.layer),
+  Layer.provide(HttpClientLive),
   Layer.provideMerge(
     Layer.tap(HttpServiceLive, (services) =>
       Effect.flatMap(Screen, ({ tick }) => Effect.flatMap(url, (address) => tick(`HTTP service: ${address}`))).pipe(
