@@ -8,7 +8,7 @@ import * as RouterError from "../../RouterError.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
 import { Connections } from "./connections.js"
-import { isStale, PreparedStatements } from "./prepared.js"
+import { judge, PreparedStatements } from "./prepared.js"
 import { toWire } from "./values.js"
 
 export type { Result } from "./connection.js"
@@ -179,13 +179,14 @@ export class Pool {
     settle: (error: Error | undefined, result: Result | undefined) => void
   ): void {
     const execute = (isRetry: boolean) => {
-      for (const name of prepared.use(connection, config.name)) connection.closeStatement(name)
+      const closed = prepared.use(connection, config.name)
+      for (const name of closed) connection.closeStatement(name)
       connection.query(config, (error, result) => {
-        if (error === undefined || !isStale(error)) {
-          return settle(error, result)
-        }
+        const verdict = error === undefined ? "fine" : judge(error, closed.length === 0)
+        if (error === undefined || verdict === "fine") return settle(error, result)
+        prepared.forget(connection, config.name)
+        if (verdict === "suspect") return settle(error, undefined)
         connection.whenReady(() => {
-          prepared.forget(connection, config.name)
           // In a transaction the error has aborted it already: only the caller can start again.
           const mayRetry = !isRetry && connection.isUsable && connection.isOutsideTransaction && !run.abandoned
           if (mayRetry) execute(true)

@@ -76,12 +76,20 @@ const newName = (sql: string, parameters: number): string | undefined => {
     : undefined
 }
 
+// The re-analysis of a statement whose parameters have the types that columns had when it was prepared.
+const mismatches = ["42883", "42804", "42846"]
+
 /**
- * Whether an error says that a prepared statement has to be prepared again: the server does not know it (26000: somebody
- * ran DEALLOCATE or DISCARD ALL), knows it although the driver does not (42P05), or its result type has changed since
- * (0A000 of RevalidateCachedQuery: DDL).
+ * What the error of a statement says about its being prepared. `"stale"`: it never ran, and would if it were prepared
+ * again. The server does not know it (26000: somebody ran DEALLOCATE or DISCARD ALL), knows it although the driver does not
+ * (42P05), or DDL has changed its result (0A000 of RevalidateCachedQuery) or the types of its parameters. `"suspect"`: it
+ * failed on its own account, or on that of the old types of its parameters (22003 for an integer that has become a
+ * bigint), so it is better prepared again before its next use.
  */
-export const isStale = (error: Error): boolean => {
+export const judge = (error: Error, isReused: boolean): "stale" | "suspect" | "fine" => {
   const { code, routine } = error as { readonly code?: string; readonly routine?: string }
-  return code === "26000" || code === "42P05" || (code === "0A000" && routine === "RevalidateCachedQuery")
+  if (code === "26000" || code === "42P05" || (code === "0A000" && routine === "RevalidateCachedQuery")) return "stale"
+  if (code === undefined || !isReused) return "fine"
+  if (mismatches.includes(code)) return "stale"
+  return code.startsWith("22") || code.startsWith("42") ? "suspect" : "fine"
 }
