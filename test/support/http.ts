@@ -16,7 +16,7 @@ import {
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import type { SqlClient } from "@effect/sql"
 import type { PgClient } from "@effect/sql-pg"
-import { Context, Effect, Layer, Logger, type Redacted, Schema, type Scope, Redacted as Secret } from "effect"
+import { Context, Effect, Layer, Logger, type Redacted, Schedule, Schema, type Scope, Redacted as Secret } from "effect"
 import { type DbRouter, HttpSession } from "effect-db-router"
 import * as Pg from "pg"
 
