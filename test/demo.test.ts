@@ -158,6 +158,24 @@ layer(PgCluster.layer({ replicas: 1 }), { timeout: "1 minute" })("the servers of
     })
   )
 
+  it.effect("fail the pass when they do not get what they have to get", () =>
+    Effect.gen(function* () {
+      const { primary, replicas } = yield* PgCluster.PgCluster
+      const ended = yield* Effect.promise(() =>
+        demo(["--once"], {
+          DATABASE_URL: Redacted.value(primary.url),
+          DATABASE_REPLICA_URLS: replicas.map(({ url }) => Redacted.value(url)).join(","),
+          DB_ROUTER_ENABLED: "false"
+        })
+      )
+      assert.strictEqual(ended.status, 1)
+      assert.match(ended.stdout, /^ ✗ every standby served reads$/m)
+      assert.include(ended.stdout, "no read was sent to read-1")
+      assert.include(ended.stdout, "read-1 has not looked into the shop's tables")
+      assert.include(ended.stderr, "1 of 5 checks failed")
+    })
+  )
+
   it.effect("lose no schema that somebody else has made", () =>
     Effect.gen(function* () {
       const { primary } = yield* PgCluster.PgCluster

@@ -17,7 +17,7 @@ import * as Table from "./Table.js"
 import { Traffic } from "./Traffic.js"
 
 /** How long the users are at it with `--once`. */
-const passDuration = Duration.seconds(5)
+const passDuration = Duration.seconds(4)
 
 const number = (n: number) => n.toLocaleString("en-US")
 
@@ -105,13 +105,13 @@ const once = (report: Reporter, exclusive: boolean) =>
     const { format, print } = yield* Screen
     const { disconnected, list, readGroup } = yield* Servers
     const { again, tally } = yield* visit(report)
+    yield* disconnected
+    const last = yield* report(tally)
     const ordersOn = new Map(
       yield* Effect.forEach(list, ({ countOrders, name }) =>
         Effect.map(countOrders(again.asked), (found) => [name, found] as const)
       )
     )
-    yield* disconnected
-    const last = yield* report(tally)
     const checks = Checks.run({
       ...last,
       readGroup,
