@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Consistency from "./Consistency.js"
+import type { Limits } from "./Health.js"
 import * as check from "./internal/config/check.js"
 import * as engine from "./internal/config/engine.js"
 import * as environment from "./internal/config/environment.js"
@@ -113,8 +114,38 @@ export interface Options {
         readonly refreshInterval?: Duration.DurationInput | undefined
       }
     | undefined
+  /**
+   * How the servers are watched: each is probed on a connection of its own, and reads go only to replicas that answer and
+   * are not too far behind. `false`: nothing is probed and every server counts as well. Default: `true`.
+   */
+  readonly health?: boolean | HealthOptions | undefined
   /** How long closing the layer lets running work finish before it closes the connections. Default: `"5 seconds"`. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * How the servers are watched.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HealthOptions {
+  /** How often a server is probed; a fifth more or less, by chance. Default: `"2 seconds"`. */
+  readonly interval?: Duration.DurationInput | undefined
+  /** How long a probe may take, connecting included. Default: `"1 second"`. */
+  readonly timeout?: Duration.DurationInput | undefined
+  /** After how many failed probes in a row a server is down. It gets no reads from the first one on. Default: `2`. */
+  readonly failures?: number | undefined
+  /**
+   * A replica that has not replayed what the primary had written this long ago gets no reads until it has. Default:
+   * `"10 seconds"`.
+   */
+  readonly maxLag?: Duration.DurationInput | undefined
+  /**
+   * A replica that has more than so many bytes of the primary's write-ahead log to replay gets no reads until it has
+   * less. Default: `67108864` (64 MiB).
+   */
+  readonly maxLagBytes?: number | undefined
 }
 
 /**
@@ -209,17 +240,44 @@ export interface RouterConfig {
     readonly cacheSize: number
     readonly refreshInterval: Duration.Duration
   }
+  /** `undefined`: nothing is probed. */
+  readonly health: ResolvedHealth | undefined
   readonly shutdownTimeout: Duration.Duration
+}
+
+/**
+ * `HealthOptions` after validation.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ResolvedHealth extends Limits {
+  readonly interval: Duration.Duration
+  readonly timeout: Duration.Duration
 }
 
 const prepareFields = { maxPerConnection: check.integer(1) }
 const classifierFields = { cacheSize: check.integer(1), refreshInterval: check.duration({ positive: true }) }
+const healthFields = {
+  interval: check.duration({ positive: true }),
+  timeout: check.duration({ positive: true }),
+  failures: check.integer(1),
+  maxLag: check.duration({ positive: true }),
+  maxLagBytes: check.integer(1)
+} satisfies Record<keyof HealthOptions, check.Check<unknown>>
 
 const prepare: check.Check<boolean | check.Struct<typeof prepareFields>> = (field, value) => {
   if (typeof value === "boolean") return Either.right(value)
   return check.isObject(value)
     ? check.struct(prepareFields)(field, value)
     : check.invalid(field, value, "It must be true, false or { maxPerConnection: 256 }")
+}
+
+const health: check.Check<boolean | check.Struct<typeof healthFields>> = (field, value) => {
+  if (typeof value === "boolean") return Either.right(value)
+  return check.isObject(value)
+    ? check.struct(healthFields)(field, value)
+    : check.invalid(field, value, 'It must be true, false or { interval: "2 seconds" }')
 }
 
 const strategy: check.Check<Selector.Strategy> = (field, value) =>
@@ -243,6 +301,7 @@ const optionFields = {
   onNoReplica: check.oneOf("primary", "fail"),
   prepare,
   classifier: check.struct(classifierFields),
+  health,
   shutdownTimeout: check.duration({ positive: false })
 } satisfies Record<keyof Options, check.Check<unknown>>
 
@@ -263,6 +322,18 @@ const defaultMaxPrepared = 256
 const maxPrepared = (given: Options["prepare"]): number => {
   if (given === false) return 0
   return typeof given === "object" ? (given.maxPerConnection ?? defaultMaxPrepared) : defaultMaxPrepared
+}
+
+const healthOf = (given: boolean | check.Struct<typeof healthFields> | undefined): ResolvedHealth | undefined => {
+  if (given === false) return undefined
+  const { failures, interval, maxLag, maxLagBytes, timeout } = typeof given === "object" ? given : {}
+  return Object.freeze({
+    interval: interval ?? Duration.seconds(2),
+    timeout: timeout ?? Duration.seconds(1),
+    failures: failures ?? 2,
+    maxLag: maxLag ?? Duration.seconds(10),
+    maxLagBytes: BigInt(maxLagBytes ?? 64 * 1024 * 1024)
+  })
 }
 
 /**
@@ -299,6 +370,7 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
         cacheSize: given.classifier?.cacheSize ?? 4096,
         refreshInterval: given.classifier?.refreshInterval ?? Duration.minutes(1)
       }),
+      health: healthOf(given.health),
       shutdownTimeout: given.shutdownTimeout ?? Duration.seconds(5)
     })
   })

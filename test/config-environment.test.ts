@@ -156,6 +156,12 @@ describe("the scalar options", () => {
         DB_ROUTER_PREPARE_MAX_PER_CONNECTION: "17",
         DB_ROUTER_CLASSIFIER_CACHE_SIZE: "100",
         DB_ROUTER_CLASSIFIER_REFRESH_INTERVAL: "10 minutes",
+        DB_ROUTER_HEALTH: "true",
+        DB_ROUTER_HEALTH_INTERVAL: "7 seconds",
+        DB_ROUTER_HEALTH_TIMEOUT: "6 seconds",
+        DB_ROUTER_HEALTH_FAILURES: "5",
+        DB_ROUTER_HEALTH_MAX_LAG: "4 seconds",
+        DB_ROUTER_HEALTH_MAX_LAG_BYTES: "3",
         DB_ROUTER_SHUTDOWN_TIMEOUT: "1 second",
         DB_ROUTER_MAX_CONNECTIONS: "4",
         DB_ROUTER_MIN_CONNECTIONS: "2",
@@ -172,6 +178,12 @@ describe("the scalar options", () => {
       assert.strictEqual(config.maxPreparedPerConnection, 17)
       assert.strictEqual(config.classifier.cacheSize, 100)
       assert.strictEqual(Duration.toMillis(config.classifier.refreshInterval), 600_000)
+      const { failures, interval, maxLag, maxLagBytes, timeout } = config.health!
+      assert.deepStrictEqual(
+        [interval, timeout, maxLag].map((time) => Duration.toMillis(time)),
+        [7_000, 6_000, 4_000]
+      )
+      assert.deepStrictEqual([failures, maxLagBytes], [5, 3n])
       assert.strictEqual(Duration.toMillis(config.shutdownTimeout), 1_000)
       for (const group of ["default", "read"]) {
         const client = config.groups.get(group)!.engines[0]!.known!.client
@@ -220,6 +232,13 @@ describe("the scalar options", () => {
     })
   )
 
+  it.effect("DB_ROUTER_HEALTH=false stays so, whatever the interval", () =>
+    Effect.gen(function* () {
+      const off = yield* from({ ...required, DB_ROUTER_HEALTH: "off", DB_ROUTER_HEALTH_INTERVAL: "1 minute" })
+      assert.isUndefined(off.config.health)
+    })
+  )
+
   for (const [variable, value, field, says] of [
     ["DB_ROUTER_STRATEGY", "fastest", "strategy", '"round-robin", "random", "least-busy", "lowest-latency"'],
     ["DB_ROUTER_STRATEGY", "toString", "strategy", '"round-robin"'],
@@ -232,6 +251,10 @@ describe("the scalar options", () => {
     ["DB_ROUTER_CLASSIFIER_CACHE_SIZE", "many", "classifier.cacheSize", "number"],
     ["DB_ROUTER_CLASSIFIER_CACHE_SIZE", "1.5", "classifier.cacheSize", "whole number"],
     ["DB_ROUTER_CLASSIFIER_REFRESH_INTERVAL", "often", "classifier.refreshInterval", "5 seconds"],
+    ["DB_ROUTER_HEALTH", "maybe", "health", "true or false"],
+    ["DB_ROUTER_HEALTH_INTERVAL", "0", "health.interval", "5 seconds"],
+    ["DB_ROUTER_HEALTH_FAILURES", "0", "health.failures", "from 1"],
+    ["DB_ROUTER_HEALTH_MAX_LAG_BYTES", "many", "health.maxLagBytes", "number"],
     ["DB_ROUTER_SHUTDOWN_TIMEOUT", "5", "shutdownTimeout", "5 seconds"],
     ["DB_ROUTER_MAX_CONNECTIONS", "0", "groups.default[0].maxConnections", "from 1"],
     ["DB_ROUTER_MIN_CONNECTIONS", "11", "groups.default[0].minConnections", "which is 10"],

@@ -226,12 +226,16 @@ const durationCases: ReadonlyArray<Case> = [
     (name) => [`groups.default[0].${name}`, (value: unknown) => withEngine({ [name]: value })] as const
   ),
   ["shutdownTimeout", (value: unknown) => ({ groups: { default: [primary] }, shutdownTimeout: value })] as const,
+  ["health.interval", (value: unknown) => ({ groups: { default: [primary] }, health: { interval: value } })] as const,
   [
     "classifier.refreshInterval",
     (value: unknown) => ({ groups: { default: [primary] }, classifier: { refreshInterval: value } })
   ] as const
 ].flatMap(([field, options]) =>
-  [...badDurations, ...(field === "classifier.refreshInterval" ? [0, "0 seconds"] : [])].map((value) => ({
+  [
+    ...badDurations,
+    ...(field === "classifier.refreshInterval" || field === "health.interval" ? [0, "0 seconds"] : [])
+  ].map((value) => ({
     what: `${field} of ${typeof value} ${String(value)}`,
     options: options(value),
     field,

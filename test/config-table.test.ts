@@ -22,8 +22,8 @@ describe("the README's table", () => {
     const code = allowed({ ...valid, zzzzzzzz: 1 }).flatMap((name) =>
       name === "classifier"
         ? allowed({ ...valid, classifier: { zzzzzzzz: 1 } }).map((field) => `classifier.${field}`)
-        : name === "prepare"
-          ? ["prepare", ...allowed({ ...valid, prepare: { zzzzzzzz: 1 } }).map((field) => `prepare.${field}`)]
+        : name === "prepare" || name === "health"
+          ? [name, ...allowed({ ...valid, [name]: { zzzzzzzz: 1 } }).map((field) => `${name}.${field}`)]
           : [name]
     )
     assert.deepStrictEqual(Object.keys(options).sort(), code.sort())
@@ -84,6 +84,12 @@ describe("the README's table", () => {
       duration(options["classifier.refreshInterval"].default),
       Duration.toMillis(config.classifier.refreshInterval)
     )
+    const health = config.health!
+    for (const field of ["interval", "timeout", "maxLag"] as const) {
+      assert.strictEqual(duration(options[`health.${field}`].default), Duration.toMillis(health[field]))
+    }
+    assert.strictEqual(plain(options["health.failures"].default), health.failures)
+    assert.strictEqual(BigInt(plain(options["health.maxLagBytes"].default)), health.maxLagBytes)
     assert.strictEqual(duration(options.shutdownTimeout.default), Duration.toMillis(config.shutdownTimeout))
     assert.strictEqual(options.strategy.default, "`Selector.roundRobin`")
     assert.strictEqual(config.strategy.name, "round-robin")

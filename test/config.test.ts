@@ -24,7 +24,7 @@ const upper = (name: string) => name.toUpperCase()
 describe("defaults", () => {
   it("fill in everything but the groups", () => {
     const config = resolved({ groups: { default: [primary], read: [replica, {}] } })
-    const { classifier, consistency, groups, shutdownTimeout, ...rest } = config
+    const { classifier, consistency, groups, health, shutdownTimeout, ...rest } = config
     assert.deepStrictEqual(rest, {
       defaultGroup: "default",
       readGroup: "read",
@@ -37,6 +37,11 @@ describe("defaults", () => {
     assert.strictEqual(consistency.name, Consistency.sticky().name)
     assert.strictEqual(classifier.cacheSize, 4096)
     assert.strictEqual(Duration.toMillis(classifier.refreshInterval), 60_000)
+    assert.deepStrictEqual(
+      [health!.interval, health!.timeout, health!.maxLag].map((time) => Duration.toMillis(time)),
+      [2_000, 1_000, 10_000]
+    )
+    assert.deepStrictEqual([health!.failures, health!.maxLagBytes], [2, 67_108_864n])
     assert.strictEqual(Duration.toMillis(shutdownTimeout), 5_000)
     assert.deepStrictEqual(
       Array.from(groups.values(), ({ engines, name }) => [name, engines.map((engine) => engine.name)]),
@@ -91,6 +96,17 @@ describe("what is given", () => {
     assert.strictEqual(Duration.toMillis(config.classifier.refreshInterval), 10_800_000)
     assert.strictEqual(Duration.toMillis(config.shutdownTimeout), 0)
     assert.deepStrictEqual([...config.groups.keys()], ["main", "replicas", "analytics"])
+  })
+
+  it("says whether, and how, servers are watched", () => {
+    const groups = { default: [primary] }
+    assert.isUndefined(resolved({ groups, health: false }).health)
+    assert.strictEqual(resolved({ groups, health: true }).health?.failures, 2)
+    const { failures, interval, maxLagBytes } = resolved({
+      groups,
+      health: { interval: "1 minute", failures: 5, maxLagBytes: 1 }
+    }).health!
+    assert.deepStrictEqual([Duration.toMillis(interval), failures, maxLagBytes], [60_000, 5, 1n])
   })
 
   it("says how many statements a connection keeps prepared", () => {

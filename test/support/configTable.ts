@@ -79,6 +79,37 @@ export const options = {
     default: '`"1 minute"`',
     meaning: "How often the default classifier reads the primary's catalog again"
   },
+  health: {
+    type: "`boolean` or the fields below",
+    default: "`true`",
+    meaning:
+      "Probe every server on a connection of its own, and send reads only to replicas that answer and are not too far behind. `false`: never probe"
+  },
+  "health.interval": {
+    type: "`DurationInput`",
+    default: '`"2 seconds"`',
+    meaning: "How often a server is probed; a fifth more or less, by chance"
+  },
+  "health.timeout": {
+    type: "`DurationInput`",
+    default: '`"1 second"`',
+    meaning: "How long a probe may take, connecting included"
+  },
+  "health.failures": {
+    type: "`number`",
+    default: "`2`",
+    meaning: "After how many failed probes in a row a server is down. It gets no reads from the first one on"
+  },
+  "health.maxLag": {
+    type: "`DurationInput`",
+    default: '`"10 seconds"`',
+    meaning: "A replica that has not replayed what the primary had written this long ago gets no reads until it has"
+  },
+  "health.maxLagBytes": {
+    type: "`number`",
+    default: "`67108864`",
+    meaning: "A replica that has more bytes of the primary's write-ahead log to replay gets no reads until it has less"
+  },
   shutdownTimeout: {
     type: "`DurationInput`",
     default: '`"5 seconds"`',

@@ -58,6 +58,12 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_PREPARE_MAX_PER_CONNECTION", "prepare.maxPerConnection", asNumber),
   scalar("DB_ROUTER_CLASSIFIER_CACHE_SIZE", "classifier.cacheSize", asNumber),
   scalar("DB_ROUTER_CLASSIFIER_REFRESH_INTERVAL", "classifier.refreshInterval", asText),
+  scalar("DB_ROUTER_HEALTH", "health", asBoolean),
+  scalar("DB_ROUTER_HEALTH_INTERVAL", "health.interval", asText),
+  scalar("DB_ROUTER_HEALTH_TIMEOUT", "health.timeout", asText),
+  scalar("DB_ROUTER_HEALTH_FAILURES", "health.failures", asNumber),
+  scalar("DB_ROUTER_HEALTH_MAX_LAG", "health.maxLag", asText),
+  scalar("DB_ROUTER_HEALTH_MAX_LAG_BYTES", "health.maxLagBytes", asNumber),
   scalar("DB_ROUTER_SHUTDOWN_TIMEOUT", "shutdownTimeout", asText),
   scalar("DB_ROUTER_MAX_CONNECTIONS", "engine.maxConnections", asNumber),
   scalar("DB_ROUTER_MIN_CONNECTIONS", "engine.minConnections", asNumber),
@@ -116,9 +122,10 @@ const below = (found: ReadonlyMap<string, unknown>, prefix: string): Record<stri
       .map(([field, value]) => [field.slice(prefix.length + 1), value])
   )
 
-const prepareOf = (found: ReadonlyMap<string, unknown>) => {
-  const limits = below(found, "prepare")
-  return found.get("prepare") === false || Object.keys(limits).length === 0 ? found.get("prepare") : limits
+/** An option that is `true`, `false` or an object. */
+const switchOf = (found: ReadonlyMap<string, unknown>, field: string) => {
+  const fields = below(found, field)
+  return found.get(field) === false || Object.keys(fields).length === 0 ? found.get(field) : fields
 }
 
 const strategyOf = (found: ReadonlyMap<string, unknown>) => {
@@ -137,8 +144,9 @@ const scalarOptions = (found: ReadonlyMap<string, unknown>) =>
     reads: found.get("reads"),
     consistency: found.get("consistency"),
     onNoReplica: found.get("onNoReplica"),
-    prepare: prepareOf(found),
+    prepare: switchOf(found, "prepare"),
     classifier: below(found, "classifier"),
+    health: switchOf(found, "health"),
     shutdownTimeout: found.get("shutdownTimeout")
   })
 

@@ -1,0 +1,304 @@
+/**
+ * Whether a server can be used: what a probe has found, how the state of a server follows from that, and how far a replica
+ * is behind. Everything here is data and pure functions; the probes run elsewhere.
+ *
+ * @since 0.1.0
+ */
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+
+/**
+ * - `starting`: no probe has ended yet
+ * - `up`: the last probe succeeded, and a replica is within its limits
+ * - `lagging`: a replica answers, but is behind by more than a limit
+ * - `foreign`: it answers, but does not belong to the primary: another system, another timeline, or it has stopped following
+ * - `suspect`: a statement or a probe has failed; the next probe decides
+ * - `down`: probes fail
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type State = "starting" | "up" | "lagging" | "foreign" | "suspect" | "down"
+
+/**
+ * The state as the status shows it: `draining` is a server that `drain` has taken out, `unchecked` one that nobody probes
+ * (`health: false`).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Shown = State | "draining" | "unchecked"
+
+/**
+ * What one probe has found.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Report {
+  readonly role: "primary" | "replica"
+  /** `system_identifier` of `pg_control_system()`: the same for all servers that stem from one `initdb`. */
+  readonly system: string
+  /** The timeline it is on; `undefined` where the server does not say. */
+  readonly timeline: number | undefined
+  /** The insert position of a primary, the replay position of a replica, as bytes of write-ahead log. */
+  readonly position: bigint
+  /** `pg_postmaster_start_time()`, in milliseconds. Positions of before a restart say nothing. */
+  readonly startedAt: number
+}
+
+/**
+ * How far a replica is behind the primary.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Lag {
+  /** The age of the oldest known position of the primary that the replica has not replayed, in milliseconds. */
+  readonly millis: number
+  /** Write-ahead log that the replica has not replayed. */
+  readonly bytes: bigint
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Health {
+  readonly state: State
+  /** Since when it is in this state, in milliseconds of the clock. */
+  readonly since: number
+  /** Probes that have failed since the last one that succeeded. */
+  readonly failures: number
+  /** Why it is not `up`; `undefined` where it is. */
+  readonly reason: string | undefined
+  /** What the last probe that succeeded has found. */
+  readonly report: Report | undefined
+  /** Of a replica, at its last probe. */
+  readonly lag: Lag | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Limits {
+  /** A replica whose lag is more than this is `lagging`. */
+  readonly maxLag: Duration.Duration
+  /** A replica that has more write-ahead log than this to replay is `lagging`. */
+  readonly maxLagBytes: bigint
+  /** So many probes in a row have to fail before a server is `down`. */
+  readonly failures: number
+}
+
+/**
+ * A server of which nothing is known yet.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const starting = (now: number): Health => ({
+  state: "starting",
+  since: now,
+  failures: 0,
+  reason: "it has not answered yet",
+  report: undefined,
+  lag: undefined
+})
+
+const become = (health: Health, state: State, now: number): Pick<Health, "state" | "since"> =>
+  health.state === state ? health : { state, since: now }
+
+/**
+ * A probe succeeded. `primary` is what is known of the primary, `lag` how far a replica is behind it.
+ *
+ * @since 0.1.0
+ * @category transitions
+ */
+export const answered = (
+  health: Health,
+  report: Report,
+  primary: Report | undefined,
+  lag: Lag | undefined,
+  limits: Limits,
+  now: number
+): Health => {
+  const [state, reason] = judge(report, primary, lag, limits)
+  return { ...become(health, state, now), failures: 0, reason, report, lag }
+}
+
+const judge = (
+  report: Report,
+  primary: Report | undefined,
+  lag: Lag | undefined,
+  limits: Limits
+): readonly [State, string | undefined] => {
+  if (primary === undefined || report === primary) return ["up", undefined]
+  const foreign = whyForeign(report, primary)
+  if (foreign !== undefined) return ["foreign", foreign]
+  if (lag !== undefined && lag.millis > Duration.toMillis(limits.maxLag)) {
+    return ["lagging", `it is ${lag.millis} ms behind the primary`]
+  }
+  return lag !== undefined && lag.bytes > limits.maxLagBytes
+    ? ["lagging", `it has ${lag.bytes} bytes of the primary's log to replay`]
+    : ["up", undefined]
+}
+
+const whyForeign = (report: Report, primary: Report): string | undefined => {
+  if (report.system !== primary.system) {
+    return `its system identifier is ${report.system}, the primary's is ${primary.system}`
+  }
+  if (report.timeline === primary.timeline || primary.timeline === undefined) return undefined
+  if (report.timeline !== undefined) {
+    return `it is on timeline ${report.timeline}, the primary on timeline ${primary.timeline}`
+  }
+  // Before the first promotion there is only one that it can be on.
+  return primary.timeline === 1 && report.role === "replica"
+    ? undefined
+    : `it does not say whether it is on the primary's timeline, ${primary.timeline}`
+}
+
+/**
+ * Whether a server holds the data of that primary. Positions of different systems or timelines do not compare, however far
+ * a replica has replayed.
+ *
+ * @since 0.1.0
+ * @category questions
+ */
+export const follows = (report: Report, primary: Report): boolean => whyForeign(report, primary) === undefined
+
+/**
+ * A probe failed, for that reason.
+ *
+ * @since 0.1.0
+ * @category transitions
+ */
+export const unanswered = (health: Health, reason: string, limits: Limits, now: number): Health => {
+  const failures = health.failures + 1
+  const isDown = health.state === "starting" || health.state === "down" || failures >= limits.failures
+  return { ...health, ...become(health, isDown ? "down" : "suspect", now), failures, reason }
+}
+
+/**
+ * A statement failed because of the server, for that reason. It is out of use until a probe succeeds; statements that
+ * succeed meanwhile change nothing.
+ *
+ * @since 0.1.0
+ * @category transitions
+ */
+export const suspected = (health: Health, reason: string, now: number): Health =>
+  answers(health) ? { ...health, state: "suspect", since: now, reason } : health
+
+/**
+ * Whether reads that nobody has sent there by name may go to a server.
+ *
+ * @since 0.1.0
+ * @category questions
+ */
+export const isUsable = (health: Health): boolean => health.state === "up"
+
+/**
+ * Whether a server answers, as far as is known, be it behind or foreign.
+ *
+ * @since 0.1.0
+ * @category questions
+ */
+export const answers = ({ state }: Health): boolean => state === "up" || state === "lagging" || state === "foreign"
+
+/**
+ * The positions of the primary, and when each was first seen, by one clock. From them follows how old the data of a replica
+ * is: a replica that has replayed all that is known is not behind, however long the primary has been idle.
+ *
+ * @since 0.1.0
+ * @category lag
+ */
+export interface History {
+  /** The oldest first; positions and times only grow. */
+  readonly seen: ReadonlyArray<{ readonly position: bigint; readonly at: number }>
+  /** What the positions belong to. */
+  readonly system: string
+  readonly timeline: number | undefined
+}
+
+/** How many positions are kept. Older ones fall together, so that a lag is never shown as less than it is. */
+const maxHistory = 256
+
+/**
+ * The history with one more report of the primary. Begins anew when the primary is another system, or on another timeline.
+ *
+ * @since 0.1.0
+ * @category lag
+ */
+export const record = (history: History | undefined, primary: Report, now: number): History => {
+  const { position, system, timeline } = primary
+  if (history === undefined || history.system !== system || history.timeline !== timeline) {
+    return { seen: [{ position, at: now }], system, timeline }
+  }
+  const last = history.seen[history.seen.length - 1]!
+  if (position <= last.position) return history
+  const seen = [...history.seen, { position, at: now }]
+  return { ...history, seen: seen.length > maxHistory ? thin(seen) : seen }
+}
+
+// Of two neighbours the earlier time counts for the later position: the lag errs upwards.
+const thin = (seen: History["seen"]): History["seen"] =>
+  seen.flatMap((entry, i) =>
+    i % 2 === 0 && i + 1 < seen.length
+      ? [{ position: seen[i + 1]!.position, at: entry.at }]
+      : i % 2 === 0
+        ? [entry]
+        : []
+  )
+
+/**
+ * How far a replica with that replay position is behind.
+ *
+ * The insert position of an idle primary may sit just past the header of a page or segment, which holds nothing to
+ * replay: 40 bytes at the start of a segment, 24 at that of a page.
+ *
+ * @since 0.1.0
+ * @category lag
+ */
+export const lagOf = (history: History, replayed: bigint, now: number): Lag => {
+  const missing = history.seen.find(({ position }) => contentEnd(position) > replayed)
+  const last = history.seen[history.seen.length - 1]!
+  const bytes = contentEnd(last.position) - replayed
+  return { millis: missing === undefined ? 0 : Math.max(0, now - missing.at), bytes: bytes > 0n ? bytes : 0n }
+}
+
+const pageSize = 8_192n
+const segmentSize = 16_777_216n
+
+/** Where the data before an insert position ends: without the header that it may sit behind. */
+const contentEnd = (position: bigint): bigint =>
+  position % segmentSize === 40n ? position - 40n : position % pageSize === 24n ? position - 24n : position
+
+/**
+ * What `router.events` tells, each once. `at` is in milliseconds of the clock.
+ *
+ * - `StateChanged`: an engine is in another state than before; `reason` says why, where it is not `up`
+ * - `Drained`, `Undrained`: `router.drain` and `router.undrain` have changed something
+ *
+ * @since 0.1.0
+ * @category events
+ */
+export type Event = Data.TaggedEnum<{
+  StateChanged: {
+    readonly group: string
+    readonly engine: string
+    readonly from: State
+    readonly to: State
+    readonly reason: string | undefined
+    readonly at: number
+  }
+  Drained: { readonly group: string; readonly engine: string; readonly at: number }
+  Undrained: { readonly group: string; readonly engine: string; readonly at: number }
+}>
+
+/**
+ * Constructors and matchers of events.
+ *
+ * @since 0.1.0
+ * @category events
+ */
+export const Event = Data.taggedEnum<Event>()

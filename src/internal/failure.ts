@@ -1,0 +1,170 @@
+/**
+ * What an error of a statement says of the server that it ran on, and where the statement may run instead. Pure.
+ */
+import type { SqlError } from "@effect/sql/SqlError"
+import * as RouterError from "../RouterError.js"
+
+/** The fields of a server's error that are free of locale. */
+interface DatabaseError {
+  readonly code: string
+  readonly severity: string
+  readonly routine: string | undefined
+  readonly message: string
+}
+
+/** What the `SqlError` says whose connection could not be had: the statement was never sent. */
+export const acquireFailed = "Failed to acquire connection"
+
+/** Every connection of a pool stayed in use. It says nothing of the server. */
+export class PoolBusy extends Error {
+  override readonly name = "PoolBusy"
+}
+
+/** The server has stopped answering while a statement ran that may run elsewhere. */
+export class ServerLost extends Error {
+  override readonly name = "ServerLost"
+}
+
+/**
+ * What follows from an error.
+ *
+ * - `caller`: it is the caller's
+ * - `again`: the statement has not run; a new connection to the same server will do
+ * - `elsewhere`: a read may run on another server
+ * - `primary`: a read may run on the primary, whose answer counts: the replica may be behind, or set up in another way
+ * - `refused`: a standby refuses what only a primary can do; the text is to be remembered
+ */
+export interface Failure {
+  readonly action: "caller" | "again" | "elsewhere" | "primary" | "refused"
+  /** Whether the server is to blame, so that nothing is sent to it until it has answered a probe. */
+  readonly suspect: boolean
+  /** What has failed, in a few words: the SQLSTATE, the socket's error. */
+  readonly why: string
+}
+
+/** What is known of the server that an error came from. */
+export type Role = "primary" | "replica"
+
+/** The server's error underneath a `SqlError`, if it is one. */
+const databaseError = (cause: unknown): DatabaseError | undefined =>
+  cause instanceof Error && "severity" in cause && "code" in cause && typeof cause.code === "string"
+    ? (cause as unknown as DatabaseError)
+    : undefined
+
+const failure = (action: Failure["action"], suspect: boolean, why: string): Failure => ({ action, suspect, why })
+
+/** What an error means that came from a server in that role. */
+export const judge = (error: SqlError, role: Role): Failure => {
+  const found = databaseError(error.cause)
+  return found === undefined ? judgeDriver(error) : judgeServer(found, role)
+}
+
+/** Socket errors of Node, those of its resolver included. */
+const socketCodes = new Set([
+  "EAI_AGAIN",
+  "ECONNABORTED",
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "EHOSTDOWN",
+  "EHOSTUNREACH",
+  "ENETDOWN",
+  "ENETUNREACH",
+  "ENOENT",
+  "ENOTFOUND",
+  "EPIPE",
+  "ETIMEDOUT"
+])
+
+/** What `pg` 8 says, without a code, when a connection ends under a statement (its client.js). */
+const closed = /^Connection terminated|is not queryable$/
+
+const judgeDriver = (error: SqlError): Failure => {
+  const { cause } = error
+  if (cause instanceof PoolBusy) return failure("elsewhere", false, "its pool is busy")
+  // Whoever says so has found it by a probe.
+  if (cause instanceof ServerLost) return failure("elsewhere", false, "it stopped answering")
+  if (!(cause instanceof Error) || RouterError.isRouterError(cause)) return failure("caller", false, error.message)
+  const code = "code" in cause && typeof cause.code === "string" ? cause.code : undefined
+  const isSocket = code === undefined ? closed.test(cause.message) : socketCodes.has(code)
+  return isSocket || error.message === acquireFailed
+    ? failure("elsewhere", true, code ?? cause.message)
+    : failure("caller", false, cause.message)
+}
+
+const judgeServer = (found: DatabaseError, role: Role): Failure => {
+  const { code } = found
+  const refusal = role === "replica" ? refusalOf(found) : undefined
+  if (refusal !== undefined) return refusal
+  switch (code) {
+    // idle_session_timeout: it was idle when the server closed it, so the statement came too late to run.
+    case "57P05":
+      return failure("again", false, code)
+    // The database was dropped.
+    case "57P04":
+      return failure("elsewhere", false, code)
+    // admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections, out_of_memory
+    case "57P01":
+    case "57P02":
+    case "57P03":
+    case "53300":
+    case "53200":
+      return failure("elsewhere", true, code)
+    case "40001":
+    case "40P01":
+      return failure(role === "replica" && isRecoveryConflict(found) ? "elsewhere" : "caller", false, code)
+    // undefined_table, undefined_column, undefined_function, undefined_object, insufficient_privilege,
+    // invalid_authorization_specification, invalid_password, invalid_catalog_name
+    case "42P01":
+    case "42703":
+    case "42883":
+    case "42704":
+    case "42501":
+    case "28000":
+    case "28P01":
+    case "3D000":
+      return failure(role === "replica" ? "primary" : "caller", false, code)
+    default:
+      // connection_exception, system_error, internal_error
+      return /^(?:08|58|XX)/.test(code) ? failure("elsewhere", true, code) : failure("caller", false, code)
+  }
+}
+
+/** A standby ends a statement that is in the way of replay: an error, or FATAL with which the connection ends. */
+const isRecoveryConflict = ({ code, routine, severity }: DatabaseError): boolean =>
+  code === "40P01" || severity === "FATAL" || (routine?.startsWith("ProcessRecoveryConflict") ?? false)
+
+/** What of an error says that a standby cannot do this, however well it is. */
+const refusalOf = (found: DatabaseError): Failure | undefined => {
+  const { code, routine } = found
+  switch (code) {
+    // read_only_sql_transaction, object_not_in_prerequisite_state ("recovery is in progress")
+    case "25006":
+    case "55000":
+      return failure("refused", false, code)
+    case "0A000":
+      // A cached plan whose result type has changed is the driver's to prepare again.
+      if (routine === "RevalidateCachedQuery") return undefined
+      return failure(isSerializableDefault(found) ? "primary" : "refused", isSerializableDefault(found), code)
+    // A function that writes to the log under a declaration that says it does not.
+    case "XX000":
+      return found.message.includes("cannot make new WAL entries") ? failure("refused", false, code) : undefined
+    default:
+      return undefined
+  }
+}
+
+/** Every statement on a standby fails where `default_transaction_isolation` is serializable. */
+const isSerializableDefault = ({ code, routine }: DatabaseError): boolean =>
+  code === "0A000" && routine === "GetSerializableTransactionSnapshot"
+
+/** Whether a probe has failed because the session's default isolation is one that standbys do not have. */
+export const saysSerializableDefault = (error: SqlError): boolean => {
+  const found = databaseError(error.cause)
+  return found !== undefined && isSerializableDefault(found)
+}
+
+/** The SQLSTATE with which a standby refuses a statement because it is a standby; `undefined` for any other error. */
+export const isStandbyRefusal = (error: SqlError): string | undefined => {
+  const found = judge(error, "replica")
+  return found.action === "refused" ? found.why : undefined
+}

@@ -1,0 +1,99 @@
+/**
+ * Asks a server what it is and how far it is, on a connection of the probe's own.
+ */
+import { SqlError } from "@effect/sql/SqlError"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Pg from "pg"
+import type { Report } from "../Health.js"
+import { Connection, type Result } from "./driver/connection.js"
+import { acquireFailed, ServerLost } from "./failure.js"
+
+/**
+ * For primaries and standbys, and for a role without any privilege, which sees no `received_tli`: what counts for it is the
+ * timeline up to which the standby has to recover, which is right, or one too early for a while after a promotion.
+ */
+const statement = `SELECT r.standby, (SELECT system_identifier::text FROM pg_control_system()) AS system,
+  CASE WHEN r.standby THEN coalesce(
+    (SELECT received_tli FROM pg_stat_wal_receiver),
+    (SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()))
+  ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline,
+  (CASE WHEN r.standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE pg_current_wal_insert_lsn() END
+    - '0/0'::pg_lsn)::text AS position,
+  (extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint::text AS started
+FROM (SELECT pg_is_in_recovery() AS standby) AS r`
+
+/** As arrays, so that no parser of the user's matters: everything is text, a boolean or a small number in text. */
+type Row = readonly [standby: unknown, system: string, timeline: unknown, position: string, started: string]
+
+const reportOf = ([standby, system, timeline, position, started]: Row): Report => ({
+  role: standby === true || standby === "t" ? "replica" : "primary",
+  system,
+  timeline: timeline === null ? undefined : Number(timeline),
+  position: BigInt(position),
+  startedAt: Number(started)
+})
+
+/** The probes of one server, one at a time. They keep their connection from one to the next. */
+export class Probe {
+  private connection: Connection | undefined
+
+  /**
+   * One probe. `fresh` lets it connect anew, since a server may keep what it has and take nothing more. It never waits for
+   * a server that is silent: what has not answered by `limit` is cut off.
+   */
+  run(config: Pg.ClientConfig, limit: Duration.Duration, fresh: boolean): Effect.Effect<Report, SqlError> {
+    return Effect.suspend(() => {
+      if (fresh) this.close()
+      const silent = () => {
+        const millis = Duration.toMillis(limit)
+        return new SqlError({ cause: new ServerLost(`No answer within ${millis} ms`), message: acquireFailed })
+      }
+      return Effect.flatMap(this.connect(config, limit), ask).pipe(
+        Effect.timeoutFail({ duration: limit, onTimeout: silent }),
+        Effect.onError(() =>
+          Effect.sync(() => {
+            this.connection?.destroy()
+            this.connection = undefined
+          })
+        )
+      )
+    })
+  }
+
+  /** Closes the connection. */
+  close(): void {
+    const { connection } = this
+    this.connection = undefined
+    connection?.end()
+  }
+
+  private connect(config: Pg.ClientConfig, limit: Duration.Duration): Effect.Effect<Connection, SqlError> {
+    return Effect.async<Connection, SqlError>((resume) => {
+      if (this.connection?.isUsable === true) return resume(Effect.succeed(this.connection))
+      let connection: Connection
+      try {
+        connection = new Connection({ ...config, connectionTimeoutMillis: Duration.toMillis(limit) }, () => {})
+      } catch (cause) {
+        return resume(Effect.fail(new SqlError({ cause, message: acquireFailed })))
+      }
+      this.connection = connection
+      connection.connect((cause) => {
+        if (cause === undefined) return resume(Effect.succeed(connection))
+        connection.destroy()
+        resume(Effect.fail(new SqlError({ cause, message: acquireFailed })))
+      })
+    })
+  }
+}
+
+const ask = (connection: Connection): Effect.Effect<Report, SqlError> =>
+  Effect.async<Report, SqlError>((resume) => {
+    connection.query({ text: statement, rowMode: "array" } as Pg.QueryConfig, (error, result) =>
+      resume(
+        error === undefined
+          ? Effect.succeed(reportOf((result as Exclude<Result, ReadonlyArray<unknown>>).rows[0] as unknown as Row))
+          : Effect.fail(connection.statementError(error))
+      )
+    )
+  })
