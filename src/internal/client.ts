@@ -12,6 +12,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as Mailbox from "effect/Mailbox"
+import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
@@ -450,9 +451,17 @@ const reactive = (
 // `@effect/sql-pg` does not export its own; its compiler knows the fragment by this name.
 const pgJson = Statement.custom<Statement.Custom<"PgJson", unknown>>("PgJson")
 
-const configOf = (engine: Engine): PgClient.PgClientConfig => ({
-  ...engine.client,
-  host: engine.client.host ?? engine.address.host,
-  port: engine.client.port ?? engine.address.port,
-  database: engine.client.database ?? engine.address.database
-})
+// As `@effect/sql-pg` has it: what reads this (`pg_dump` of its migrator) knows nothing of URLs.
+const configOf = ({ address, client }: Engine): PgClient.PgClientConfig => {
+  const url = client.url === undefined ? undefined : new URL(Redacted.value(client.url))
+  const username = client.username ?? (url?.username ? decodeURIComponent(url.username) : undefined)
+  const password = client.password ?? (url?.password ? Redacted.make(decodeURIComponent(url.password)) : undefined)
+  return {
+    ...client,
+    username,
+    password,
+    host: client.host ?? address.host,
+    port: client.port ?? address.port,
+    database: client.database ?? address.database
+  }
+}
