@@ -1,0 +1,138 @@
+import { SqlClient, type SqlError } from "@effect/sql"
+import { assert } from "@effect/vitest"
+import { Deferred, Effect, Layer, Option } from "effect"
+import { DbRouter, RouterError } from "effect-db-router"
+import * as RouterTest from "./router.js"
+
+let routers = 0
+
+/** A router over the cluster in the context, whose connections can be told from those of others. */
+export const router = (options: RouterTest.Options = {}) =>
+  Layer.suspend(() =>
+    RouterTest.router({ ...options, engine: { applicationName: `sessions${++routers}`, ...options.engine } })
+  )
+
+const cluster = RouterTest.PgCluster.PgCluster
+
+/** Runs statements on the primary, outside the router. */
+export const onPrimary = <A extends object>(sql: string, parameters?: ReadonlyArray<unknown>) =>
+  Effect.flatMap(cluster, ({ primary }) => primary.query<A>(sql, parameters))
+
+/** A cluster with a table `note` (and what else a test needs), and a router over it that knows it. */
+export const layerWith = (...schema: ReadonlyArray<string>) =>
+  router().pipe(
+    Layer.provideMerge(
+      Layer.effectDiscard(
+        Effect.gen(function* () {
+          yield* onPrimary("CREATE TABLE note (id int PRIMARY KEY, v text)")
+          yield* Effect.forEach(schema, (text) => onPrimary(text))
+          yield* RouterTest.settle
+        })
+      )
+    ),
+    Layer.provideMerge(RouterTest.cluster)
+  )
+
+/** Empties the table, of which `stored` tells what is there. Nothing is due to a test before. */
+export const setUp = Effect.gen(function* () {
+  yield* onPrimary("TRUNCATE note")
+  yield* RouterTest.settle
+  return yield* SqlClient.SqlClient
+})
+
+/** Inserts one row by the routed client. */
+export const insert = (id: number) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO note VALUES (${id})`)
+
+/** The rows that are there, from outside. */
+export const stored = Effect.map(onPrimary<{ id: number }>("SELECT id FROM note ORDER BY id"), (rows) =>
+  rows.map((row) => row.id)
+)
+
+/** The process that answers a read on the primary. */
+export const pid = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.map(DbRouter.primary(sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`), (rows) => rows[0]!.pid)
+)
+
+/** Ends a server process of the primary, and waits until it is gone. */
+export const terminate = (pid: number) =>
+  Effect.zipRight(
+    onPrimary("SELECT pg_terminate_backend($1)", [pid]),
+    Effect.repeat(onPrimary("SELECT FROM pg_stat_activity WHERE pid = $1", [pid]), {
+      until: (rows) => rows.length === 0
+    })
+  )
+
+/** How an engine's pool is used. */
+export const poolOf = (name: string) =>
+  Effect.map(
+    Effect.flatMap(DbRouter.DbRouter, (router) => router.status),
+    (engines) => engines.find((engine) => engine.name === name)!.pool
+  )
+
+/** The states of a server's connections to this router. */
+export const statesOn = (node: RouterTest.PgCluster.Node) =>
+  Effect.flatMap(DbRouter.DbRouter, ({ client }) =>
+    Effect.map(
+      node.query<{ state: string }>("SELECT state FROM pg_stat_activity WHERE application_name = $1 ORDER BY state", [
+        client.config.applicationName
+      ]),
+      (rows) => rows.map((row) => row.state)
+    )
+  )
+
+/** Asserts that nobody holds a connection, that no transaction is open, and that both sides count the same connections. */
+export const assertQuiet = Effect.gen(function* () {
+  const { nodes } = yield* cluster
+  const { status } = yield* DbRouter.DbRouter
+  const engines = yield* status
+  for (const { inFlight, name, pool } of engines) {
+    assert.deepStrictEqual(
+      { name, inFlight, idle: pool.idle, waiting: pool.waiting },
+      { name, inFlight: 0, idle: pool.total, waiting: 0 }
+    )
+  }
+  for (const node of nodes) {
+    const total = (yield* status)
+      .filter(({ port }) => port === node.port)
+      .reduce((sum, { pool }) => sum + pool.total, 0)
+    // A server takes a moment to notice that a connection was closed.
+    const states = yield* Effect.repeat(Effect.delay(statesOn(node), "5 millis"), {
+      until: (states) => states.length === total,
+      times: 400
+    })
+    assert.deepStrictEqual(states, new Array(total).fill("idle"), node.name)
+  }
+})
+
+/** The reason of the RouterError that an effect fails with. */
+export const reasonOf = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => Option.getOrUndefined(RouterError.reasonOf(error)))
+
+/** The RouterError that an effect fails with. */
+export const routerErrorOf = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => {
+    assert.strictEqual(error._tag, "SqlError")
+    return Option.getOrThrow(RouterError.fromSqlError(error))
+  })
+
+/** The server's code of the error that an effect fails with. */
+export const codeOf = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
+  Effect.map(Effect.flip(effect), (error) => (error.cause as { readonly code?: string }).code)
+
+/** A gate that one fiber waits for and another opens. */
+export const gate = Effect.map(Deferred.make<void>(), (deferred) => ({
+  open: Deferred.succeed(deferred, undefined),
+  wait: Deferred.await(deferred)
+}))
+
+/** Waits until a server runs, or waits with, a statement that has a text. */
+export const awaitRunning = (text: string, state = "active", node?: RouterTest.PgCluster.Node) =>
+  Effect.flatMap(cluster, ({ primary }) =>
+    Effect.repeat(
+      (node ?? primary).query(
+        "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = $1 AND position($2 IN query) > 0",
+        [state, text]
+      ),
+      { until: (rows) => rows.length > 0 }
+    )
+  )
