@@ -15,7 +15,7 @@ import { globalValue } from "effect/GlobalValue"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Request from "effect/Request"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
 /**
@@ -287,8 +287,8 @@ export const locally: {
 )
 
 /**
- * The same for a stream. The target holds while the stream's own effects run, and never for what its consumer does between
- * two pulls (as `Stream.locally` variants built on a scope would).
+ * The same for a stream. The target holds for what the stream itself does, its finalizers included, and never for what its
+ * consumer does between two pulls (as it would with `Effect.locallyScoped`).
  *
  * @since 0.1.0
  * @category combinators
@@ -299,13 +299,7 @@ export const locallyStream: {
 } = dual(
   2,
   <A, E, R>(self: Stream.Stream<A, E, R>, target: Target): Stream.Stream<A, E, R> =>
-    Stream.fromPull(
-      // What the stream releases at its end is its own too, so its scope has to be closed in the same way.
-      Effect.acquireRelease(Scope.make(), (scope, exit) => locally(Scope.close(scope, exit), target)).pipe(
-        Effect.flatMap((scope) => locally(Scope.extend(Stream.toPull(self), scope), target)),
-        Effect.map(locally(target))
-      )
-    )
+    Stream.fromPull(Effect.map(locally(Stream.toPull(self), target), locally(target)))
 )
 
 /**

@@ -47,6 +47,16 @@ describe("a write sticks to the flow that joins it", () => {
   sticks("before an interruption of itself", Effect.zipRight(write, Effect.interrupt), true)
   sticks("in a finalizer", Effect.ensuring(Effect.fail("no"), write), true)
   sticks("in a scope's finalizer", Effect.scoped(Effect.addFinalizer(() => write)), true)
+  sticks(
+    "before a finalizer that does nothing",
+    Effect.scoped(
+      Effect.zipRight(
+        Effect.addFinalizer(() => Effect.void),
+        write
+      )
+    ),
+    true
+  )
   sticks("disconnected from an interruption", Effect.disconnect(write), true)
   sticks(
     "Effect.forEach over one with batching",
@@ -253,6 +263,29 @@ describe("limit outside a session: what FiberRefs lose, this loses", () => {
     "Effect.runPromise",
     Effect.promise(() => Effect.runPromise(write)),
     false
+  )
+
+  it.effect("a finalizer finds the FiberRefs of the moment when it was added, so not what was written since", () =>
+    Effect.gen(function* () {
+      const found = yield* Ref.make<ReadonlyArray<boolean>>([])
+      const see = Effect.flatMap(isStuck, (stuck) => Ref.update(found, (all) => [...all, stuck]))
+      const scoped = Effect.scoped(
+        Effect.zipRight(
+          Effect.acquireRelease(Effect.void, () => see),
+          write
+        )
+      )
+      yield* scoped
+      assert.isTrue(yield* isStuck)
+      yield* RoutingContext.fresh(scoped, { shared: true })
+      yield* DbRouter.reset
+      yield* Effect.acquireUseRelease(
+        Effect.void,
+        () => write,
+        () => see
+      )
+      assert.deepStrictEqual(yield* Ref.get(found), [false, true, true])
+    })
   )
 
   it.live("setStickyPrimary in the flow that goes on is the remedy", () =>
