@@ -15,10 +15,11 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import type * as Engine from "./Engine.js"
 import * as build from "./internal/build.js"
 import type { Runner } from "./internal/client.js"
+import type { Monitor } from "./internal/monitor.js"
 import * as service from "./internal/service.js"
 import * as RouterConfig from "./RouterConfig.js"
 import * as RouterError from "./RouterError.js"
@@ -77,11 +78,10 @@ export const make = (
 ): Effect.Effect<DbRouter, RouterError.RouterConfigError | SqlError, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function* () {
     const config = yield* RouterConfig.resolve(options)
-    const { client, runner } = yield* build.make(config)
-    return fromRunner(runner, client)
+    return fromParts(yield* build.make(config))
   })
 
-const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
+const fromParts = ({ client, monitor, runner }: Effect.Effect.Success<ReturnType<typeof build.make>>): DbRouter => {
   const { router } = runner
   const engineOf = (name: string) =>
     Effect.suspend(() => {
@@ -91,7 +91,7 @@ const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
         : Effect.succeed(engine)
     })
   const setDrained = (name: string, drained: boolean) =>
-    Effect.map(engineOf(name), (engine) => engine.setDrained(drained))
+    Effect.flatMap(engineOf(name), (engine) => monitor.setDrained(engine, drained))
   return {
     runner,
     client,
@@ -103,20 +103,10 @@ const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
         return Effect.succeed({ group, engine: engine.name, kind, reason, observed })
       }),
     status: Effect.sync(() =>
-      [...router.groups.values()].flatMap((group) =>
-        group.engines.map((engine) => ({
-          name: engine.name,
-          group: group.name,
-          host: engine.address.host,
-          port: engine.address.port,
-          eligible: engine.isEligible,
-          inFlight: engine.inFlight,
-          latency: engine.latency,
-          pool: engine.poolStatus
-        }))
-      )
+      [...router.groups.values()].flatMap((group) => group.engines.map((engine) => service.statusOf(group, engine)))
     ),
-    rebind: (name, config) => Effect.flatMap(engineOf(name), (engine) => rebind(router, engine, config)),
+    rebind: (name, config) => Effect.flatMap(engineOf(name), (engine) => rebind(router, monitor, engine, config)),
+    events: Stream.fromPubSub(monitor.events),
     drain: (engine) => setDrained(engine, true),
     undrain: (engine) => setDrained(engine, false)
   }
@@ -124,6 +114,7 @@ const fromRunner = (runner: Runner, client: PgClient.PgClient): DbRouter => {
 
 const rebind = (
   router: Runner["router"],
+  monitor: Monitor,
   engine: Engine.Engine,
   config: RouterConfig.EngineInput
 ): Effect.Effect<void, RouterError.RouterConfigError | SqlError> =>
@@ -133,6 +124,7 @@ const rebind = (
     const resolved = yield* RouterConfig.resolveEngine({ field, name: engine.name }, { ...given, name: engine.name })
     yield* RouterConfig.checkTransforms(router.primary, resolved, field)
     yield* engine.rebind(resolved)
+    yield* monitor.check(engine)
     if (engine === router.primary) yield* router.classifier.refresh
   })
 

@@ -11,9 +11,12 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Pg from "pg"
+import type * as Health from "./Health.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import { Pool, type Request, type Result } from "./internal/driver/pool.js"
-import { rows } from "./internal/driver/stream.js"
+import { movableRows, rows } from "./internal/driver/stream.js"
+import { ServerLost } from "./internal/failure.js"
+import { Probe } from "./internal/probe.js"
 import type { ResolvedClient, ResolvedEngine } from "./RouterConfig.js"
 import type { Candidate } from "./Selector.js"
 
@@ -51,17 +54,33 @@ export type ExclusiveConnection = Pick<Exclusive, keyof Exclusive>
 export interface Engine extends Candidate {
   readonly address: ResolvedEngine["address"]
   readonly client: ResolvedClient
-  /** Whether statements may be sent to it. */
-  readonly isEligible: boolean
+  /** Whether `drain` has taken it out of the choice. */
+  readonly isDrained: boolean
+  /** What its probes have found; `undefined` while nobody probes it. */
+  readonly health: Health.Health | undefined
   readonly poolStatus: PoolStatus
-  /** Runs one autocommitted statement on any connection. An interruption cancels it on the server. */
-  readonly query: (request: Request) => Effect.Effect<Result, SqlError>
-  /** The rows of one autocommitted statement, on a connection of its own. */
-  readonly stream: (sql: string, params: ReadonlyArray<unknown>) => Stream.Stream<object, SqlError>
+  /**
+   * Runs one autocommitted statement on any connection. An interruption cancels it on the server. One that is `movable`, a
+   * read that may run elsewhere, fails as soon as the server is known not to answer.
+   */
+  readonly query: (request: Request, movable?: boolean) => Effect.Effect<Result, SqlError>
+  /** The rows of one autocommitted statement, on a connection of its own. `movable`: until it has rows, as for `query`. */
+  readonly stream: (sql: string, params: ReadonlyArray<unknown>, movable?: boolean) => Stream.Stream<object, SqlError>
   /** A connection for one's own use until the scope closes. */
   readonly reserve: Effect.Effect<ExclusiveConnection, SqlError, Scope.Scope>
   /** Tells how long a statement took, in milliseconds, for strategies that choose by latency. */
   readonly observeLatency: (millis: number) => void
+  /**
+   * Asks the server what it is, on a connection of the probes' own, which is opened anew where `fresh` says so. Takes no
+   * longer than `limit`. One at a time.
+   */
+  readonly probe: (limit: Duration.Duration, fresh: boolean) => Effect.Effect<Health.Report, SqlError>
+  /** Says how it is. */
+  readonly setHealth: (health: Health.Health) => void
+  /** Whom to tell of every error of a statement. */
+  readonly onError: (listener: (error: SqlError) => void) => void
+  /** Says that the server does not answer: what is `movable` fails for this reason, idle connections are closed. */
+  readonly lose: (reason: string) => void
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
   /**
@@ -113,8 +132,12 @@ class EngineImpl implements Engine {
   address: ResolvedEngine["address"]
   client: ResolvedClient
   latency = 0
+  isDrained = false
+  health: Health.Health | undefined
   private pool: Pool
-  private drained = false
+  private readonly prober = new Probe()
+  private probed: ResolvedClient | undefined
+  private listener: (error: SqlError) => void = () => {}
   /** The pools of servers that it was bound to before, until they are closed. */
   private readonly leaving = new Set<Fiber.RuntimeFiber<void>>()
 
@@ -127,7 +150,7 @@ class EngineImpl implements Engine {
     this.zone = config.zone
     this.address = config.address
     this.client = config.client
-    this.pool = makePool(config, options)
+    this.pool = this.makePool(config)
   }
 
   readonly reserve: Effect.Effect<Exclusive, SqlError, Scope.Scope> = Effect.suspend(() => {
@@ -138,7 +161,7 @@ class EngineImpl implements Engine {
   rebind(config: ResolvedEngine): Effect.Effect<void, SqlError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
-        const pool = makePool(config, this.options)
+        const pool = this.makePool(config)
         return restore(pool.query({ sql: "SELECT 1", params: [], asArrays: false, prepare: false })).pipe(
           Effect.onError(() => pool.close(Duration.zero)),
           Effect.zipRight(Effect.suspend(() => this.leave(this.pool))),
@@ -157,7 +180,13 @@ class EngineImpl implements Engine {
 
   /** Closes every connection, and those to servers of before. */
   readonly close: Effect.Effect<void> = Effect.suspend(() =>
-    Effect.zipRight(this.pool.close(this.options.shutdownTimeout), Fiber.awaitAll(this.leaving))
+    Effect.zipRight(
+      Effect.zipRight(
+        Effect.sync(() => this.prober.close()),
+        this.pool.close(this.options.shutdownTimeout)
+      ),
+      Fiber.awaitAll(this.leaving)
+    )
   )
 
   private leave(pool: Pool): Effect.Effect<void> {
@@ -175,10 +204,6 @@ class EngineImpl implements Engine {
     return this.pool.waiting
   }
 
-  get isEligible(): boolean {
-    return !this.drained
-  }
-
   get poolStatus(): PoolStatus {
     return {
       total: this.pool.total,
@@ -188,13 +213,14 @@ class EngineImpl implements Engine {
     }
   }
 
-  query(request: Request): Effect.Effect<Result, SqlError> {
-    return this.pool.query(request)
+  query(request: Request, movable = false): Effect.Effect<Result, SqlError> {
+    return this.pool.query(request, movable)
   }
 
-  stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+  stream(sql: string, params: ReadonlyArray<unknown>, movable = false): Stream.Stream<object, SqlError> {
     return Stream.suspend(() => {
       const { pool } = this
+      if (movable) return movableRows(pool, sql, params)
       return rows(
         pool,
         Effect.map(pool.checkout, (lease) => lease.connection!),
@@ -209,16 +235,45 @@ class EngineImpl implements Engine {
   }
 
   setDrained(drained: boolean): void {
-    this.drained = drained
+    this.isDrained = drained
+  }
+
+  probe(limit: Duration.Duration, fresh: boolean): Effect.Effect<Health.Report, SqlError> {
+    return Effect.suspend(() => {
+      const { client } = this
+      const isOther = this.probed !== client
+      this.probed = client
+      const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
+      return this.prober.run(config, limit, fresh || isOther)
+    })
+  }
+
+  setHealth(health: Health.Health): void {
+    this.health = health
+  }
+
+  onError(listener: (error: SqlError) => void): void {
+    this.listener = listener
+  }
+
+  lose(reason: string): void {
+    this.pool.lose(new ServerLost(reason))
+  }
+
+  private makePool(config: ResolvedEngine): Pool {
+    const { connectTimeout } = config.client
+    const pool: Pool = new Pool(poolConfig(config.client), {
+      maxPrepared: this.options.maxPrepared,
+      // Without a `connectTimeout` of one's own only the connecting is bounded, not the wait for a busy pool.
+      waitMillis: connectTimeout === undefined ? 0 : Duration.toMillis(connectTimeout),
+      // What is left of a pool to another server says nothing of this one.
+      onError: (error) => {
+        if (pool === this.pool) this.listener(error)
+      }
+    })
+    return pool
   }
 }
-
-const makePool = (config: ResolvedEngine, options: Options): Pool =>
-  new Pool(poolConfig(config.client), {
-    maxPrepared: options.maxPrepared,
-    // Without a `connectTimeout` of one's own only the connecting is bounded, not the wait for a busy pool.
-    waitMillis: config.client.connectTimeout === undefined ? 0 : Duration.toMillis(config.client.connectTimeout)
-  })
 
 /**
  * @since 0.1.0

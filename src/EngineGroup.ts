@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import type { Engine } from "./Engine.js"
+import * as Health from "./Health.js"
 import type { Strategy } from "./Selector.js"
 
 /**
@@ -15,17 +16,34 @@ import type { Strategy } from "./Selector.js"
 export interface EngineGroup {
   readonly name: string
   readonly engines: ReadonlyArray<Engine>
-  /** The engine for the next statement, of those that are eligible; `undefined` when none is. */
-  readonly choose: () => Engine | undefined
+  /** Whether statements of this group may be sent to an engine of it now. */
+  readonly isEligible: (engine: Engine) => boolean
+  /** The engine for the next statement, of those that are eligible and not excluded; `undefined` when none is. */
+  readonly choose: (except?: ReadonlySet<Engine>) => Engine | undefined
   /** The engine that a statement could get, without taking a turn. */
   readonly peek: () => Engine | undefined
 }
 
-const eligible = (engines: ReadonlyArray<Engine>): ReadonlyArray<Engine> => {
-  for (let i = 0; i < engines.length; i++) {
-    if (!engines[i]!.isEligible) return engines.filter((engine) => engine.isEligible)
-  }
-  return engines
+/**
+ * Whom the statements of a group may be sent to:
+ *
+ * - `always`: every engine. The group holds the one server that takes the writes, so there is nobody else
+ * - `healthy`: engines that are `up`. Nobody has asked for this server, so it has to be a good one
+ * - `answering`: engines that answer, be they behind or foreign: whoever binds to the group has named them. Where none
+ *   does, those that are `suspect`
+ *
+ * An engine that is drained gets nothing, and one that nobody probes counts as well.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Admission = "always" | "healthy" | "answering"
+
+const isDoubtful = ({ health, isDrained }: Engine) => !isDrained && health?.state === "suspect"
+
+const admits = (admission: Admission): ((engine: Engine) => boolean) => {
+  const accepts = { always: () => true, healthy: Health.isUsable, answering: Health.answers }[admission]
+  return ({ health, isDrained }) => !isDrained && (health === undefined || accepts(health))
 }
 
 /**
@@ -39,14 +57,25 @@ export const make = (options: {
   readonly engines: ReadonlyArray<Engine>
   readonly strategy: Strategy
   readonly random: () => number
+  readonly admission: Admission
 }): EngineGroup => {
-  const { engines, name, random, strategy } = options
+  const { admission, engines, name, random, strategy } = options
+  const isEligible = admits(admission)
+  const isIneligible = (engine: Engine) => !isEligible(engine)
   // Two, so that explaining a statement changes nothing for the ones that run.
   const select = strategy.make(random)
   const preview = strategy.make(random)
-  const from = (choose: typeof select) => () => {
-    const candidates = eligible(engines)
-    return candidates.length === 0 ? undefined : choose(candidates)
+  const from = (choose: typeof select) => (except?: ReadonlySet<Engine>) => {
+    const candidates =
+      except !== undefined
+        ? engines.filter((engine) => isEligible(engine) && !except.has(engine))
+        : engines.some(isIneligible)
+          ? engines.filter(isEligible)
+          : engines
+    if (candidates.length > 0) return choose(candidates)
+    // Better than to refuse: the next probe may show that it was but one connection.
+    const doubtful = admission === "answering" ? engines.filter(isDoubtful) : []
+    return doubtful.length === 0 ? undefined : choose(doubtful)
   }
-  return { name, engines, choose: from(select), peek: from(preview) }
+  return { name, engines, isEligible, choose: from(select), peek: from(preview) }
 }

@@ -168,6 +168,20 @@ const whyForeign = (report: Report, primary: Report): string | undefined => {
 export const follows = (report: Report, primary: Report): boolean => whyForeign(report, primary) === undefined
 
 /**
+ * A probe of the server that is to take the writes has found a standby.
+ *
+ * @since 0.1.0
+ * @category transitions
+ */
+export const demoted = (health: Health, report: Report, now: number): Health => ({
+  ...become(health, "foreign", now),
+  failures: 0,
+  reason: "it is a standby and takes no writes",
+  report,
+  lag: undefined
+})
+
+/**
  * A probe failed, for that reason.
  *
  * @since 0.1.0
@@ -204,6 +218,15 @@ export const isUsable = (health: Health): boolean => health.state === "up"
  * @category questions
  */
 export const answers = ({ state }: Health): boolean => state === "up" || state === "lagging" || state === "foreign"
+
+/**
+ * The state as the status shows it.
+ *
+ * @since 0.1.0
+ * @category questions
+ */
+export const shown = (health: Health | undefined, isDrained: boolean): Shown =>
+  isDrained ? "draining" : (health?.state ?? "unchecked")
 
 /**
  * The positions of the primary, and when each was first seen, by one clock. From them follows how old the data of a replica

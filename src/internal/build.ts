@@ -12,6 +12,7 @@ import * as RouterConfig from "../RouterConfig.js"
 import { RouterConfigError } from "../RouterError.js"
 import * as SqlClassifier from "../SqlClassifier.js"
 import * as Client from "./client.js"
+import { Monitor } from "./monitor.js"
 import { Router, rowsOf } from "./router.js"
 
 /** The configuration of an engine that is given as an Effect. */
@@ -26,6 +27,9 @@ export const configured = <A>(
   )
 
 const resolvedOf = (entry: RouterConfig.EngineEntry) => configured(entry.config, `${entry.name} (${entry.field})`)
+
+const admissionOf = (config: RouterConfig.RouterConfig, group: string): EngineGroup.Admission =>
+  group === config.defaultGroup ? "always" : group === config.readGroup ? "healthy" : "answering"
 
 const makeGroups = (
   config: RouterConfig.RouterConfig
@@ -48,7 +52,9 @@ const makeGroups = (
           })
         )
       }
-      groups.set(group.name, EngineGroup.make({ name: group.name, engines, strategy: config.strategy, random }))
+      const { name } = group
+      const admission = admissionOf(config, name)
+      groups.set(name, EngineGroup.make({ name, engines, strategy: config.strategy, random, admission }))
     }
     return groups
   })
@@ -76,13 +82,15 @@ const makeClassifier = (
 export const make = (
   config: RouterConfig.RouterConfig
 ): Effect.Effect<
-  { readonly client: PgClient.PgClient; readonly runner: Client.Runner },
+  { readonly client: PgClient.PgClient; readonly monitor: Monitor; readonly runner: Client.Runner },
   RouterConfigError | SqlError,
   Scope.Scope | Reactivity.Reactivity
 > =>
   Effect.gen(function* () {
     const groups = yield* makeGroups(config)
     const primary = groups.get(config.defaultGroup)!.engines[0]!
+    const monitor = yield* Monitor.make({ config: config.health, groups: groups.values(), writer: primary })
     const classifier = yield* makeClassifier(config, primary)
-    return yield* Client.make(new Router(config, groups, classifier))
+    const made = yield* Client.make(new Router(config, groups, classifier))
+    return { ...made, monitor }
   })

@@ -2,7 +2,10 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
-import type { PoolStatus } from "../Engine.js"
+import type * as Stream from "effect/Stream"
+import type { Engine, PoolStatus } from "../Engine.js"
+import type { EngineGroup } from "../EngineGroup.js"
+import * as Health from "../Health.js"
 import type { EngineInput } from "../RouterConfig.js"
 import type * as RouterError from "../RouterError.js"
 import type { StatementKind } from "../SqlClassifier.js"
@@ -35,13 +38,42 @@ export interface EngineStatus {
   readonly group: string
   readonly host: string | undefined
   readonly port: number | undefined
-  /** Whether statements may be sent to it. */
+  /** Whether statements of its group may be sent to it. */
   readonly eligible: boolean
+  /** How it is: see `Health.State`. `draining` after `drain`, `unchecked` with `health: false`. */
+  readonly state: Health.Shown
+  /** Why it is not `up`. */
+  readonly reason: string | undefined
+  /** Since when it is in this state, in milliseconds of the clock; `undefined` with `health: false`. */
+  readonly since: number | undefined
+  /** What its last answer to a probe was; `undefined` before the first, and with `health: false`. */
+  readonly role: Health.Report["role"] | undefined
+  /** How far it was behind at its last answer; `undefined` for the primary, and where that cannot be said. */
+  readonly lag: Health.Lag | undefined
   /** Statements that run on it now. */
   readonly inFlight: number
   /** A decaying average of the time that its reads take, in milliseconds. `0` while it is unknown. */
   readonly latency: number
   readonly pool: PoolStatus
+}
+
+export const statusOf = (group: EngineGroup, engine: Engine): EngineStatus => {
+  const { health } = engine
+  return {
+    name: engine.name,
+    group: group.name,
+    host: engine.address.host,
+    port: engine.address.port,
+    eligible: group.isEligible(engine),
+    state: Health.shown(health, engine.isDrained),
+    reason: health?.reason,
+    since: health?.since,
+    role: health?.report?.role,
+    lag: health?.lag,
+    inFlight: engine.inFlight,
+    latency: engine.latency,
+    pool: engine.poolStatus
+  }
 }
 
 /**
@@ -62,6 +94,11 @@ export interface DbRouter {
   readonly explain: (sql: string) => Effect.Effect<Explanation, RouterError.RouterError>
   /** How every engine does now. */
   readonly status: Effect.Effect<ReadonlyArray<EngineStatus>>
+  /**
+   * What happens to the engines, from the moment that the stream runs: each change of state once. A reader that is more
+   * than 1024 events behind misses the oldest. Ends with the router.
+   */
+  readonly events: Stream.Stream<Health.Event>
   /** Takes an engine out of the choice: no new statements, what runs there goes on. Fails for a name there is not. */
   readonly drain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
   /**

@@ -267,7 +267,8 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     latency: 0,
     address: engine.address,
     client: engine.client,
-    isEligible: true,
+    isDrained: false,
+    health: engine.health,
     poolStatus: engine.poolStatus,
     query,
     stream: (sql, params) => streamOf(query({ sql, params, asArrays: false, prepare: false })),
@@ -276,6 +277,10 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
       (node) => new TestExclusive(connection, node ?? new Node(undefined))
     ),
     observeLatency: () => {},
+    probe: engine.probe,
+    setHealth: () => {},
+    onError: () => {},
+    lose: () => {},
     setDrained: () => {},
     rebind: () => Effect.void
   }

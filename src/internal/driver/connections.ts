@@ -2,6 +2,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
+import { PoolBusy } from "../failure.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
 
@@ -83,7 +84,7 @@ export class Connections {
         waitMillis > 0
           ? setTimeout(() => {
               this.waiters.delete(waiter)
-              callback(new Error(`No connection was free within ${waitMillis} ms (connectTimeout)`), undefined)
+              callback(new PoolBusy(`No connection was free within ${waitMillis} ms (connectTimeout)`), undefined)
             }, waitMillis).unref()
           : undefined
     }
@@ -115,12 +116,17 @@ export class Connections {
     }
   }
 
+  /** Closes the connections that nobody uses. */
+  closeIdle(): void {
+    for (const connection of this.free.splice(0)) this.dismiss(connection)
+  }
+
   /** Refuses newcomers, waits up to a limit for everything that runs or waits, and closes every connection. */
   close(limit: Duration.Duration): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.state = "closing"
       clearTimeout(this.timer)
-      for (const connection of this.free.splice(0)) this.dismiss(connection)
+      this.closeIdle()
       return this.awaitEmpty(limit).pipe(
         Effect.flatMap((isEmpty) => (isEmpty ? Effect.void : this.cut)),
         Effect.asVoid

@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
+import { acquireFailed } from "../failure.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
 import { Connections } from "./connections.js"
@@ -51,9 +52,19 @@ export class Pool {
 
   private readonly connections: Connections
   private readonly prepared: PreparedStatements | undefined
+  /** What has to hear that the server does not answer any more. */
+  private readonly losing = new Set<(reason: Error) => void>()
 
   /** `waitMillis` bounds the waiting for a connection; `0` does not. `maxPrepared` is for each connection. */
-  constructor(config: Pg.PoolConfig, options: { readonly maxPrepared: number; readonly waitMillis: number }) {
+  constructor(
+    config: Pg.PoolConfig,
+    private readonly options: {
+      readonly maxPrepared: number
+      readonly waitMillis: number
+      /** Hears of every error. */
+      readonly onError: (error: SqlError) => void
+    }
+  ) {
     this.connections = new Connections(config, {
       max: config.max ?? 10,
       min: config.min ?? 0,
@@ -77,15 +88,26 @@ export class Pool {
     return this.connections.idle
   }
 
-  /** Runs one statement on any connection. An interruption cancels it, and waits for that. */
-  query(request: Request): Effect.Effect<Result, SqlError> {
+  /**
+   * Runs one statement on any connection. An interruption cancels it, and waits for that. One that is `movable` fails as
+   * soon as the server is known not to answer.
+   */
+  query(request: Request, movable = false): Effect.Effect<Result, SqlError> {
     return Effect.async<Result, SqlError>((resume) => {
       const run = new Run(request)
+      const lose = (reason: Error) => {
+        if (run.connection !== undefined) return run.connection.fail(reason)
+        this.connections.withdraw(waiter)
+        resume(Exit.fail(this.connectError(reason)))
+      }
+      if (movable) this.losing.add(lose)
       const waiter = this.connections.acquire((error, connection) => {
         if (connection === undefined) {
-          return resume(Exit.fail(connectError(error)))
+          this.losing.delete(lose)
+          return resume(Exit.fail(this.connectError(error)))
         }
         this.start(connection, run, (error, result) => {
+          this.losing.delete(lose)
           if (!run.abandoned) {
             this.giveBack(connection)
             resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
@@ -93,6 +115,7 @@ export class Pool {
         })
       })
       return Effect.suspend(() => {
+        this.losing.delete(lose)
         this.connections.withdraw(waiter)
         const connection = run.abandon()
         return connection === undefined
@@ -112,7 +135,7 @@ export class Pool {
       const wait = Effect.async<void, SqlError>((resume) => {
         const waiter = this.connections.acquire((error, connection) => {
           lease.connection = connection
-          resume(connection === undefined ? Effect.fail(connectError(error)) : Effect.void)
+          resume(connection === undefined ? Effect.fail(this.connectError(error)) : Effect.void)
         })
         return Effect.sync(() => this.connections.withdraw(waiter))
       })
@@ -143,6 +166,34 @@ export class Pool {
     })
   }
 
+  /** Calls back when the server is known not to answer. Returns what ends that. */
+  onLost(callback: (reason: Error) => void): () => void {
+    this.losing.add(callback)
+    return () => {
+      this.losing.delete(callback)
+    }
+  }
+
+  /** The server does not answer: what may run elsewhere fails for this reason, what nobody uses is closed. */
+  lose(reason: Error): void {
+    const all = [...this.losing]
+    this.losing.clear()
+    for (const lose of all) lose(reason)
+    this.connections.closeIdle()
+  }
+
+  /** Notes an error, and returns it. */
+  failed(error: SqlError): SqlError {
+    this.options.onError(error)
+    return error
+  }
+
+  private connectError(cause: Error | undefined): SqlError {
+    return RouterError.isRouterError(cause)
+      ? RouterError.toSqlError(cause)
+      : this.failed(new SqlError({ cause: cause ?? new Error("No connection"), message: acquireFailed }))
+  }
+
   /** Waits for running work up to a limit, then closes every connection. New work fails at once. */
   close(limit: Duration.Duration): Effect.Effect<void> {
     return this.connections.close(limit)
@@ -156,7 +207,7 @@ export class Pool {
     const settle = (error: Error | undefined, result: Result | undefined) => {
       this.inFlight--
       run.connection = undefined
-      callback(error && connection.statementError(error), result)
+      callback(error && this.failed(connection.statementError(error)), result)
     }
     let values: ReadonlyArray<unknown>
     try {
@@ -203,8 +254,3 @@ export class Pool {
     connection.whenReady(() => this.connections.put(connection))
   }
 }
-
-const connectError = (cause: Error | undefined): SqlError =>
-  RouterError.isRouterError(cause)
-    ? RouterError.toSqlError(cause)
-    : new SqlError({ cause: cause ?? new Error("No connection"), message: "Failed to acquire connection" })

@@ -1,9 +1,10 @@
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { acquireFailed } from "../failure.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
 import type { Pool } from "./pool.js"
@@ -36,11 +37,11 @@ const open = (
       })
   )
 
-const batches = (connection: Connection, portal: Portal): Stream.Stream<object, SqlError> =>
+const batches = (pool: Pool, connection: Connection, portal: Portal): Stream.Stream<object, SqlError> =>
   Stream.repeatEffectChunkOption(
     Effect.async<Chunk.Chunk<object>, Option.Option<SqlError>>((resume) => {
       portal.read((error, rows) => {
-        if (error !== undefined) resume(Effect.fail(Option.some(connection.statementError(error))))
+        if (error !== undefined) resume(Effect.fail(Option.some(pool.failed(connection.statementError(error)))))
         else resume(rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows)))
       })
       return Effect.suspend(() => {
@@ -62,6 +63,30 @@ export const rows = (
 ): Stream.Stream<object, SqlError> =>
   Stream.unwrapScoped(
     Effect.flatMap(connection, (connection) =>
-      Effect.map(open(pool, connection, sql, params), (portal) => batches(connection, portal))
+      Effect.map(open(pool, connection, sql, params), (portal) => batches(pool, connection, portal))
     )
   )
+
+/** The same on any connection, for a statement that may run elsewhere: until it has rows it fails as soon as the server is
+ * known not to answer. */
+export const movableRows = (
+  pool: Pool,
+  sql: string,
+  params: ReadonlyArray<unknown>
+): Stream.Stream<object, SqlError> => {
+  const lost = Effect.async<never, SqlError>((resume) => {
+    const end = pool.onLost((cause) => resume(Effect.fail(new SqlError({ cause, message: acquireFailed }))))
+    return Effect.sync(end)
+  })
+  return Stream.unwrapScoped(
+    Effect.gen(function* () {
+      const { connection } = yield* Effect.raceFirst(pool.checkout, lost)
+      const end = pool.onLost((reason) => connection!.fail(reason))
+      yield* Effect.addFinalizer(() => Effect.sync(end))
+      return Stream.mapChunks(rows(pool, Effect.succeed(connection!), sql, params), (chunk) => {
+        end()
+        return chunk
+      })
+    })
+  )
+}
