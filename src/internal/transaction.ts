@@ -256,7 +256,12 @@ export class Transaction {
   private endAs(how: Ending["how"], end: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
     const done = Deferred.unsafeMake<void, SqlError>(FiberId.none)
     this.shared.ending = { how, done }
-    return Effect.onExit(Effect.uninterruptible(end), (exit) => Deferred.done(done, exit))
+    return Effect.onExit(Effect.uninterruptible(end), (exit) =>
+      // An interruption is for the one who was interrupted; the others learn that nothing was committed.
+      Exit.isInterrupted(exit)
+        ? Deferred.fail(done, RouterError.toSqlError(RouterError.sessionClosed("commit")))
+        : Deferred.done(done, exit)
+    )
   }
 
   private readonly releaseSavepoint: Effect.Effect<void, SqlError> = Effect.suspend(() => {
