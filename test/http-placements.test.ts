@@ -7,13 +7,14 @@ import { PgCluster } from "effect-db-router/testing"
 import {
   type Act,
   Conflict,
-  direct,
   eventually,
   Moved,
+  nothingIsHeld,
   type Placement,
   placements,
   quiet,
-  type Send
+  type Send,
+  watch
 } from "./support/http.js"
 
 const schema = `
@@ -82,33 +83,6 @@ const act: Act = (name, id) =>
     }
     return HttpServerResponse.text("done")
   }).pipe(Effect.catchTag("SqlError", Effect.die))
-
-/** What a connection of our own sees of the entries of a test. */
-const watch = Effect.gen(function* () {
-  const { primary } = yield* PgCluster.PgCluster
-  const connections = yield* direct(primary.url)
-  const query = (text: string, values: ReadonlyArray<string> = []) =>
-    connections.query({ text, values: [...values], name: text.slice(0, 40) })
-  return {
-    exists: (id: string) => query("SELECT 1 FROM entry WHERE id = $1", [id]).then(({ rows }) => rows.length === 1),
-    openTransactions: () =>
-      query(
-        "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL AND backend_type = 'client backend'"
-      ).then(({ rows }) => rows.length)
-  }
-})
-
-const nothingIsHeld = Effect.gen(function* () {
-  const { openTransactions } = yield* watch
-  yield* eventually(
-    Effect.map(
-      Effect.flatMap(DbRouter.DbRouter, ({ status }) => status),
-      (engines) => engines.every(({ pool }) => pool.idle === pool.total && pool.waiting === 0)
-    ),
-    "all connections are idle"
-  )
-  assert.strictEqual(yield* Effect.promise(openTransactions), 0)
-})
 
 const post = (send: Send, name: string, id: string) => Effect.promise(() => send(`/act/${name}/${id}`))
 

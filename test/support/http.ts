@@ -14,10 +14,12 @@ import {
   HttpServerResponse
 } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import type { SqlClient } from "@effect/sql"
+import { type SqlClient, SqlError } from "@effect/sql"
 import type { PgClient } from "@effect/sql-pg"
-import { Context, Effect, Layer, Logger, type Redacted, Schedule, Schema, type Scope, Redacted as Secret } from "effect"
-import { type DbRouter, HttpSession } from "effect-db-router"
+import { assert } from "@effect/vitest"
+import { Cause, Context, Effect, Exit, Layer, Logger, Option, Redacted, Schedule, Schema, type Scope } from "effect"
+import { DbRouter, HttpSession, RouterError } from "effect-db-router"
+import { PgCluster } from "effect-db-router/testing"
 import * as Pg from "pg"
 
 /** An error that every placement renders with a status that does not commit. */
@@ -95,8 +97,18 @@ const webClient =
       new Request(`http://localhost${path}`, { method, headers, ...(signal && { signal }) })
     )
     atHead?.()
-    return { status: response.status, headers: response.headers, body: await response.text() }
+    return { status: response.status, headers: response.headers, body: await textOf(response, signal) }
   }
+
+/** What the server around a web handler does with its response. */
+const textOf = async ({ body }: Response, signal: AbortSignal | undefined): Promise<string> => {
+  const reader = body?.pipeThrough(new TextDecoderStream()).getReader()
+  signal?.addEventListener("abort", () => void reader?.cancel())
+  let text = ""
+  for (let chunk = await reader?.read(); chunk?.done === false; chunk = await reader?.read()) text += chunk.value
+  if (signal?.aborted) throw new Error("The client has hung up")
+  return text
+}
 
 type Served = Services | HttpServer.HttpServer | HttpRouter.HttpRouter.DefaultServices
 
@@ -246,13 +258,6 @@ export const placements: Readonly<Record<string, Placement>> = {
     )
 }
 
-/** Connections of our own to a server, past the router. */
-export const direct = (url: Redacted.Redacted): Effect.Effect<Pg.Pool, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => new Pg.Pool({ connectionString: Secret.value(url), max: 8 })),
-    (pool) => Effect.promise(() => pool.end())
-  )
-
 /** Waits until something holds: a few seconds at most. */
 export const eventually = <E, R>(holds: Effect.Effect<boolean, E, R>, what: string) =>
   holds.pipe(
@@ -262,3 +267,47 @@ export const eventually = <E, R>(holds: Effect.Effect<boolean, E, R>, what: stri
     ),
     Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.intersect(Schedule.recurs(500))))
   )
+
+/** What connections of our own see of a table `entry (id text)`, past the router. */
+export const watch = Effect.gen(function* () {
+  const { primary } = yield* PgCluster.PgCluster
+  const connections = yield* Effect.acquireRelease(
+    Effect.sync(() => new Pg.Pool({ connectionString: Redacted.value(primary.url), max: 8 })),
+    (pool) => Effect.promise(() => pool.end())
+  )
+  return {
+    exists: (id: string) =>
+      connections
+        .query({ text: "SELECT 1 FROM entry WHERE id = $1", values: [id], name: "exists" })
+        .then(({ rows }) => rows.length === 1),
+    openTransactions: () =>
+      connections
+        .query(
+          "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL AND backend_type = 'client backend'"
+        )
+        .then(({ rows }) => rows.length)
+  }
+})
+
+/** Waits until all connections of the router are back, and asserts that none is in a transaction. */
+export const nothingIsHeld = Effect.gen(function* () {
+  const { openTransactions } = yield* watch
+  const { status } = yield* DbRouter.DbRouter
+  yield* eventually(
+    Effect.map(status, (engines) => engines.every(({ pool }) => pool.idle === pool.total && pool.waiting === 0)),
+    "all connections are idle"
+  )
+  assert.strictEqual(yield* Effect.promise(openTransactions), 0)
+})
+
+/** The reason of a statement that was refused. */
+export const reasonOf = (exit: Exit.Exit<unknown, unknown>): string => {
+  if (Exit.isSuccess(exit)) return "none"
+  const failure = Cause.failureOption(exit.cause)
+  return Option.getOrElse(
+    Option.flatMap(failure, (error) =>
+      error instanceof SqlError.SqlError ? RouterError.reasonOf(error) : Option.none()
+    ),
+    () => "other"
+  )
+}
