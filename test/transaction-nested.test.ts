@@ -243,7 +243,20 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
       assert.deepStrictEqual([middle, inner], [outer, outer])
       const transactions = spans.filter((span) => span.name === "sql.transaction")
       assert.lengthOf(transactions, 3)
-      for (const span of transactions) assert.strictEqual(span.attributes.get("db.router.engine"), "primary")
+      for (const span of transactions) {
+        assert.strictEqual(span.attributes.get("db.router.engine"), "primary")
+        assert.strictEqual(span.attributes.get("db.system.name"), "postgresql")
+        assert.strictEqual(span.attributes.get("db.namespace"), "postgres")
+      }
+      const [, ended] = yield* RouterTest.spansOf(
+        sql.withTransaction(
+          Effect.zipRight(sql.withTransaction(Effect.void), Effect.ignore(sql.withTransaction(Effect.fail("no"))))
+        )
+      )
+      assert.deepStrictEqual(
+        ended.map((span) => span.events),
+        [["db.transaction.commit"], ["db.transaction.savepoint"], ["db.transaction.rollback"]]
+      )
     })
   )
 

@@ -209,7 +209,17 @@ export class Runner {
   /** The connection for one statement: wherever the fiber that runs it says. */
   readonly connection = (span: Tracer.Span | undefined): Connection => new RoutedConnection(this, undefined, span)
 
-  constructor(readonly router: Router) {}
+  /** What all spans of this client say. */
+  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+
+  constructor(readonly router: Router) {
+    const { address, client } = router.primary
+    this.spanAttributes = [
+      ...Object.entries(client.spanAttributes ?? {}),
+      ["db.system.name", "postgresql"],
+      ["db.namespace", address.database ?? client.username ?? "postgres"]
+    ]
+  }
 
   /** The transactions and the session that a fiber is in. */
   workOf(fiber: AnyFiber): Work | undefined {
@@ -299,7 +309,7 @@ export class Runner {
         if (RouterError.isRouterError(target)) {
           return Effect.fail(RouterError.toSqlError(target))
         }
-        span.attribute("db.system.name", "postgresql")
+        for (const [key, value] of this.spanAttributes) span.attribute(key, value)
         span.attribute("db.router.group", target.group)
         span.attribute("db.router.engine", target.engine.name)
         const depth = this.depthOf(fiber)
@@ -311,15 +321,15 @@ export class Runner {
           )
         const enclosing = outer?.transaction(target.group)
         if (outer !== undefined && enclosing !== undefined) {
-          return withHooks(enclosing.within(inside), hooks, outer.hooks)
+          return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks), span, "savepoint")
         }
         if (outer?.session !== undefined) {
           // An early commit of another fiber may end the transaction before the savepoint is there.
           const root = Effect.suspend(() => outer.session!.transaction(target.group, target.engine))
           const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
-          return withHooks(enter, hooks, outer.hooks)
+          return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")
         }
-        return TestConnection.inside(this.inTransaction(target, hooks, inside))
+        return withEvent(TestConnection.inside(this.inTransaction(target, hooks, inside)), span, "commit")
       })
     )
 
@@ -365,6 +375,20 @@ export class Runner {
   }
 }
 
+/** Notes on the span how a transaction has ended, under the names that `@effect/sql` has for it. */
+const withEvent = <A, E, R>(
+  transaction: Effect.Effect<A, E, R>,
+  span: Tracer.Span,
+  success: "commit" | "savepoint"
+): Effect.Effect<A, E, R> =>
+  Effect.onExit(transaction, (exit) =>
+    Effect.clockWith((clock) =>
+      Effect.sync(() =>
+        span.event(`db.transaction.${Exit.isSuccess(exit) ? success : "rollback"}`, clock.unsafeCurrentTimeNanos())
+      )
+    )
+  )
+
 // What a savepoint has asked for waits for the end of the transaction around it, and is dropped with it.
 const withHooks = <A, E, R>(savepoint: Effect.Effect<A, E, R>, hooks: Hooks, outer: Hooks): Effect.Effect<A, E, R> =>
   Effect.onExit(savepoint, (exit) =>
@@ -386,13 +410,9 @@ export const make = (
     const { transformJson, transformQueryNames, transformResultNames } = primary.client
     const compiler = PgClient.makeCompiler(transformQueryNames, transformJson)
     const transformRows = transformResultNames && Statement.defaultTransforms(transformResultNames, transformJson).array
-    const spanAttributes: ReadonlyArray<readonly [string, unknown]> = [
-      ...Object.entries(primary.client.spanAttributes ?? {}),
-      ["db.system.name", "postgresql"],
-      ["db.namespace", primary.address.database ?? primary.client.username ?? "postgres"]
-    ]
+    const { connection, spanAttributes } = runner
     const statements = (compiler: Statement.Compiler, transformRows: TransformRows) =>
-      RoutedStatement.make({ connection: runner.connection, compiler, spanAttributes, transformRows })
+      RoutedStatement.make({ connection, compiler, spanAttributes, transformRows })
     const listenTo = yield* listen.make(primary)
     const rest = {
       [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,

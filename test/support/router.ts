@@ -1,6 +1,6 @@
 import type { SqlClient, SqlError } from "@effect/sql"
 import type { PgClient } from "@effect/sql-pg"
-import { type Context, Effect, Layer, type Option, Tracer } from "effect"
+import { type Context, Effect, Layer, Logger, LogLevel, type Option, Tracer } from "effect"
 import { DbRouter, type RouterConfig, type RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as Pg from "pg"
@@ -41,7 +41,10 @@ export const optionsFor = (cluster: PgCluster.Cluster, { engine, ...options }: O
 export const router = (
   options?: Options
 ): Layer.Layer<DbRouter.Services, RouterError.RouterConfigError | SqlError.SqlError, PgCluster.PgCluster> =>
-  Layer.unwrapEffect(Effect.map(PgCluster.PgCluster, (cluster) => DbRouter.layer(optionsFor(cluster, options))))
+  Layer.unwrapEffect(Effect.map(PgCluster.PgCluster, (cluster) => DbRouter.layer(optionsFor(cluster, options)))).pipe(
+    // Tests take engines away on purpose.
+    Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Error))
+  )
 
 /** A cluster and a router over it. */
 export const layer = (
@@ -51,12 +54,14 @@ export const layer = (
 
 let spanIds = 0
 
-class TestSpan implements Tracer.Span {
+export class TestSpan implements Tracer.Span {
   readonly _tag = "Span"
   readonly spanId = String(++spanIds)
   readonly traceId = "test"
   readonly sampled = true
   readonly attributes = new Map<string, unknown>()
+  /** The names of its events, in their order. */
+  readonly events: Array<string> = []
   status: Tracer.SpanStatus
 
   constructor(
@@ -76,7 +81,9 @@ class TestSpan implements Tracer.Span {
   attribute(key: string, value: unknown): void {
     this.attributes.set(key, value)
   }
-  event(): void {}
+  event(name: string): void {
+    this.events.push(name)
+  }
   addLinks(): void {}
 }
 
@@ -110,9 +117,9 @@ const executedOf = (span: Tracer.Span): Executed => {
 /** Runs an effect and tells which spans it has started, in their order. */
 export const spansOf = <A, E, R>(
   effect: Effect.Effect<A, E, R>
-): Effect.Effect<readonly [A, ReadonlyArray<Tracer.Span>], E, R> =>
+): Effect.Effect<readonly [A, ReadonlyArray<TestSpan>], E, R> =>
   Effect.suspend(() => {
-    const spans: Array<Tracer.Span> = []
+    const spans: Array<TestSpan> = []
     const tracer = Tracer.make({
       span: (name, parent, context, links, startTime, kind) => {
         const span = new TestSpan(name, parent, context, links, kind, startTime)
