@@ -22,6 +22,8 @@ export interface EngineGroup {
   readonly choose: (except?: ReadonlySet<Engine>) => Engine | undefined
   /** The engine that a statement could get, without taking a turn. */
   readonly peek: () => Engine | undefined
+  /** Why none of its engines is eligible, engine by engine; `undefined` when it has none. */
+  readonly whyNone: () => string | undefined
 }
 
 /**
@@ -40,6 +42,16 @@ export interface EngineGroup {
 export type Admission = "always" | "healthy" | "answering"
 
 const isDoubtful = ({ health, isDrained }: Engine) => !isDrained && health?.state === "suspect"
+
+const whyNot = (engines: ReadonlyArray<Engine>) =>
+  engines.length === 0
+    ? undefined
+    : engines
+        .map(({ health, isDrained, name }) => {
+          const reason = health?.reason === undefined ? "" : `, ${health.reason}`
+          return `${name}: ${isDrained ? "drained" : `${health?.state ?? "unchecked"}${reason}`}`
+        })
+        .join("; ")
 
 const admits = (admission: Admission): ((engine: Engine) => boolean) => {
   const accepts = { always: () => true, healthy: Health.isUsable, answering: Health.answers }[admission]
@@ -77,5 +89,5 @@ export const make = (options: {
     const doubtful = admission === "answering" ? engines.filter(isDoubtful) : []
     return doubtful.length === 0 ? undefined : choose(doubtful)
   }
-  return { name, engines, isEligible, choose: from(select), peek: from(preview) }
+  return { name, engines, isEligible, choose: from(select), peek: from(preview), whyNone: () => whyNot(engines) }
 }

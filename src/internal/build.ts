@@ -70,7 +70,11 @@ const makeClassifier = (
       onNone: () =>
         SqlClassifier.fromCatalog({
           load: SqlClassifier.readCatalog((sql) =>
-            Effect.map(primary.query({ sql, params: [], asArrays: false, prepare: false }), rowsOf)
+            // The server may have become another one by the time it runs.
+            Effect.map(
+              Effect.suspend(() => primary.query({ sql, params: [], asArrays: false, prepare: false })),
+              rowsOf
+            )
           ),
           refreshInterval: config.classifier.refreshInterval,
           cacheSize: config.classifier.cacheSize
@@ -87,7 +91,8 @@ export const make = (
   Scope.Scope | Reactivity.Reactivity
 > =>
   Effect.gen(function* () {
-    const groups = yield* makeGroups(config)
+    // All engines at once: none takes new work while another one waits for its own to end, and one limit holds for all.
+    const groups = yield* Effect.parallelFinalizers(makeGroups(config))
     const primary = groups.get(config.defaultGroup)!.engines[0]!
     const monitor = yield* Monitor.make({ config: config.health, groups: groups.values(), writer: primary })
     const classifier = yield* makeClassifier(config, primary)

@@ -157,6 +157,9 @@ const refusalOf = (found: DatabaseError): Failure | undefined => {
 const isSerializableDefault = ({ code, routine }: DatabaseError): boolean =>
   code === "0A000" && routine === "GetSerializableTransactionSnapshot"
 
+/** Whether a statement was not run because the server had closed its connection before: idle_session_timeout. */
+export const cameTooLate = (error: SqlError): boolean => judge(error, "primary").action === "again"
+
 /** Whether a probe has failed because the session's default isolation is one that standbys do not have. */
 export const saysSerializableDefault = (error: SqlError): boolean => {
   const found = databaseError(error.cause)

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
@@ -13,7 +14,8 @@ import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
 import type { Request, Result } from "./driver/pool.js"
-import { isStandbyRefusal } from "./sqlState.js"
+import { isStandbyRefusal } from "./failure.js"
+import { Fallback, movedReads, type Step } from "./fallback.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
@@ -137,7 +139,7 @@ export class Router {
     const engine = readGroup[config.reads === "observe" ? "peek" : take]()
     if (engine === undefined) {
       return config.onNoReplica === "fail"
-        ? RouterError.noEngineAvailable(readGroup.name)
+        ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone() })
         : toDefault("no replica is available")
     }
     if (config.reads === "observe") {
@@ -163,7 +165,7 @@ export class Router {
     }
     const engine = group[take]()
     return engine === undefined
-      ? RouterError.noEngineAvailable(group.name)
+      ? RouterError.noEngineAvailable(group.name, { why: group.whyNone() })
       : this.decision(classification, group.name, engine, reason, { begins: work?.session !== undefined })
   }
 
@@ -275,7 +277,7 @@ export class Router {
     }
     return decision.kind === "write"
       ? Stream.unwrap(Effect.as(this.config.consistency.afterWrite, decision.engine.stream(sql, params)))
-      : this.streamRead(decision, sql, params, span)
+      : this.streamRead(fiber, decision, sql, params, span)
   }
 
   /** What a statement does that runs on a connection from `reserve`. */
@@ -308,7 +310,9 @@ export class Router {
     const group = this.groups.get(name)
     if (group === undefined) return RouterError.unknownGroup(name, [...this.groups.keys()])
     const engine = group.choose()
-    return engine === undefined ? RouterError.noEngineAvailable(name) : { group: name, engine }
+    return engine === undefined
+      ? RouterError.noEngineAvailable(name, { why: group.whyNone() })
+      : { group: name, engine }
   }
 
   /** What follows a COMMIT that succeeded. */
@@ -340,20 +344,21 @@ export class Router {
   }
 
   private streamRead(
+    fiber: AnyFiber,
     decision: Decision,
     sql: string,
     params: ReadonlyArray<unknown>,
     span: Tracer.Span | undefined
   ): Stream.Stream<object, SqlError> {
-    const rows = decision.engine.stream(sql, params)
-    if (!decision.movable) return rows
-    return catchBeforeRows(rows, (error, emitted) => {
-      // Once rows were emitted the error is the caller's; the next time it is a write.
-      const primary = this.primaryWhenRefused(decision, sql, error, emitted ? undefined : span)
-      return primary === undefined || emitted
-        ? Stream.fail(error)
-        : Stream.unwrap(Effect.as(this.config.consistency.afterWrite, primary.stream(sql, params)))
-    })
+    if (!decision.movable) return decision.engine.stream(sql, params)
+    const move = this.mover(fiber, decision, sql)
+    const from = (engine: Engine, movable: boolean): Stream.Stream<object, SqlError> =>
+      catchBeforeRows(engine.stream(sql, params, movable), (error, emitted) => {
+        // Once rows were emitted the error is the caller's; the next time a refused one is a write.
+        if (emitted) return Stream.unwrap(Effect.as(this.rememberRefused(sql, error), Stream.fail(error)))
+        return Stream.unwrap(Effect.map(move(engine, movable, error, span), (step) => from(step.engine, step.movable)))
+      })
+    return from(decision.engine, true)
   }
 
   private autocommit(
@@ -362,22 +367,18 @@ export class Router {
     request: Request,
     span: Tracer.Span | undefined
   ): Effect.Effect<Result, SqlError> {
-    const { engine, kind } = decision
+    const { engine, kind, movable } = decision
     if (kind === "read") {
-      const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
-      const began = clock.unsafeCurrentTimeNanos()
-      const answered = Effect.map(engine.query(request), (result) => {
-        engine.observeLatency(Number(clock.unsafeCurrentTimeNanos() - began) / 1e6)
-        return result
-      })
-      return decision.movable
-        ? Effect.catchAll(answered, (error) => {
-            const primary = this.primaryWhenRefused(decision, request.sql, error, span)
-            return primary === undefined
-              ? Effect.fail(error)
-              : Effect.zipRight(this.config.consistency.afterWrite, primary.query(request))
-          })
-        : answered
+      const answered = this.read(fiber, engine, request, movable)
+      if (!movable) return answered
+      const move = this.mover(fiber, decision, request.sql)
+      const next =
+        (engine: Engine, movable: boolean) =>
+        (error: SqlError): Effect.Effect<Result, SqlError> =>
+          Effect.flatMap(move(engine, movable, error, span), (step) =>
+            Effect.catchAll(this.read(fiber, step.engine, request, step.movable), next(step.engine, step.movable))
+          )
+      return Effect.catchAll(answered, next(engine, true))
     }
     const running = engine.query(request)
     if (kind === "session") {
@@ -389,24 +390,52 @@ export class Router {
     )
   }
 
-  /** What a standby refuses as a standby runs once on the primary, and the text is remembered as a write. */
-  private primaryWhenRefused(
-    decision: Decision,
-    sql: string,
-    error: SqlError,
-    span: Tracer.Span | undefined
-  ): Engine | undefined {
-    const state = isStandbyRefusal(error)
-    const primary = state === undefined ? undefined : this.defaultGroup.choose()
-    if (primary === undefined) {
-      return undefined
+  private read(fiber: AnyFiber, engine: Engine, request: Request, movable: boolean): Effect.Effect<Result, SqlError> {
+    const clock = clockOf(fiber)
+    const began = clock.unsafeCurrentTimeNanos()
+    return Effect.map(engine.query(request, movable), (result) => {
+      engine.observeLatency(Number(clock.unsafeCurrentTimeNanos() - began) / 1e6)
+      return result
+    })
+  }
+
+  /** Where a read runs next that has failed on an engine; fails with what its caller gets when it does not. */
+  private mover(fiber: AnyFiber, decision: Decision, sql: string) {
+    let fallback: Fallback | undefined
+    return (
+      engine: Engine,
+      isReplica: boolean,
+      error: SqlError,
+      span: Tracer.Span | undefined
+    ): Effect.Effect<Step, SqlError> => {
+      fallback ??= new Fallback(this.readGroup!, this.defaultGroup, this.config.onNoReplica === "primary")
+      const step = fallback.after(engine, isReplica, error, clockOf(fiber).unsafeCurrentTimeMillis())
+      if (!("engine" in step)) return Effect.fail(step)
+      const { group, reason, refusal } = step
+      const kind = refusal === undefined ? decision.kind : "write"
+      annotate(span, { ...decision, group, engine: step.engine, kind, reason })
+      for (const [name, value] of Object.entries(fallback.attributes)) span?.attribute(name, value)
+      return Metric.increment(Metric.tagged(movedReads, "engine", engine.name)).pipe(
+        Effect.zipRight(
+          refusal === undefined
+            ? Effect.void
+            : Effect.zipRight(this.rememberRefused(sql, error), this.config.consistency.afterWrite)
+        ),
+        Effect.as(step)
+      )
     }
-    this.classifier.remember(sql, `a standby refused it (${state})`)
-    const reason = `refused by ${decision.engine.name} (${state})`
-    annotate(span, { ...decision, group: this.defaultGroup.name, engine: primary, kind: "write", reason })
-    return primary
+  }
+
+  /** Remembers as a write what a standby has refused as a standby. */
+  private rememberRefused(sql: string, error: SqlError): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const state = isStandbyRefusal(error)
+      if (state !== undefined) this.classifier.remember(sql, `a standby refused it (${state})`)
+    })
   }
 }
+
+const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
 
 const catchBeforeRows = (
   rows: Stream.Stream<object, SqlError>,

@@ -5,7 +5,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
-import { acquireFailed } from "../failure.js"
+import { acquireFailed, cameTooLate } from "../failure.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
 import { Connections } from "./connections.js"
@@ -101,19 +101,23 @@ export class Pool {
         resume(Exit.fail(this.connectError(reason)))
       }
       if (movable) this.losing.add(lose)
-      const waiter = this.connections.acquire((error, connection) => {
-        if (connection === undefined) {
-          this.losing.delete(lose)
-          return resume(Exit.fail(this.connectError(error)))
-        }
-        this.start(connection, run, (error, result) => {
-          this.losing.delete(lose)
-          if (!run.abandoned) {
-            this.giveBack(connection)
-            resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
+      let waiter: ReturnType<Connections["acquire"]>
+      const begin = (isRetry: boolean) => {
+        waiter = this.connections.acquire((error, connection) => {
+          if (connection === undefined) {
+            this.losing.delete(lose)
+            return resume(Exit.fail(this.connectError(error)))
           }
+          this.start(connection, run, (error, result) => {
+            if (run.abandoned) return
+            this.giveBack(connection)
+            if (!isRetry && error !== undefined && cameTooLate(error)) return begin(true)
+            this.losing.delete(lose)
+            resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
+          })
         })
-      })
+      }
+      begin(false)
       return Effect.suspend(() => {
         this.losing.delete(lose)
         this.connections.withdraw(waiter)

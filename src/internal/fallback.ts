@@ -1,0 +1,89 @@
+/**
+ * A read for which the router has chosen a replica, and where it runs when that fails. Pure but for the turns that choosing
+ * takes.
+ */
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Metric from "effect/Metric"
+import type { Engine } from "../Engine.js"
+import type { EngineGroup } from "../EngineGroup.js"
+import * as RouterError from "../RouterError.js"
+import { judge } from "./failure.js"
+
+/** How long after its first failure a read is still tried on a further replica; then only the primary is left. */
+const limitMillis = 5_000
+
+/** Reads that ran again on another server, by the engine that had failed and the action that followed. */
+export const movedReads = Metric.counter("db_router_moved_reads", {
+  description: "Reads that failed on an engine and ran again, on it or on another one",
+  incremental: true
+})
+
+/** Where a read runs next. */
+export interface Step {
+  readonly group: string
+  readonly engine: Engine
+  readonly reason: string
+  /** The SQLSTATE with which a standby has refused it as a standby; `undefined` where that is not what happened. */
+  readonly refusal: string | undefined
+  /** Whether it may move on from there too. */
+  readonly movable: boolean
+}
+
+export class Fallback {
+  /** The engines that have failed, and how. */
+  private readonly failed = new Map<Engine, string>()
+  private attempts = 1
+  private ranAgain = false
+  private deadline = Number.POSITIVE_INFINITY
+
+  constructor(
+    private readonly replicas: EngineGroup,
+    private readonly writers: EngineGroup,
+    private readonly usesPrimary: boolean
+  ) {}
+
+  /** Where the read runs after an error on an engine; what its caller gets where it does not. */
+  after(engine: Engine, isReplica: boolean, error: SqlError, now: number): Step | SqlError {
+    const { action, why } = judge(error, isReplica ? (engine.health?.report?.role ?? "replica") : "primary")
+    if (action === "caller" || !(isReplica || action === "again")) return error
+    if (action === "again") {
+      if (this.ranAgain) return error
+      this.ranAgain = true
+      return this.step(isReplica ? this.replicas : this.writers, engine, why, undefined)
+    }
+    this.failed.set(engine, why)
+    this.deadline = Math.min(this.deadline, now + limitMillis)
+    const other = action === "elsewhere" && now < this.deadline ? this.replicas.choose(this.tried) : undefined
+    if (other !== undefined) return this.step(this.replicas, other, why, undefined)
+    if (action === "elsewhere" && !this.usesPrimary) {
+      return RouterError.toSqlError(
+        RouterError.noEngineAvailable(this.replicas.name, { why: this.failures, cause: error })
+      )
+    }
+    const primary = this.writers.choose()
+    return primary === undefined ? error : this.step(this.writers, primary, why, action === "refused" ? why : undefined)
+  }
+
+  /** What the span of a read says that has moved. */
+  get attributes(): Readonly<Record<string, string | number>> {
+    return { "db.router.attempts": this.attempts, "db.router.failed": this.failures }
+  }
+
+  private get tried(): ReadonlySet<Engine> {
+    return new Set(this.failed.keys())
+  }
+
+  private get failures(): string {
+    return Array.from(this.failed, ([{ name }, why]) => `${name}: ${why}`).join("; ")
+  }
+
+  private step(group: EngineGroup, engine: Engine, why: string, refusal: string | undefined): Step {
+    this.attempts++
+    const last = [...this.failed.keys()].at(-1)
+    const reason =
+      last === undefined
+        ? `again on ${engine.name} (${why})`
+        : `${refusal === undefined ? "failed on" : "refused by"} ${last.name} (${why})`
+    return { group: group.name, engine, reason, refusal, movable: group === this.replicas }
+  }
+}
