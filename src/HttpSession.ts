@@ -35,10 +35,10 @@ export interface Options<R = never> {
   /** Whether the sessions of GET and HEAD requests refuse what may write. Default: `false`. */
   readonly readOnlyGet?: boolean | undefined
   /**
-   * Whether the handler is interrupted when the client hangs up. `false` leaves it to the platform, which interrupts the
+   * Whether the handler is interrupted when the client hangs up. `false` leaves that to the platform, which interrupts the
    * routes of a router that are not `uninterruptible`, and no app without a router; what runs to its end is committed by
-   * its status. Default: `true`. A middleware around the router cannot see that a route is `uninterruptible`: make the
-   * handler `Effect.uninterruptible` there. One around the route itself can.
+   * its status. Default: `true`, except around a route that is `uninterruptible`. A middleware around the whole router
+   * cannot see that of a route: give it `false`.
    */
   readonly interruptible?: boolean | undefined
   /**
