@@ -1,0 +1,36 @@
+/** Reads that wait in the server, through pools that are the bottleneck: every replica is to add its share. */
+import { Effect } from "effect"
+import { type Costs, compare, effects, type Pace, perRound, summary } from "./Measure.js"
+import { digits, type Row } from "./Row.js"
+import { cluster, router } from "./Servers.js"
+
+const connections = 5
+
+/** Fibers for each connection, so that a pool always has somebody who waits. */
+const fibersEach = 3
+
+const counts = [1, 2, 4]
+
+export const run = (pace: Pace) =>
+  Effect.gen(function* () {
+    const servers = yield* cluster(Math.max(...counts))
+    const contestants = yield* Effect.forEach(counts, (count) =>
+      Effect.map(router(servers, servers.replicas.slice(0, count), connections), ({ client: sql }) =>
+        effects(count * connections * fibersEach, () => sql`SELECT pg_sleep(${0.005})`)
+      )
+    )
+    const [one, ...more] = yield* compare(contestants, { ...pace, sliceMillis: pace.sliceMillis * 2 })
+    const rate = (costs: Costs) => digits(1_000_000 / summary(costs).median)
+    return more.map((costs, i): Row => {
+      const count = counts[i + 1]!
+      return {
+        section: "replicas",
+        what: `reads on ${count} replicas, pools of ${connections}, 5 ms in the server`,
+        against: `${count} times 1 replica`,
+        reach: { atLeast: 0.95 },
+        unit: "x",
+        measured: perRound(one!, costs, (a, b) => a / b / count),
+        detail: `${rate(costs)} reads a second; on 1 replica ${rate(one!)}`
+      }
+    })
+  })
