@@ -1,6 +1,6 @@
-import { SqlClient, type SqlError } from "@effect/sql"
+import { SqlClient, SqlError } from "@effect/sql"
 import { assert } from "@effect/vitest"
-import { Deferred, Effect, Layer, Option } from "effect"
+import { Deferred, Effect, Layer, Logger, LogLevel, Option } from "effect"
 import { DbRouter, RouterError } from "effect-db-router"
 import * as RouterTest from "./router.js"
 
@@ -9,7 +9,10 @@ let routers = 0
 /** A router over the cluster in the context, whose connections can be told from those of others. */
 export const router = (options: RouterTest.Options = {}) =>
   Layer.suspend(() =>
-    RouterTest.router({ ...options, engine: { applicationName: `sessions${++routers}`, ...options.engine } })
+    RouterTest.router({ ...options, engine: { applicationName: `sessions${++routers}`, ...options.engine } }).pipe(
+      // Tests break servers and connections, and nobody has to read about each.
+      Layer.provide(Logger.minimumLogLevel(LogLevel.Error))
+    )
   )
 
 const cluster = RouterTest.PgCluster.PgCluster
@@ -35,7 +38,7 @@ export const layerWith = (...schema: ReadonlyArray<string>) =>
 
 /** Empties the table, of which `stored` tells what is there. Nothing is due to a test before. */
 export const setUp = Effect.gen(function* () {
-  yield* onPrimary("TRUNCATE note")
+  yield* onPrimary("TRUNCATE note CASCADE")
   yield* RouterTest.settle
   return yield* SqlClient.SqlClient
 })
@@ -105,19 +108,22 @@ export const assertQuiet = Effect.gen(function* () {
 })
 
 /** The reason of the RouterError that an effect fails with. */
-export const reasonOf = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
+export const reasonOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.flip(effect), (error) => Option.getOrUndefined(RouterError.reasonOf(error)))
 
 /** The RouterError that an effect fails with. */
-export const routerErrorOf = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
+export const routerErrorOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.flip(effect), (error) => {
-    assert.strictEqual(error._tag, "SqlError")
+    assert.instanceOf(error, SqlError.SqlError)
     return Option.getOrThrow(RouterError.fromSqlError(error))
   })
 
 /** The server's code of the error that an effect fails with. */
-export const codeOf = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
-  Effect.map(Effect.flip(effect), (error) => (error.cause as { readonly code?: string }).code)
+export const codeOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.flip(effect), (error) => {
+    assert.instanceOf(error, SqlError.SqlError)
+    return (error.cause as { readonly code?: string }).code
+  })
 
 /** A gate that one fiber waits for and another opens. */
 export const gate = Effect.map(Deferred.make<void>(), (deferred) => ({
@@ -136,3 +142,23 @@ export const awaitRunning = (text: string, state = "active", node?: RouterTest.P
       { until: (rows) => rows.length > 0 }
     )
   )
+
+/** Runs an effect while a COMMIT with `synchronous_commit = remote_apply` waits for a standby that replays nothing. */
+export const withWaitingCommits = <A, E, R>(use: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const { replicas } = yield* cluster
+    const standby = replicas[0]!
+    const synchronous = (names: string) =>
+      Effect.gen(function* () {
+        yield* onPrimary(`ALTER SYSTEM SET synchronous_standby_names = '${names}'`)
+        yield* onPrimary("SELECT pg_reload_conf()")
+        yield* Effect.repeat(onPrimary<{ n: string }>("SHOW synchronous_standby_names"), {
+          until: (rows) => Object.values(rows[0]!)[0] === names
+        })
+      })
+    return yield* Effect.acquireUseRelease(
+      Effect.zipRight(synchronous(standby.name), standby.pauseReplay),
+      () => use,
+      () => Effect.orDie(Effect.zipRight(standby.resumeReplay, synchronous("")))
+    )
+  })
