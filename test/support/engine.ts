@@ -1,3 +1,4 @@
+import { inspect } from "node:util"
 import { type SqlError, SqlError as SqlErrors } from "@effect/sql"
 import { Chunk, Duration, Effect, type Either, Redacted, Schedule, type Scope, Stream } from "effect"
 import { Engine, RouterConfig } from "effect-db-router"
@@ -74,7 +75,7 @@ export const eventually = <A, E, R>(
   isTrue: (value: A) => boolean
 ): Effect.Effect<A, E | Error, R> =>
   look.pipe(
-    Effect.filterOrFail(isTrue, (value) => new Error(`It stayed ${JSON.stringify(value)}`)),
+    Effect.filterOrFail(isTrue, (value) => new Error(`It stayed ${inspect(value)}`)),
     Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 500 })
   )
 
@@ -88,10 +89,10 @@ export const settled = (engine: Engine.Engine): Effect.Effect<number, Error> =>
     (status) => status.total
   )
 
-/** What the sessions of an application do on a server, those of the cluster itself aside. */
+/** What the sessions of routers and engines do on a server: those that are called so, or begin so. */
 export const activity = (node: PgCluster.Node, application = "effect-db-router") =>
   node.query<{ readonly pid: number; readonly state: string; readonly query: string }>(
-    "select pid, state, query from pg_stat_activity where application_name = $1 and pid <> pg_backend_pid()",
+    "select pid, state, query from pg_stat_activity where application_name like $1",
     [application]
   )
 

@@ -78,12 +78,16 @@ export const make = (target: {
       })
       client.on("data", (chunk: Buffer) => {
         if (chunk.length === 16 && chunk.readInt32BE(4) === cancelCode) cancels++
-        if (!proxy.silent) server.write(chunk)
+        if (proxy.silent) return
+        if (early === undefined) server.write(chunk)
+        else early.push(chunk)
       })
-      client.pause()
+      let early: Array<Buffer> | undefined = []
       void Effect.runPromise(proxy.onConnect).then(() => {
+        if (client.destroyed) return
         server.connect(target.port, target.host)
-        client.resume()
+        for (const chunk of early ?? []) server.write(chunk)
+        early = undefined
       })
     }
 
