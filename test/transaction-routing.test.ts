@@ -203,6 +203,24 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
     })
   )
 
+  it.effect("statements run between the last rows of a stream on a reserved connection", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* setUp
+      const seen = yield* Effect.scoped(
+        Effect.flatMap(sql.reserve, (connection) =>
+          connection.executeStream("SELECT v FROM (VALUES ('a'), ('b')) AS x (v)", [], undefined).pipe(
+            Stream.mapEffect((row: { readonly v: string }) =>
+              Effect.as(connection.execute("INSERT INTO note VALUES ($1)", [row.v], undefined), row.v)
+            ),
+            Stream.runCollect
+          )
+        )
+      ).pipe(Effect.timeout("10 seconds"))
+      assert.deepStrictEqual(Chunk.toReadonlyArray(seen), ["a", "b"])
+      assert.deepStrictEqual(yield* values, ["a", "b"])
+    })
+  )
+
   it.effect("a reserved connection runs one statement at a time and is whole after its end", () =>
     Effect.gen(function* () {
       const { sql } = yield* setUp

@@ -20,6 +20,7 @@ import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Request } from "./driver/pool.js"
+import { batchSize } from "./driver/stream.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import * as listen from "./listen.js"
 import { Lock } from "./lock.js"
@@ -130,12 +131,21 @@ class ReservedConnection extends AnyConnection {
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return Stream.unwrapScoped(
-      Effect.uninterruptibleMask((restore) =>
-        Effect.acquireRelease(this.statements.take(restore), () => this.statements.release)
-      ).pipe(
-        Effect.zipRight(this.router.noteUnrouted(sql)),
-        Effect.as(withTransform(this.connection.stream(sql, params), transformRows))
-      )
+      Effect.suspend(() => {
+        let isHeld = true
+        const free = Effect.suspend(() => {
+          const release = isHeld ? this.statements.release : Effect.void
+          isHeld = false
+          return release
+        })
+        // After a batch that is not full the statement is over, and others may run between its last rows.
+        const rows = Stream.mapChunksEffect(this.connection.stream(sql, params), (chunk) =>
+          chunk.length < batchSize ? Effect.as(free, chunk) : Effect.succeed(chunk)
+        )
+        return Effect.uninterruptibleMask((restore) =>
+          Effect.acquireRelease(this.statements.take(restore), () => free)
+        ).pipe(Effect.zipRight(this.router.noteUnrouted(sql)), Effect.as(withTransform(rows, transformRows)))
+      })
     )
   }
 }

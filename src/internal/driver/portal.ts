@@ -28,8 +28,8 @@ export class Portal extends RowReader {
   private isRunning = false
   /** Whether Sync was sent, or will be as soon as anything can be: nothing more can be fetched. */
   private isSynced = false
-  /** Whether everything is over, the commit of what the statement did included. */
-  private isDone = false
+  /** Whether everything is over, the commit of what the statement did included: the connection may have other work. */
+  isDone = false
 
   constructor(
     private readonly text: string,

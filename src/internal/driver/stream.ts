@@ -33,7 +33,7 @@ const open = (
       Effect.suspend(() => {
         pool.inFlight--
         portal.close()
-        return cancel(connection)
+        return portal.isDone ? Effect.void : cancel(connection)
       })
   )
 
