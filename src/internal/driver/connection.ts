@@ -143,6 +143,7 @@ export class Connection {
     callback: (error: Error | undefined, rows: ReadonlyArray<object>) => void
   ): void {
     this.running++
+    this.unanswered++
     this.client.query(
       new Batch(progress, size, (error, rows) => {
         this.running--

@@ -48,7 +48,9 @@ export class PortalCursor implements Cursor {
       connection.fetch(this.progress, batchSize, (error, rows) => {
         this.pool.inFlight--
         isRunning = false
-        resume(error === undefined ? Effect.succeed(rows) : Effect.fail(connection.statementError(error)))
+        resume(
+          error === undefined ? Effect.succeed(rows) : Effect.fail(this.pool.failed(connection.statementError(error)))
+        )
       })
       return Effect.suspend(() => (isRunning ? cancel(connection) : Effect.void))
     })
