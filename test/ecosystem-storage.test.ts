@@ -74,6 +74,23 @@ layer(Layer.merge(RouterTest.layer(), NodeContext.layer), { excludeTestServices:
       })
     )
 
+    it.effect("runs again while the replicas do not have its table yet", () =>
+      Effect.gen(function* () {
+        const { replicas } = yield* RouterTest.PgCluster.PgCluster
+        const run = PgMigrator.run({
+          table: "lag_migrations",
+          loader: PgMigrator.fromRecord({ "0001_a": Effect.void })
+        })
+        // A program that starts anew knows nothing of what another one has written.
+        const anew = Effect.provide(run, RouterTest.router())
+        yield* Effect.forEach(replicas, (replica) => replica.pauseReplay)
+        const done = yield* Effect.all([anew, anew]).pipe(
+          Effect.ensuring(Effect.orDie(Effect.forEach(replicas, (replica) => replica.resumeReplay)))
+        )
+        assert.deepStrictEqual(done, [[[1, "a"]], []])
+      })
+    )
+
     it.effect("as a layer below the program, whose reads still go to replicas", () =>
       Effect.gen(function* () {
         const loader = PgMigrator.fromRecord({
