@@ -51,6 +51,9 @@ const databaseError = (cause: unknown): DatabaseError | undefined =>
     ? (cause as unknown as DatabaseError)
     : undefined
 
+/** Whether it was the server that said so: it runs, and can be reached. */
+export const isServerError = (error: SqlError): boolean => databaseError(error.cause) !== undefined
+
 const failure = (action: Failure["action"], suspect: boolean, why: string): Failure => ({ action, suspect, why })
 
 /** What an error means that came from a server in that role. */

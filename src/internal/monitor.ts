@@ -14,7 +14,7 @@ import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
 import type { ResolvedHealth } from "../RouterConfig.js"
-import { acquireFailed, judge, ServerLost } from "./failure.js"
+import { acquireFailed, isServerError, judge } from "./failure.js"
 
 /** How many events a subscriber may be behind before it misses the oldest. */
 const maxEvents = 1_024
@@ -192,7 +192,8 @@ export class Monitor {
     const { cause, message } = found.left
     const reason = cause instanceof Error ? cause.message : message
     this.become(watched, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, now))
-    if (engine.health?.state === "down" && cause instanceof ServerLost) {
+    // A server that refuses the probe may well work on what it has.
+    if (engine.health?.state === "down" && !isServerError(found.left)) {
       engine.lose(`The server ${engine.name} does not answer`)
     }
   }
