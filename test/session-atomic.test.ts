@@ -1,0 +1,160 @@
+import { assert, layer } from "@effect/vitest"
+import { Effect, Exit } from "effect"
+import { DbRouter, type Session } from "effect-db-router"
+import * as Sessions from "./support/session.js"
+
+const { insert, stored } = Sessions
+
+const atomic = <A, E, R>(effect: Effect.Effect<A, E, R>, current?: Session.Current) =>
+  DbRouter.atomic(effect, { current })
+
+const modes: ReadonlyArray<Session.Current> = ["commit", "rollback", "append", "savepoint", "fail"]
+
+layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })("atomic", (it) => {
+  it.effect("without a transaction commits what it does, in every mode", () =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      for (const [i, mode] of modes.entries()) {
+        yield* DbRouter.session(
+          Effect.gen(function* () {
+            yield* atomic(insert(i), mode)
+            assert.include(yield* stored, i)
+            yield* Sessions.assertQuiet
+          })
+        )
+        yield* atomic(insert(100 + i), mode)
+        assert.include(yield* stored, 100 + i)
+        const failed = yield* Effect.exit(
+          DbRouter.session(atomic(Effect.zipRight(insert(200), Effect.fail("no")), mode))
+        )
+        assert.deepStrictEqual(failed, Exit.fail("no"))
+        assert.notInclude(yield* stored, 200)
+        yield* Sessions.assertQuiet
+      }
+    })
+  )
+
+  const before = Effect.zipRight(insert(1), Effect.zipRight(Effect.yieldNow(), insert(2)))
+
+  /** What is there after a session that has written, and then runs an atomic block; and what `atomic` did to its open work. */
+  const around = (mode: Session.Current | undefined, block: Effect.Effect<unknown, unknown, DbRouter.Services>) =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      const [exit, after] = yield* DbRouter.session(
+        Effect.gen(function* () {
+          yield* before
+          const exit = yield* Effect.exit(atomic(block, mode))
+          const after = yield* stored
+          return [exit, after] as const
+        })
+      )
+      yield* Sessions.assertQuiet
+      return { succeeded: Exit.isSuccess(exit), after, end: yield* stored }
+    })
+
+  const block = insert(3)
+  const failing = Effect.zipRight(block, Effect.fail("no"))
+
+  it.effect('"commit", the default, commits what is open first', () =>
+    Effect.gen(function* () {
+      for (const mode of ["commit", undefined] as const) {
+        assert.deepStrictEqual(yield* around(mode, block), { succeeded: true, after: [1, 2, 3], end: [1, 2, 3] })
+        assert.deepStrictEqual(yield* around(mode, failing), { succeeded: false, after: [1, 2], end: [1, 2] })
+      }
+    })
+  )
+
+  it.effect('"rollback" rolls it back first', () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* around("rollback", block), { succeeded: true, after: [3], end: [3] })
+      assert.deepStrictEqual(yield* around("rollback", failing), { succeeded: false, after: [], end: [] })
+    })
+  )
+
+  it.effect('"append" goes on in it, and ends both', () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* around("append", block), { succeeded: true, after: [1, 2, 3], end: [1, 2, 3] })
+      assert.deepStrictEqual(yield* around("append", failing), { succeeded: false, after: [], end: [] })
+    })
+  )
+
+  it.effect('"savepoint" leaves the commit to the session', () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* around("savepoint", block), { succeeded: true, after: [], end: [1, 2, 3] })
+      assert.deepStrictEqual(yield* around("savepoint", failing), { succeeded: false, after: [], end: [1, 2] })
+    })
+  )
+
+  it.effect('"fail" fails, and leaves it alone', () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* around("fail", block), { succeeded: false, after: [], end: [1, 2] })
+      const reason = DbRouter.session(Effect.zipRight(insert(4), Sessions.reasonOf(atomic(block, "fail"))))
+      assert.strictEqual(yield* reason, "TransactionActive")
+    })
+  )
+
+  it.effect("is rolled back by a defect, an interruption, a COMMIT that is answered with ROLLBACK", () =>
+    Effect.gen(function* () {
+      const died = yield* around("commit", Effect.zipRight(block, Effect.die("no")))
+      assert.deepStrictEqual(died, { succeeded: false, after: [1, 2], end: [1, 2] })
+      const late = yield* around("commit", Effect.timeout(Effect.zipRight(block, Effect.never), "30 millis"))
+      assert.deepStrictEqual(late, { succeeded: false, after: [1, 2], end: [1, 2] })
+      const caught = yield* around("commit", Effect.zipRight(block, Effect.ignore(insert(1))))
+      assert.deepStrictEqual(caught, { succeeded: false, after: [1, 2], end: [1, 2] })
+    })
+  )
+
+  it.effect("inside withTransaction commits nothing: it appends, is a savepoint, or fails", () =>
+    Effect.gen(function* () {
+      const expected = { append: true, savepoint: true, commit: false, rollback: false, fail: false }
+      for (const mode of modes) {
+        for (const open of [<A, E, R>(effect: Effect.Effect<A, E, R>) => effect, DbRouter.session]) {
+          const sql = yield* Sessions.setUp
+          const [exit, after] = yield* open(
+            sql.withTransaction(
+              Effect.gen(function* () {
+                yield* insert(1)
+                const exit = yield* Effect.either(atomic(insert(2), mode))
+                return [exit, yield* stored] as const
+              })
+            )
+          )
+          assert.deepStrictEqual(after, [])
+          assert.strictEqual(exit._tag, expected[mode] ? "Right" : "Left", mode)
+          assert.deepStrictEqual(yield* stored, expected[mode] ? [1, 2] : [1])
+          if (exit._tag === "Left") {
+            assert.strictEqual(yield* Sessions.reasonOf(Effect.fail(exit.left)), "TransactionActive")
+          }
+        }
+      }
+    })
+  )
+
+  it.effect("has withTransaction inside it as a savepoint", () =>
+    Effect.gen(function* () {
+      for (const mode of modes) {
+        const sql = yield* Sessions.setUp
+        const work = Effect.gen(function* () {
+          yield* sql.withTransaction(insert(1))
+          yield* Effect.ignore(sql.withTransaction(Effect.zipRight(insert(2), Effect.fail("no"))))
+          yield* insert(3)
+          assert.deepStrictEqual(yield* stored, [])
+        })
+        yield* DbRouter.session(atomic(work, mode))
+        assert.deepStrictEqual(yield* stored, [1, 3])
+        yield* Sessions.setUp
+        yield* atomic(work, mode)
+        assert.deepStrictEqual(yield* stored, [1, 3])
+      }
+    })
+  )
+
+  it.effect("inside atomic commits what the outer one has done", () =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      const nested = atomic(Effect.all([insert(1), atomic(insert(2)), insert(3), Effect.fail("no")]))
+      yield* Effect.ignore(DbRouter.session(nested))
+      assert.deepStrictEqual(yield* stored, [1, 2])
+    })
+  )
+})
