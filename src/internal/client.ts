@@ -11,7 +11,6 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
-import * as Mailbox from "effect/Mailbox"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -24,6 +23,7 @@ import { batchSize } from "./driver/stream.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import * as listen from "./listen.js"
 import { Lock } from "./lock.js"
+import { reactive } from "./reactive.js"
 import { type Router, rowsOf } from "./router.js"
 import { committing } from "./session.js"
 import * as RoutedStatement from "./statement.js"
@@ -456,27 +456,6 @@ export const make = (
         : assemble(statements(compiler, transformRows), () => plain)
     return { client, runner }
   })
-
-// A query runs again because somebody has written what it reads. No replica may have that yet, and nobody would tell the
-// query when one does.
-const reactive = (
-  reactivity: Reactivity.Reactivity.Service
-): Pick<PgClient.PgClient, "reactive" | "reactiveMailbox"> => {
-  const reactiveMailbox: PgClient.PgClient["reactiveMailbox"] = (keys, effect) =>
-    Effect.suspend(() => {
-      let ran = false
-      const run = Effect.suspend(() => {
-        const again = ran
-        ran = true
-        return again ? Effect.locally(effect, RoutingContext.stickToPrimary, true) : effect
-      })
-      return reactivity.query(keys, run)
-    })
-  return {
-    reactiveMailbox,
-    reactive: (keys, effect) => Stream.unwrapScoped(Effect.map(reactiveMailbox(keys, effect), Mailbox.toStream))
-  }
-}
 
 // `@effect/sql-pg` does not export its own; its compiler knows the fragment by this name.
 const pgJson = Statement.custom<Statement.Custom<"PgJson", unknown>>("PgJson")
