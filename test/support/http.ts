@@ -198,6 +198,17 @@ export const placements: Readonly<Record<string, Placement>> = {
   "HttpApiBuilder.serve": (act, options) => listen(api(act, HttpApiBuilder.serve(HttpSession.middleware(options)))),
   "HttpApiBuilder.middleware": (act, options) =>
     listen(api(act, HttpApiBuilder.serve()).pipe(Layer.provide(HttpApiBuilder.middleware(HttpSession.make(options))))),
+  "HttpApiBuilder.middleware, with context": (act, options) =>
+    listen(
+      api(act, HttpApiBuilder.serve()).pipe(
+        Layer.provide(
+          HttpApiBuilder.middleware<DbRouter.DbRouter | Scope.Scope | HttpServerRequest.HttpServerRequest>(
+            HttpSession.middleware(options),
+            { withContext: true }
+          )
+        )
+      )
+    ),
   "HttpLayerRouter.middleware, global": (act, options) =>
     listen(
       HttpLayerRouter.serve(
