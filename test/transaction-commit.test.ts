@@ -51,6 +51,19 @@ const assertWhole = (before: number) =>
     assert.deepInclude(engine, { inFlight: 0, pool: { total: 1, idle: 1, waiting: 0, max: 1 } })
   })
 
+/** Ends a connection from the other side, and waits until it is gone and this process can know. */
+const terminate = (pid: number) =>
+  Effect.flatMap(RouterTest.PgCluster.PgCluster, ({ primary }) =>
+    primary.query("SELECT pg_terminate_backend($1)", [pid]).pipe(
+      Effect.zipRight(
+        Effect.repeat(primary.query("SELECT FROM pg_stat_activity WHERE pid = $1", [pid]), {
+          until: (rows) => rows.length === 0
+        })
+      ),
+      Effect.zipRight(Effect.sleep("100 millis"))
+    )
+  )
+
 const codeOf = (error: SqlError.SqlError) => (error.cause as { readonly code?: string }).code
 
 layer(RouterTest.cluster, { excludeTestServices: true, timeout: "2 minutes" })("the end of a transaction", (it) => {
@@ -193,23 +206,14 @@ layer(RouterTest.cluster, { excludeTestServices: true, timeout: "2 minutes" })("
   it.effect("a connection that breaks inside fails the transaction, and nothing of it is there", () =>
     onOneConnection((sql) =>
       Effect.gen(function* () {
-        const { primary } = yield* RouterTest.PgCluster.PgCluster
         const before = yield* pid
-        const broken = sql`INSERT INTO account (id) VALUES (1)`.pipe(
-          Effect.zipRight(primary.query("SELECT pg_terminate_backend($1)", [before])),
-          Effect.zipRight(Effect.sleep("100 millis"))
-        )
+        const broken = sql`INSERT INTO account (id) VALUES (1)`.pipe(Effect.zipRight(terminate(before)))
         const statement = yield* Effect.flip(sql.withTransaction(Effect.zipRight(broken, sql`SELECT 1`)))
         assert.strictEqual(statement._tag === "SqlError" && codeOf(statement), "57P01")
         const next = yield* pid
         assert.notStrictEqual(next, before)
         const commit = yield* Effect.flip(
-          sql.withTransaction(
-            sql`INSERT INTO account (id) VALUES (1)`.pipe(
-              Effect.zipRight(primary.query("SELECT pg_terminate_backend($1)", [next])),
-              Effect.zipRight(Effect.sleep("100 millis"))
-            )
-          )
+          sql.withTransaction(sql`INSERT INTO account (id) VALUES (1)`.pipe(Effect.zipRight(terminate(next))))
         )
         assert.deepStrictEqual(RouterError.reasonOf(commit), Option.some("ConnectionLost"))
         assert.deepStrictEqual(yield* accounts, [])
