@@ -91,9 +91,10 @@ export class Hooks {
     })
   }
 
-  // In a fiber of its own it can be bounded by a timeout, as it could not be in a region that nothing interrupts.
+  // In a fiber of its own it can be bounded by a timeout, as it could not be in a region that nothing interrupts. In a daemon:
+  // an interruption reaches the children of a fiber at once.
   private run(name: string, hook: Effect.Effect<void>): Effect.Effect<void> {
-    return Effect.fork(Effect.interruptible(this.outside(hook))).pipe(
+    return Effect.forkDaemon(Effect.interruptible(this.outside(hook))).pipe(
       Effect.flatMap(Fiber.join),
       Effect.catchAllCause((cause) => Effect.logWarning(`${name} failed`, cause)),
       Effect.uninterruptible

@@ -67,7 +67,7 @@ export class Session implements SessionWork {
   }
 
   get isActive(): boolean {
-    return this.isOpenBeside(undefined)
+    return this.rootsOf(undefined).some((root) => !this.isReading(root.group))
   }
 
   current(group: string): Transaction | undefined {
@@ -108,7 +108,7 @@ export class Session implements SessionWork {
         this.check(group, "commit"),
         Effect.suspend(() => {
           // What was asked for around the commit of the whole waits for the rest of it.
-          if (this.isOpenBeside(group)) return this.commitRoots(this.rootsOf(group), "settled", () => Effect.void)
+          if (!this.isWhole(group)) return this.commitRoots(this.rootsOf(group), "settled", () => Effect.void)
           const settle = (outcome: Outcome) => this.hooks.settle(outcome)
           return Effect.onError(restore(this.hooks.beforeCommit), () => this.rollbackAll(undefined)).pipe(
             Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(group), "settled", settle)))
@@ -166,12 +166,11 @@ export class Session implements SessionWork {
     return group === this.router.config.readGroup
   }
 
-  /** Whether a transaction is open that may have to be committed, other than a group's. */
-  private isOpenBeside(group: string | undefined): boolean {
-    for (const name of this.roots.keys()) {
-      if (name !== group && !this.isReading(name)) return true
-    }
-    return false
+  /** Whether the end of a group's transaction, or of all, leaves none open that may have to be committed. */
+  private isWhole(group: string | undefined): boolean {
+    return (
+      group === undefined || this.rootsOf(undefined).every((root) => root.group === group || this.isReading(root.group))
+    )
   }
 
   private rootsOf(group: string | undefined): Roots {
@@ -185,7 +184,7 @@ export class Session implements SessionWork {
 
   private rollbackAll(group: string | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const isWhole = group === undefined || !this.isOpenBeside(group)
+      const isWhole = this.isWhole(group)
       return Effect.zipRight(
         this.rollbackRoots(this.rootsOf(group)),
         isWhole ? this.hooks.settle("rolled back") : Effect.void
