@@ -157,8 +157,8 @@ const inSession = <E, R, R0>(
 ): HttpApp.Default<E, R | R0 | Scope.Scope> =>
   Effect.flatMap(HttpServerRequest, (request) =>
     Effect.withFiberRuntime((fiber) => {
-      const app =
-        policy.isInterruptible && !isUninterruptibleRoute(fiber.currentContext) ? Effect.interruptible(plain) : plain
+      const isInterruptible = policy.isInterruptible && !isUninterruptibleRoute(fiber.currentContext)
+      const app = isInterruptible ? Effect.interruptible(plain) : plain
       const around = router.runner.workOf(fiber)
       if (around !== undefined && around.session?.ended !== true) return app
       const flow = new RequestFlow()
@@ -171,7 +171,7 @@ const inSession = <E, R, R0>(
       return Effect.gen(function* () {
         const opened = yield* Effect.provideService(unit.open(policy.sessionOf(request)), DbRouter, router)
         const beforeCommit = yield* router.runner.deferred(policy.beforeCommit)
-        const session = new RequestSession(opened, flow, policy.commits, beforeCommit)
+        const session = new RequestSession(opened, flow, { commits: policy.commits, beforeCommit, isInterruptible })
         yield* HttpApp.appendPreResponseHandler((_request, response) => session.answer(response))
         yield* Effect.addFinalizer((exit) => session.close(exit))
         return yield* session.run(

@@ -280,6 +280,29 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("an option
     })
   )
 
+  for (const name of ["an HttpApp", "HttpServer.serve"]) {
+    it.scoped(`beforeCommit: is interrupted, and all rolled back, when the client leaves: ${name}`, () =>
+      Effect.gen(function* () {
+        const asleep = yield* Deferred.make<void>()
+        const sleep = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+          Effect.zipRight(Deferred.succeed(asleep, undefined), sql`SELECT pg_sleep(600)`)
+        )
+        const id = `asleep-${name.length}`
+        const send = yield* placements[name]!(
+          (name, id) => Effect.zipLeft(answer(name, id), Effect.orDie(DbRouter.beforeCommit(sleep))),
+          {}
+        )
+        const leave = new AbortController()
+        const answered = send(`/act/200/${id}`, { signal: leave.signal }).catch(() => "no answer")
+        yield* Deferred.await(asleep)
+        leave.abort()
+        assert.strictEqual(yield* Effect.promise(() => answered), "no answer")
+        yield* nothingIsHeld
+        assert.deepStrictEqual(yield* existing(id), [])
+      })
+    )
+  }
+
   it.scoped("the handler before the response is called twice: the second call changes nothing", () =>
     Effect.gen(function* () {
       const request = HttpServerRequest.fromWeb(new Request("http://localhost/", { method: "POST" }))

@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
+import { identity } from "effect/Function"
 import * as HashSet from "effect/HashSet"
 import * as Stream from "effect/Stream"
 import * as RoutingContext from "../RoutingContext.js"
@@ -40,8 +41,12 @@ export class RequestSession {
   constructor(
     private readonly opened: unit.Unit,
     private readonly flow: RequestFlow,
-    private readonly commits: (status: number) => boolean,
-    private readonly beforeCommit: Effect.Effect<unknown, unknown>
+    private readonly policy: {
+      readonly commits: (status: number) => boolean
+      readonly beforeCommit: Effect.Effect<unknown, unknown>
+      /** Whether a client that leaves stops what comes before the COMMIT. */
+      readonly isInterruptible: boolean
+    }
   ) {}
 
   /** Runs an effect in it. An interruption ends it. */
@@ -117,15 +122,17 @@ export class RequestSession {
 
   private end(status: number): Effect.Effect<unknown, unknown> {
     // `commits` is a stranger's function: it may throw.
-    return Effect.flatMap(Effect.exit(Effect.sync(() => this.commits(status))), (decided) =>
+    return Effect.flatMap(Effect.exit(Effect.sync(() => this.policy.commits(status))), (decided) =>
       this.outside(Exit.isSuccess(decided) && decided.value ? this.commit : Effect.zipRight(this.rollback, decided))
     )
   }
 
   private get commit(): Effect.Effect<unknown, unknown> {
     const { runner, session, work } = this.opened
-    return Effect.zipRight(session.hooks.beforeCommit, this.beforeCommit).pipe(
+    const { beforeCommit, isInterruptible } = this.policy
+    return Effect.zipRight(session.hooks.beforeCommit, beforeCommit).pipe(
       runner.provideWork(work, 0),
+      isInterruptible ? Effect.interruptible : identity,
       Effect.exit,
       Effect.flatMap((prepared) => Effect.zipRight(unit.end(this.opened, prepared), prepared))
     )
