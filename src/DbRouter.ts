@@ -77,6 +77,7 @@ export const make = (
   options: RouterConfig.Options
 ): Effect.Effect<DbRouter, RouterError.RouterConfigError | SqlError, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function* () {
+    yield* RoutingContext.separateLayers
     const config = yield* RouterConfig.resolve(options)
     return fromParts(yield* build.make(config))
   })
@@ -133,7 +134,6 @@ const fromOptions = <E>(
 ): Layer.Layer<Services, E | RouterError.RouterConfigError | SqlError> =>
   Layer.scopedContext(
     Effect.gen(function* () {
-      yield* RoutingContext.separateLayers
       const router = yield* make(yield* options)
       return Context.make(DbRouter, router).pipe(
         Context.add(SqlClient.SqlClient, router.client),

@@ -20,8 +20,7 @@ import * as Stream from "effect/Stream"
 
 /**
  * Keeps the reads of a flow on the primary while `true`. It is yours to set (`Effect.locally`, `FiberRef.set`); the router
- * itself records its writes in a cell of its own, which survives more fiber boundaries than a boolean can, and takes the
- * two together. Default: `false`.
+ * notes its writes in {@link flow}, and takes the two together: ask {@link shouldUsePrimary}. Default: `false`.
  *
  * @since 0.1.0
  * @category fiber refs
@@ -119,10 +118,7 @@ const currentRequestMap = globalValue(Symbol.for("effect/FiberRef/currentRequest
   FiberRef.unsafeMake<ReadonlyMap<unknown, Request.Entry<unknown>>>(new Map())
 )
 
-const awaited = globalValue(
-  "effect-db-router/RoutingContext/awaited",
-  () => new WeakMap<Request.Listeners, (count: number) => void>()
-)
+const told = globalValue("effect-db-router/RoutingContext/told", () => new WeakSet<object>())
 
 // Every fiber has this; its interface does not show it.
 interface SettableFiber extends Fiber.RuntimeFiber<unknown, unknown> {
@@ -131,20 +127,21 @@ interface SettableFiber extends Fiber.RuntimeFiber<unknown, unknown> {
 
 // A resolver runs in a daemon that nobody joins. Whoever made the request leaves its listeners when it has the answer, and
 // that is a moment in the fiber that the write has to reach.
-const tellWhenAnswered = ({ listeners, state }: Request.Entry<unknown>): void => {
-  if (state.completed || awaited.has(listeners)) return
-  const observer = (count: number) => {
-    if (count === 0) {
-      listeners.removeObserver(observer)
-      awaited.delete(listeners)
+const tellRequesters = (fiber: Fiber.RuntimeFiber<unknown, unknown>): void => {
+  const requests = fiber.getFiberRef(currentRequestMap)
+  if (requests.size === 0 || told.has(requests)) return
+  told.add(requests)
+  for (const { listeners, state } of requests.values()) {
+    if (state.completed) continue
+    const observer = (count: number) => {
+      if (count === 0 && state.completed) listeners.removeObserver(observer)
+      Option.map(Fiber.getCurrentFiber(), (requester) => {
+        ;(requester as SettableFiber).setFiberRef(flow, requester.getFiberRef(flow).with(true))
+        tellRequesters(requester)
+      })
     }
-    Option.map(Fiber.getCurrentFiber(), (fiber) => {
-      ;(fiber as SettableFiber).setFiberRef(flow, fiber.getFiberRef(flow).with(true))
-      tellRequesters(fiber)
-    })
+    listeners.addObserver(observer)
   }
-  awaited.set(listeners, observer)
-  listeners.addObserver(observer)
 }
 
 /**
@@ -155,12 +152,6 @@ const tellWhenAnswered = ({ listeners, state }: Request.Entry<unknown>): void =>
  */
 export const unsafeIsStuck = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
   fiber.getFiberRef(flow).isStuck || fiber.getFiberRef(stickToPrimary)
-
-const tellRequesters = (fiber: Fiber.RuntimeFiber<unknown, unknown>): void => {
-  for (const entry of fiber.getFiberRef(currentRequestMap).values()) {
-    tellWhenAnswered(entry)
-  }
-}
 
 /**
  * Makes the reads of this flow stick to the primary, as a write does. Ends with the session, or with {@link reset}. In a

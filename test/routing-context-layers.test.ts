@@ -343,6 +343,13 @@ describe("limit: layers that were not built with the router", () => {
     })
   )
 
+  it.effect("nor one whose layers are memoized by something that is not Effect's own; it works all the same", () =>
+    Effect.gen(function* () {
+      yield* RoutingContext.separateLayers
+      yield* Effect.provideService(RoutingContext.separateLayers, Layer.CurrentMemoMap, {} as Layer.MemoMap)
+    })
+  )
+
   it.effect("a worker that is forked after a write in the very same layer begins stuck; reset is the remedy", () =>
     Effect.gen(function* () {
       const found = yield* Deferred.make<ReadonlyArray<boolean>>()

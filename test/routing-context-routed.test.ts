@@ -1,3 +1,4 @@
+import { Reactivity } from "@effect/experimental"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import { Model, SqlClient, SqlResolver } from "@effect/sql"
 import { PgMigrator } from "@effect/sql-pg"
@@ -212,6 +213,19 @@ layer(Live, { excludeTestServices: true, timeout: "2 minutes" })("the routing co
       })
     )
   }
+
+  it.effect("the same with DbRouter.make in a layer of one's own", () =>
+    Effect.gen(function* () {
+      const cluster = yield* RouterTest.PgCluster.PgCluster
+      const Own = Layer.scopedContext(
+        Effect.map(DbRouter.make(RouterTest.optionsFor(cluster)), (router) =>
+          Context.make(DbRouter.DbRouter, router).pipe(Context.add(SqlClient.SqlClient, router.client))
+        )
+      ).pipe(Layer.provide(Reactivity.layer))
+      const Writing = Layer.effectDiscard(Effect.flatMap(newId, insert))
+      assert.strictEqual(yield* Effect.provide(readsFrom, Layer.provideMerge(Writing, Own)), "read")
+    })
+  )
 
   it.effect("PgMigrator as a layer above the router", () =>
     Effect.gen(function* () {

@@ -167,6 +167,7 @@ describe("stickiness", () => {
       assert.strictEqual(yield* primary(Effect.zipRight(Effect.void, target)), "primary")
       yield* FiberRef.set(RoutingContext.bindGroup, Option.some("archive"))
       yield* FiberRef.set(RoutingContext.forcePrimary, true)
+      yield* FiberRef.set(RoutingContext.preferReplica, true)
       yield* DbRouter.reset
       assert.strictEqual(yield* target, "automatic")
       assert.isFalse(yield* isStuck)
