@@ -75,6 +75,11 @@ export interface Engine extends Candidate {
    * longer than `limit`. One at a time.
    */
   readonly probe: (limit: Duration.Duration, fresh: boolean) => Effect.Effect<Health.Report, SqlError>
+  /**
+   * Has every connection read at the strongest isolation that standbys have, repeatable read, where the default is
+   * serializable, which they refuse. Tells whether that is new.
+   */
+  readonly avoidSerializable: () => boolean
   /** Says how it is. */
   readonly setHealth: (health: Health.Health) => void
   /** Whom to tell of every error of a statement. */
@@ -137,6 +142,7 @@ class EngineImpl implements Engine {
   private pool: Pool
   private readonly prober = new Probe()
   private probed: ResolvedClient | undefined
+  private initial: string | undefined
   private listener: (error: SqlError) => void = () => {}
   /** The pools of servers that it was bound to before, until they are closed. */
   private readonly leaving = new Set<Fiber.RuntimeFiber<void>>()
@@ -168,6 +174,7 @@ class EngineImpl implements Engine {
           Effect.zipRight(
             Effect.sync(() => {
               this.pool = pool
+              this.initial = undefined
               this.address = config.address
               this.client = config.client
               this.latency = 0
@@ -244,8 +251,15 @@ class EngineImpl implements Engine {
       const isOther = this.probed !== client
       this.probed = client
       const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
-      return this.prober.run(config, limit, fresh || isOther)
+      return this.prober.run(config, limit, fresh || isOther, this.initial)
     })
+  }
+
+  avoidSerializable(): boolean {
+    if (this.initial !== undefined) return false
+    this.initial = "SET default_transaction_isolation = 'repeatable read'"
+    this.pool.beginWith(this.initial)
+    return true
   }
 
   setHealth(health: Health.Health): void {

@@ -98,6 +98,47 @@ layer(clusters, { timeout: "60 seconds", excludeTestServices: true })("replicas 
     })
   )
 
+  it.scoped("a default isolation of serializable, which standbys refuse: read at repeatable read, and told once", () =>
+    Effect.gen(function* () {
+      const { awaitReplayed, primary, replicas } = yield* PgCluster.PgCluster
+      const lines: Array<string> = []
+      const recording = Logger.replace(
+        Logger.defaultLogger,
+        Logger.make(({ message }) => {
+          lines.push(String(message))
+        })
+      )
+      yield* primary.query("CREATE ROLE strict LOGIN PASSWORD 'strict'")
+      yield* primary.query("ALTER ROLE strict SET default_transaction_isolation = serializable")
+      yield* awaitReplayed
+      const at = (node: PgCluster.Node) => ({
+        ...partsOf(node),
+        host: node.host,
+        port: node.port,
+        username: "strict",
+        password: Redacted.make("strict"),
+        name: node.name
+      })
+      const isolation = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+        Effect.map(
+          sql<{ level: string; port: number }>`SELECT current_setting('transaction_isolation') AS level,
+            current_setting('port')::int AS port`,
+          (rows) => rows[0]!
+        )
+      )
+      yield* Effect.gen(function* () {
+        assert.deepStrictEqual(yield* isolation, { level: "repeatable read", port: replicas[0]!.port })
+        assert.deepStrictEqual(yield* DbRouter.primary(isolation), { level: "serializable", port: primary.port })
+        yield* Effect.sleep("1 second")
+        assert.strictEqual((yield* statusOf("replica1")).state, "up")
+      }).pipe(
+        Effect.provide(over(primary, [], { groups: { default: [at(primary)], read: [at(replicas[0]!)] } })),
+        Effect.provide(recording)
+      )
+      assert.strictEqual(lines.filter((line) => line.includes("repeatable read")).length, 1)
+    })
+  )
+
   it.scoped("a server of another system in the read group is never used", () =>
     Effect.gen(function* () {
       const { primary, replicas } = yield* PgCluster.PgCluster

@@ -14,7 +14,7 @@ import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
 import type { ResolvedHealth } from "../RouterConfig.js"
-import { acquireFailed, isServerError, judge } from "./failure.js"
+import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
 
 /** How many events a subscriber may be behind before it misses the oldest. */
 const maxEvents = 1_024
@@ -109,7 +109,7 @@ export class Monitor {
         this.watched,
         (watched) =>
           Effect.map(
-            Effect.either(watched.engine.probe(this.firstLimit(watched, config), true)),
+            Effect.either(ask(watched, this.firstLimit(watched, config), true)),
             (found) => [watched, found] as const
           ),
         { concurrency: "unbounded" }
@@ -171,7 +171,7 @@ export class Monitor {
         const { fresh } = watched
         watched.fresh = false
         watched.hurry.unsafeClose()
-        return Effect.map(Effect.either(engine.probe(config.timeout, fresh)), (found) => {
+        return Effect.map(Effect.either(ask(watched, config.timeout, fresh)), (found) => {
           // Of the server that it was bound to before.
           if (engine.client !== client) return watched.hurry.unsafeOpen()
           // It has become suspect meanwhile: that may be the news.
@@ -243,6 +243,16 @@ export class Monitor {
     this.changes.unsafeOffer(event)
   }
 }
+
+const ask = ({ engine, group }: Watched, limit: Duration.Duration, fresh: boolean) =>
+  Effect.catchIf(engine.probe(limit, fresh), saysSerializableDefault, (error) =>
+    engine.avoidSerializable()
+      ? Effect.logWarning(
+          `${engine.name} is a standby and its default_transaction_isolation is serializable, which standbys refuse: ` +
+            "the router reads there at repeatable read"
+        ).pipe(Effect.annotateLogs({ engine: engine.name, group }), Effect.zipRight(engine.probe(limit, true)))
+      : Effect.fail(error)
+  )
 
 const log: (event: Health.Event) => Effect.Effect<void> = Health.Event.$match({
   StateChanged: ({ engine, from, group, reason, to }) => {

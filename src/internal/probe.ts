@@ -40,16 +40,23 @@ export class Probe {
 
   /**
    * One probe. `fresh` lets it connect anew, since a server may keep what it has and take nothing more. It never waits for
-   * a server that is silent: what has not answered by `limit` is cut off.
+   * a server that is silent: what has not answered by `limit` is cut off. `initial` runs first.
    */
-  run(config: Pg.ClientConfig, limit: Duration.Duration, fresh: boolean): Effect.Effect<Report, SqlError> {
+  run(
+    config: Pg.ClientConfig,
+    limit: Duration.Duration,
+    fresh: boolean,
+    initial: string | undefined
+  ): Effect.Effect<Report, SqlError> {
     return Effect.suspend(() => {
       if (fresh) this.close()
       const silent = () => {
         const millis = Duration.toMillis(limit)
         return new SqlError({ cause: new ServerLost(`No answer within ${millis} ms`), message: acquireFailed })
       }
-      return Effect.flatMap(this.connect(config, limit), ask).pipe(
+      return Effect.flatMap(this.connect(config, limit), (connection) =>
+        initial === undefined ? ask(connection) : Effect.zipRight(send(connection, { text: initial }), ask(connection))
+      ).pipe(
         Effect.timeoutFail({ duration: limit, onTimeout: silent }),
         Effect.onError(() =>
           Effect.sync(() => {
@@ -87,13 +94,14 @@ export class Probe {
   }
 }
 
-const ask = (connection: Connection): Effect.Effect<Report, SqlError> =>
-  Effect.async<Report, SqlError>((resume) => {
-    connection.query({ text: statement, rowMode: "array" } as Pg.QueryConfig, (error, result) =>
-      resume(
-        error === undefined
-          ? Effect.succeed(reportOf((result as Exclude<Result, ReadonlyArray<unknown>>).rows[0] as unknown as Row))
-          : Effect.fail(connection.statementError(error))
-      )
+const send = (connection: Connection, query: Pg.QueryConfig): Effect.Effect<Result, SqlError> =>
+  Effect.async<Result, SqlError>((resume) => {
+    connection.query(query, (error, result) =>
+      resume(error === undefined ? Effect.succeed(result!) : Effect.fail(connection.statementError(error)))
     )
   })
+
+const ask = (connection: Connection): Effect.Effect<Report, SqlError> =>
+  Effect.map(send(connection, { text: statement, rowMode: "array" } as Pg.QueryConfig), (result) =>
+    reportOf((result as Exclude<Result, ReadonlyArray<unknown>>).rows[0] as unknown as Row)
+  )

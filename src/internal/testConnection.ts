@@ -278,6 +278,7 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     ),
     observeLatency: () => {},
     probe: engine.probe,
+    avoidSerializable: () => false,
     setHealth: () => {},
     onError: () => {},
     lose: () => {},

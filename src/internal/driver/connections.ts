@@ -43,6 +43,10 @@ export class Connections {
   private readonly leaving = new Set<Connection>()
   private readonly waiters = new Set<Waiter>()
   private opening = 0
+  /** What runs first on every connection. */
+  private initial: string | undefined
+  /** Connections of before are not used again. */
+  private validFrom = 0
   private state: "open" | "closing" | "cut" = "open"
   private timer: NodeJS.Timeout | undefined
   private timerDue = Number.POSITIVE_INFINITY
@@ -103,7 +107,10 @@ export class Connections {
   /** Takes a connection back: for whoever waits, for later, or to be closed. The server has finished with it. */
   put(connection: Connection): void {
     const isGood =
-      connection.isUsable && connection.isOutsideTransaction && this.expiryOf(connection) > performance.now()
+      connection.isUsable &&
+      connection.isOutsideTransaction &&
+      connection.openedAt >= this.validFrom &&
+      this.expiryOf(connection) > performance.now()
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
       waiter.callback(undefined, connection)
@@ -114,6 +121,13 @@ export class Connections {
     } else {
       this.dismiss(connection)
     }
+  }
+
+  /** Runs a statement first on every connection from now on. Those that are open are replaced when they are given back. */
+  beginWith(sql: string): void {
+    this.initial = sql
+    this.validFrom = performance.now()
+    this.closeIdle()
   }
 
   /** Closes the connections that nobody uses. */
@@ -188,7 +202,7 @@ export class Connections {
     }
     this.opening++
     this.all.add(connection)
-    connection.connect((error) => {
+    const opened = (error: Error | undefined) => {
       this.opening--
       if (error === undefined) return this.put(connection)
       // Not every error closes the socket: one that the driver itself finds, such as a missing password, does not.
@@ -196,6 +210,11 @@ export class Connections {
       const waiter = this.nextWaiter()
       this.forget(connection)
       waiter?.callback(error, undefined)
+    }
+    connection.connect((error) => {
+      const { initial } = this
+      if (error !== undefined || initial === undefined) return opened(error)
+      connection.query({ text: initial }, (error) => connection.whenReady(() => opened(error)))
     })
   }
 

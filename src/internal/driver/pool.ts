@@ -170,6 +170,11 @@ export class Pool {
     })
   }
 
+  /** Runs a statement first on every connection from now on. */
+  beginWith(sql: string): void {
+    this.connections.beginWith(sql)
+  }
+
   /** Calls back when the server is known not to answer. Returns what ends that. */
   onLost(callback: (reason: Error) => void): () => void {
     this.losing.add(callback)
