@@ -21,6 +21,8 @@ import * as unit from "./internal/unit.js"
 import type * as Session from "./Session.js"
 
 /**
+ * Which requests get a session, which of them are committed, and how.
+ *
  * @since 0.1.0
  * @category models
  */

@@ -1,8 +1,8 @@
 import { HttpApp, HttpLayerRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Context, Deferred, Effect, Either, FiberRef, Layer, Option } from "effect"
-import { DbRouter, HttpSession, RouterError } from "effect-db-router"
+import { Context, Deferred, Effect, Either, FiberRef, Layer, Option, Stream } from "effect"
+import { DbRouter, HttpSession, RouterError, RoutingContext } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { type Act, listen, nothingIsHeld, placements, quiet, watch } from "./support/http.js"
 
@@ -110,6 +110,35 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("an option
       ])
     })
   )
+
+  for (const name of ["an HttpApp", "HttpServer.serve"]) {
+    it.scoped(`skip: such a request has a routing context of its own all the same, and its body too: ${name}`, () =>
+      Effect.gen(function* () {
+        const state = Effect.map(RoutingContext.shouldUsePrimary, String)
+        yield* RoutingContext.setStickyPrimary
+        const send = yield* placements[name]!(
+          (name) =>
+            Effect.gen(function* () {
+              const before = yield* state
+              if (name === "sticky") yield* RoutingContext.setStickyPrimary
+              const body = Stream.make(before).pipe(
+                Stream.concat(Stream.make(", ")),
+                Stream.concat(Stream.fromEffect(state))
+              )
+              return HttpServerResponse.stream(Stream.encodeText(body))
+            }),
+          { skip: () => true }
+        )
+        const bodies = yield* Effect.forEach(["sticky", "plain"], (what) =>
+          Effect.map(
+            Effect.promise(() => send(`/act/${what}/any`)),
+            ({ body }) => body
+          )
+        )
+        assert.deepStrictEqual(bodies, ["false, true", "false, false"])
+      })
+    )
+  }
 
   it.scoped("readOnlyGet: GET and HEAD cannot write", () =>
     Effect.gen(function* () {

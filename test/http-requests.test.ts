@@ -281,6 +281,27 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("the reque
     )
   }
 
+  it.scoped("of one router is none of another's: both are there, and both end", () =>
+    Effect.gen(function* () {
+      const other = yield* Layer.build(router(2))
+      const both = Effect.gen(function* () {
+        const { url } = yield* HttpServerRequest.HttpServerRequest
+        yield* insert(`${url.split("/").at(-1)}-other`)
+        return yield* Effect.provide(app, here)
+      })
+      const here = yield* Effect.context<DbRouter.Services>()
+      const send = yield* listen(HttpServer.serve(session(Effect.provide(session(both), other))))
+      for (const status of [200, 404]) {
+        assert.strictEqual((yield* post(send, `/act/${status}/two-${status}`)).status, status)
+      }
+      assert.deepStrictEqual(yield* existing("two-200", "two-200-other", "two-404", "two-404-other"), [
+        "two-200",
+        "two-200-other"
+      ])
+      yield* nothingIsHeld
+    })
+  )
+
   it.scoped("ends with a middleware around it that gives up", () =>
     Effect.gen(function* () {
       const slow = Effect.zipLeft(
