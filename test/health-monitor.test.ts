@@ -1,0 +1,207 @@
+import { SqlError } from "@effect/sql"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Logger, TestClock } from "effect"
+import { type Engine, EngineGroup, type Health, RouterConfig, Selector } from "effect-db-router"
+import { Monitor } from "../src/internal/monitor.js"
+
+const config = Effect.runSync(
+  RouterConfig.resolve({ groups: { default: [{}] }, health: { interval: "10 seconds", timeout: "3 seconds" } })
+).health!
+
+const report: Health.Report = { role: "replica", system: "1", timeline: 1, position: 1n, startedAt: 0 }
+
+const refused = new SqlError.SqlError({
+  cause: Object.assign(new Error("refused"), { code: "ECONNREFUSED", syscall: "connect" }),
+  message: "Failed to acquire connection"
+})
+
+/** A server that answers what it is told to, and counts. */
+class Server {
+  probes = 0
+  fresh = 0
+  lost = 0
+  answer: Effect.Effect<Health.Report, SqlError.SqlError>
+  health: Health.Health | undefined
+  isDrained = false
+  private listener: (error: SqlError.SqlError) => void = () => {}
+
+  constructor(
+    readonly name: string,
+    role: Health.Report["role"]
+  ) {
+    this.answer = Effect.succeed({ ...report, role })
+  }
+
+  /** A statement fails there. */
+  fail(error: SqlError.SqlError): void {
+    this.listener(error)
+  }
+
+  get engine(): Engine.Engine {
+    const self = this as unknown as { -readonly [K in keyof Engine.Engine]: Engine.Engine[K] }
+    self.client = {} as Engine.Engine["client"]
+    self.setHealth = (health) => {
+      this.health = health
+    }
+    self.onError = (listener) => {
+      this.listener = listener
+    }
+    self.lose = () => {
+      this.lost++
+    }
+    self.probe = (_, fresh) =>
+      Effect.suspend(() => {
+        this.probes++
+        if (fresh) this.fresh++
+        return this.answer
+      })
+    return self
+  }
+}
+
+const watched = Effect.gen(function* () {
+  const primary = new Server("primary", "primary")
+  const replica = new Server("replica", "replica")
+  const group = (name: string, server: Server) =>
+    EngineGroup.make({
+      name,
+      engines: [server.engine],
+      strategy: Selector.roundRobin,
+      random: () => 0,
+      admission: "healthy"
+    })
+  const monitor = yield* Monitor.make({
+    config,
+    groups: [group("default", primary), group("read", replica)],
+    writer: primary.engine
+  }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
+  yield* Effect.yieldNow()
+  return { monitor, primary, replica }
+})
+
+/** Time passes, in steps that no wait is shorter than. */
+const pass = (seconds: number) => Effect.replicateEffect(TestClock.adjust("250 millis"), seconds * 4)
+
+describe("the monitor", () => {
+  it.scoped("probes once before anything else, then every interval, a fifth more or less", () =>
+    Effect.gen(function* () {
+      const { primary, replica } = yield* watched
+      assert.deepStrictEqual([primary.probes, replica.probes], [1, 1])
+      yield* pass(7)
+      assert.deepStrictEqual([primary.probes, replica.probes], [1, 1])
+      yield* pass(100)
+      for (const { probes } of [primary, replica]) {
+        assert.isAtLeast(probes, 1 + 107 / 12.3)
+        assert.isAtMost(probes, 2 + 107 / 8)
+      }
+    })
+  )
+
+  it.scoped("probes at once after a statement has failed, on a new connection, and hides nothing meanwhile", () =>
+    Effect.gen(function* () {
+      const { replica } = yield* watched
+      assert.strictEqual(replica.health?.state, "up")
+      const before = replica.probes
+      replica.fail(refused)
+      assert.strictEqual(replica.health?.state, "suspect")
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(replica.probes, before + 1)
+      assert.strictEqual(replica.fresh, 2)
+      assert.strictEqual(replica.health?.state, "up")
+    })
+  )
+
+  it.scoped("does not probe without end a server that answers probes and fails statements", () =>
+    Effect.gen(function* () {
+      const { replica } = yield* watched
+      for (let i = 0; i < 400; i++) {
+        replica.fail(refused)
+        yield* TestClock.adjust("100 millis")
+      }
+      // 40 seconds: a probe every quarter of an interval at most, give or take a fifth.
+      assert.isAtMost(replica.probes, 2 + 40 / 2)
+    })
+  )
+
+  it.scoped("a failed probe is repeated soon; then the server is down, and loses what may run elsewhere", () =>
+    Effect.gen(function* () {
+      const { replica } = yield* watched
+      replica.answer = Effect.fail(refused)
+      yield* pass(8)
+      while (replica.health?.state === "up") yield* pass(1)
+      assert.strictEqual(replica.health?.state, "suspect")
+      assert.strictEqual(replica.lost, 0)
+      yield* pass(4)
+      assert.deepStrictEqual([replica.health?.state, replica.lost], ["down", 1])
+      assert.include(replica.health?.reason, "refused")
+      replica.answer = Effect.succeed(report)
+      yield* pass(13)
+      assert.strictEqual(replica.health?.state, "up")
+    })
+  )
+
+  it.scoped("runs one probe at a time, however many statements fail and whoever asks", () =>
+    Effect.gen(function* () {
+      const { monitor, replica } = yield* watched
+      let running = 0
+      let most = 0
+      replica.answer = Effect.acquireUseRelease(
+        Effect.sync(() => {
+          most = Math.max(most, ++running)
+        }),
+        () => Effect.as(Effect.sleep("1 second"), report),
+        () =>
+          Effect.sync(() => {
+            running--
+          })
+      )
+      yield* Effect.all(
+        Array.from({ length: 5 }, () => Effect.forkScoped(monitor.check(replica.engine))),
+        { discard: true }
+      )
+      replica.fail(refused)
+      yield* pass(20)
+      assert.strictEqual(most, 1)
+      assert.isAbove(replica.probes, 5)
+    })
+  )
+
+  it.scoped("a failure during a probe is not hidden by its success", () =>
+    Effect.gen(function* () {
+      const { monitor, replica } = yield* watched
+      replica.answer = Effect.as(Effect.sleep("1 second"), report)
+      yield* Effect.forkScoped(monitor.check(replica.engine))
+      yield* TestClock.adjust("500 millis")
+      replica.answer = Effect.fail(refused)
+      replica.fail(refused)
+      yield* TestClock.adjust("500 millis")
+      assert.notStrictEqual(replica.health?.state, "up")
+    })
+  )
+
+  it.scoped("the replicas are judged anew as soon as the primary is on another timeline", () =>
+    Effect.gen(function* () {
+      const { monitor, primary, replica } = yield* watched
+      primary.answer = Effect.succeed({ ...report, role: "primary", timeline: 2 })
+      yield* monitor.check(primary.engine)
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(replica.health?.state, "foreign")
+    })
+  )
+
+  it.effect("a primary that cannot be reached at the start is an error; a replica is not", () =>
+    Effect.gen(function* () {
+      const primary = new Server("primary", "primary")
+      primary.answer = Effect.fail(refused)
+      const group = EngineGroup.make({
+        name: "default",
+        engines: [primary.engine],
+        strategy: Selector.roundRobin,
+        random: () => 0,
+        admission: "always"
+      })
+      const error = yield* Effect.flip(Effect.scoped(Monitor.make({ config, groups: [group], writer: primary.engine })))
+      assert.strictEqual(error, refused)
+    })
+  )
+})
