@@ -104,23 +104,26 @@ export class Transaction {
 
   /** Begins a transaction on a connection of the engine. The connection goes back when the scope closes. */
   static begin(group: string, engine: Engine, options: Begin): Effect.Effect<Transaction, SqlError, Scope.Scope> {
-    return Effect.flatMap(engine.reserve, (connection) => {
-      const shared: Shared = {
-        statements: new Lock(),
-        replaceable: options.replaceable,
-        names: 0,
-        ended: false,
-        ending: undefined,
-        wrote: false,
-        changedSchema: false
-      }
-      const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
-      const begun = connection.query(command(options.begin))
-      return Effect.as(
-        options.settings.length === 0 ? begun : Effect.zipRight(begun, connection.query(setLocal(options.settings))),
-        transaction
-      )
-    })
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        const connection = yield* restore(engine.reserve)
+        const shared: Shared = {
+          statements: new Lock(),
+          replaceable: options.replaceable,
+          names: 0,
+          ended: false,
+          ending: undefined,
+          wrote: false,
+          changedSchema: false
+        }
+        const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
+        yield* restore(connection.query(command(options.begin)))
+        if (options.settings.length > 0) {
+          yield* Effect.onError(restore(connection.query(setLocal(options.settings))), () => transaction.rollback)
+        }
+        return transaction
+      })
+    )
   }
 
   /** Runs a statement. An error of it, and an interruption, abort the transaction, as always in PostgreSQL. */
