@@ -83,27 +83,36 @@ export const statesOn = (node: RouterTest.PgCluster.Node) =>
     )
   )
 
+const usage = Effect.flatMap(DbRouter.DbRouter, ({ status }) =>
+  Effect.map(status, (engines) =>
+    engines.map(({ inFlight, name, pool, port }) => {
+      const used = { name, inFlight, held: pool.total - pool.idle, waiting: pool.waiting }
+      return { used, unused: { name, inFlight: 0, held: 0, waiting: 0 }, port, total: pool.total }
+    })
+  )
+)
+
 /** Asserts that nobody holds a connection, that no transaction is open, and that both sides count the same connections. */
 export const assertQuiet = Effect.gen(function* () {
   const { nodes } = yield* cluster
-  const { status } = yield* DbRouter.DbRouter
-  const engines = yield* status
-  for (const { inFlight, name, pool } of engines) {
-    assert.deepStrictEqual(
-      { name, inFlight, idle: pool.idle, waiting: pool.waiting },
-      { name, inFlight: 0, idle: pool.total, waiting: 0 }
-    )
-  }
+  // A connection that is being closed, or whose cancelled statement ends, takes a moment.
+  const engines = yield* Effect.repeat(Effect.zipLeft(usage, Effect.sleep("2 millis")), {
+    until: (engines) => engines.every(({ used }) => used.held === 0),
+    times: 1000
+  })
+  assert.deepStrictEqual(
+    engines.map(({ used }) => used),
+    engines.map(({ unused }) => unused)
+  )
   for (const node of nodes) {
-    const total = (yield* status)
-      .filter(({ port }) => port === node.port)
-      .reduce((sum, { pool }) => sum + pool.total, 0)
-    // A server takes a moment to notice that a connection was closed.
-    const states = yield* Effect.repeat(Effect.delay(statesOn(node), "5 millis"), {
-      until: (states) => states.length === total,
+    const ofNode = Effect.map(usage, (engines) =>
+      engines.filter(({ port }) => port === node.port).reduce((sum, { total }) => sum + total, 0)
+    )
+    const counts = yield* Effect.repeat(Effect.delay(Effect.zip(statesOn(node), ofNode), "2 millis"), {
+      until: ([states, total]) => states.length === total && states.every((state) => state === "idle"),
       times: 400
     })
-    assert.deepStrictEqual(states, new Array(total).fill("idle"), node.name)
+    assert.deepStrictEqual(counts[0], new Array(counts[1]).fill("idle"), node.name)
   }
 })
 
