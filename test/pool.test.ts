@@ -180,14 +180,14 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
 
     it.scoped("a wait that is interrupted before its limit leaves nothing behind", () =>
       Effect.gen(function* () {
-        const on = yield* engine({ maxConnections: 1, connectTimeout: "50 millis" })
+        const on = yield* engine({ maxConnections: 1, connectTimeout: "1 second" })
         const seen = yield* engines.troubles(
           Effect.gen(function* () {
             yield* on.reserve
             const waiting = yield* Effect.fork(on.query(engines.statement("select 1")))
             yield* Effect.sleep("10 millis")
             yield* Fiber.interrupt(waiting)
-            yield* Effect.sleep("100 millis")
+            yield* Effect.sleep("1200 millis")
           })
         )
         assert.deepStrictEqual(seen, [])

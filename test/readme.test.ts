@@ -133,10 +133,8 @@ describe("the examples", () => {
       ts.sys,
       root
     )
-    const program = ts.createProgram(
-      examples.map((path) => file(path)),
-      config.options
-    )
+    const ambient = config.fileNames.filter((path) => path.endsWith(".d.ts"))
+    const program = ts.createProgram([...ambient, ...examples.map((path) => file(path))], config.options)
     const shown = ts.getPreEmitDiagnostics(program).map((diagnostic) => {
       const at = diagnostic.start ?? 0
       const where = diagnostic.file?.getLineAndCharacterOfPosition(at)

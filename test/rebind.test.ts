@@ -11,7 +11,7 @@ const Live = Layer.unwrapEffect(
         default: [{ url: primary.url, name: "primary" }],
         read: [{ url: replicas[0]!.url, name: "replica", maxConnections: 3 }]
       },
-      shutdownTimeout: "2 seconds"
+      shutdownTimeout: "20 seconds"
     })
   )
 ).pipe(Layer.provideMerge(PgCluster.layer({ replicas: 2 })))
