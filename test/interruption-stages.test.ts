@@ -1,6 +1,18 @@
 import { SqlClient } from "@effect/sql"
 import { assert, describe, layer } from "@effect/vitest"
-import { Clock, Context, Deferred, Effect, Fiber, Layer, Option, Stream, TestClock, TestContext } from "effect"
+import {
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Fiber,
+  Layer,
+  Option,
+  Stream,
+  TestClock,
+  TestContext
+} from "effect"
 import { DbRouter, RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as engines from "./support/engine.js"
@@ -185,6 +197,27 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("an inter
         yield* Fiber.join(interruption)
         assert.strictEqual((yield* settled).total, 1)
         assert.deepStrictEqual(yield* sql`SELECT * FROM kept`, [{ id: 1 }])
+        assert.strictEqual(proxy.cancels(), 0)
+      })
+    )
+
+    it.scoped("is the same for whoever else wants to cancel what runs there", () =>
+      Effect.gen(function* () {
+        const node = yield* primary
+        const proxy = yield* proxies.make(node)
+        const { host, port } = proxy
+        const on = yield* engines.make({ ...engines.partsOf(node), host, port, maxConnections: 1 })
+        const reserved = yield* on.reserve
+        yield* reserved.query(engines.statement("begin"))
+        const held = yield* hold(proxy, answerTo("COMMIT"))
+        const commit = yield* Effect.fork(reserved.finish(engines.statement("commit"), Duration.seconds(5)))
+        yield* held.arrived
+        const cancel = yield* Effect.fork(reserved.cancel)
+        yield* Effect.sleep("30 millis")
+        assert.isTrue(Option.isNone(yield* Fiber.poll(cancel)))
+        yield* held.release
+        yield* Fiber.join(cancel)
+        assert.strictEqual(((yield* Fiber.join(commit)) as { command: string }).command, "COMMIT")
         assert.strictEqual(proxy.cancels(), 0)
       })
     )
