@@ -6,26 +6,20 @@ import { HttpServer, HttpServerResponse } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, type Exit, Layer, Runtime, Schedule, Stream } from "effect"
+import { Deferred, Effect, type Exit, Runtime, Schedule, Stream } from "effect"
 import { DbRouter, HttpSession, RoutingContext } from "effect-db-router"
-import { PgCluster } from "effect-db-router/testing"
-import { type Act, eventually, listen, nothingIsHeld, placements, quiet, reasonOf, watch } from "./support/http.js"
-
-const TestLayer = Layer.unwrapEffect(
-  Effect.gen(function* () {
-    const { primary } = yield* PgCluster.PgCluster
-    yield* primary.query(`
-      CREATE TABLE entry (id text PRIMARY KEY);
-      CREATE TABLE child (id text REFERENCES entry DEFERRABLE INITIALLY DEFERRED)`)
-    return DbRouter.layer({ groups: { default: [{ url: primary.url, name: "primary" }] } })
-  })
-).pipe(Layer.provideMerge(PgCluster.layer({ replicas: 0 })), Layer.provideMerge(quiet))
-
-const insert = (id: string) =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(sql`INSERT INTO entry VALUES (${id})`))
-
-/** What makes the COMMIT fail. */
-const violate = Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(sql`INSERT INTO child VALUES ('nobody')`))
+import {
+  type Act,
+  eventually,
+  insert,
+  listen,
+  nothingIsHeld,
+  placements,
+  reasonOf,
+  TestLayer,
+  violate,
+  watch
+} from "./support/http.js"
 
 const stream = <E>(body: Stream.Stream<string, E>) => HttpServerResponse.stream(Stream.encodeText(body))
 
@@ -47,7 +41,8 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a respons
                 ? Effect.provide(insert(`${id}-body`), context)
                 : Effect.provideService(insert(`${id}-body`), SqlClient.SqlClient, sql)
               const state = Effect.all([DbRouter.isInSession, RoutingContext.shouldUsePrimary])
-              const first = Effect.map(Effect.zipRight(write, state), (state) => JSON.stringify(state))
+              // Before its own write, which sticks too.
+              const first = Effect.map(Effect.zipLeft(state, write), (state) => JSON.stringify(state))
               const body = Stream.fromIterable([first, Effect.as(Deferred.await(gate), "!")]).pipe(
                 Stream.mapEffect((effect) => effect)
               )

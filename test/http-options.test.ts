@@ -4,18 +4,7 @@ import { assert, layer } from "@effect/vitest"
 import { Context, Deferred, Effect, Either, FiberRef, Layer, Option, Stream } from "effect"
 import { DbRouter, HttpSession, RouterError, RoutingContext } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { type Act, listen, nothingIsHeld, placements, quiet, watch } from "./support/http.js"
-
-const TestLayer = Layer.unwrapEffect(
-  Effect.gen(function* () {
-    const { primary } = yield* PgCluster.PgCluster
-    yield* primary.query("CREATE TABLE entry (id text PRIMARY KEY)")
-    return DbRouter.layer({ groups: { default: [{ url: primary.url, name: "primary" }] } })
-  })
-).pipe(Layer.provideMerge(PgCluster.layer({ replicas: 0 })), Layer.provideMerge(quiet))
-
-const insert = (id: string) =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(sql`INSERT INTO entry VALUES (${id})`))
+import { type Act, existing, insert, listen, nothingIsHeld, placements, TestLayer } from "./support/http.js"
 
 /** Inserts its id, and answers with the status in its name. */
 const answer: Act = (name, id) => Effect.as(insert(id), HttpServerResponse.empty({ status: Number(name) }))
@@ -29,14 +18,6 @@ const serve = (options: HttpSession.Options, act: Act = answer) =>
 type Route = HttpLayerRouter.HttpRouter | HttpLayerRouter.Request<"Requires", SqlClient.SqlClient> | DbRouter.DbRouter
 
 layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("an option of the request scope", (it) => {
-  const existing = (...ids: ReadonlyArray<string>) =>
-    Effect.flatMap(watch, ({ exists }) =>
-      Effect.promise(async () => {
-        const found = await Promise.all(ids.map(exists))
-        return ids.filter((_, i) => found[i])
-      })
-    ).pipe(Effect.scoped)
-
   it.scoped("commits: which statuses do", () =>
     Effect.gen(function* () {
       const send = yield* serve({ commits: (status) => status === 404 || HttpSession.commitByStatus(status - 1) })

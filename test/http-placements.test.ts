@@ -1,9 +1,9 @@
 import { HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
 import { assert, layer, type Vitest } from "@effect/vitest"
-import { Effect, FiberRef, Layer, Option } from "effect"
+import { Effect, FiberRef, Option } from "effect"
 import { DbRouter, RoutingContext } from "effect-db-router"
-import { PgCluster } from "effect-db-router/testing"
+import type { PgCluster } from "effect-db-router/testing"
 import {
   type Act,
   Conflict,
@@ -12,22 +12,10 @@ import {
   nothingIsHeld,
   type Placement,
   placements,
-  quiet,
   type Send,
+  TestLayer,
   watch
 } from "./support/http.js"
-
-const schema = `
-  CREATE TABLE entry (id text PRIMARY KEY);
-  CREATE TABLE child (id text REFERENCES entry DEFERRABLE INITIALLY DEFERRED)`
-
-const TestLayer = Layer.unwrapEffect(
-  Effect.gen(function* () {
-    const { primary } = yield* PgCluster.PgCluster
-    yield* primary.query(schema)
-    return DbRouter.layer({ groups: { default: [{ url: primary.url, name: "primary" }] } })
-  })
-).pipe(Layer.provideMerge(PgCluster.layer({ replicas: 0 })), Layer.provideMerge(quiet))
 
 /** Requests that are in their handlers, and how those ended. */
 const inside = new Map<string, "running" | "interrupted" | "ended">()

@@ -5,34 +5,20 @@ import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, flow, Layer, Logger, LogLevel } from "effect"
 import { DbRouter, HttpSession } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { type Act, eventually, listen, nothingIsHeld, placements, quiet, type Send, watch } from "./support/http.js"
-
-/** A router with so many connections. */
-const router = (maxConnections: number) =>
-  Layer.unwrapEffect(
-    Effect.map(PgCluster.PgCluster, ({ primary }) =>
-      DbRouter.layer({ groups: { default: [{ url: primary.url, name: "primary", maxConnections }] } })
-    )
-  )
-
-const schema = Layer.effectDiscard(
-  Effect.flatMap(PgCluster.PgCluster, ({ primary }) =>
-    primary.query(`
-      CREATE TABLE entry (id text PRIMARY KEY);
-      CREATE TABLE child (id text REFERENCES entry DEFERRABLE INITIALLY DEFERRED)`)
-  )
-)
-
-const TestLayer = router(10).pipe(
-  Layer.provideMerge(schema),
-  Layer.provideMerge(PgCluster.layer({ replicas: 0 })),
-  Layer.provideMerge(quiet)
-)
-
-const insert = (id: string) =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(sql`INSERT INTO entry VALUES (${id})`))
-
-const violate = Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(sql`INSERT INTO child VALUES ('nobody')`))
+import {
+  type Act,
+  eventually,
+  existing,
+  insert,
+  listen,
+  nothingIsHeld,
+  placements,
+  router,
+  type Send,
+  TestLayer,
+  violate,
+  watch
+} from "./support/http.js"
 
 /** Inserts its id, and answers with the status in its name. */
 const act: Act = (name, id) =>
@@ -49,14 +35,6 @@ const app = Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers, url 
 }).pipe(Effect.orDie)
 
 const post = (send: Send, path: string, sent?: Parameters<Send>[1]) => Effect.promise(() => send(path, sent))
-
-const existing = (...ids: ReadonlyArray<string>) =>
-  Effect.flatMap(watch, ({ exists }) =>
-    Effect.promise(async () => {
-      const found = await Promise.all(ids.map(exists))
-      return ids.filter((_, i) => found[i])
-    })
-  ).pipe(Effect.scoped)
 
 layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("requests", (it) => {
   it.scoped("all end: 500 at once on ten connections", () =>

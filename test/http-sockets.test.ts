@@ -6,22 +6,9 @@ import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Layer, Queue } from "effect"
 import { DbRouter, HttpSession } from "effect-db-router"
-import { PgCluster } from "effect-db-router/testing"
-import { eventually, listen, nothingIsHeld, quiet, watch } from "./support/http.js"
+import * as Http from "./support/http.js"
 
-const TestLayer = Layer.unwrapEffect(
-  Effect.gen(function* () {
-    const { primary } = yield* PgCluster.PgCluster
-    yield* primary.query(`
-      CREATE TABLE entry (id text PRIMARY KEY);
-      CREATE TABLE child (id text REFERENCES entry DEFERRABLE INITIALLY DEFERRED)`)
-    return DbRouter.layer({ groups: { default: [{ url: primary.url, name: "primary" }] } })
-  })
-).pipe(
-  Layer.provideMerge(PgCluster.layer({ replicas: 0 })),
-  Layer.provideMerge(NodeSocket.layerWebSocketConstructor),
-  Layer.provideMerge(quiet)
-)
+const TestLayer = Layer.merge(Http.TestLayer, NodeSocket.layerWebSocketConstructor)
 
 const decoder = new TextDecoder()
 
@@ -57,10 +44,10 @@ const middleware = HttpSession.middleware()
 const mounted = HttpRouter.empty.pipe(HttpRouter.mountApp("/mounted", app))
 
 const servers = {
-  "an HttpApp": () => listen(HttpServer.serve(Effect.orDie(middleware(app)))),
-  "HttpServer.serve": () => listen(HttpServer.serve(Effect.orDie(app), middleware)),
+  "an HttpApp": () => Http.listen(HttpServer.serve(Effect.orDie(middleware(app)))),
+  "HttpServer.serve": () => Http.listen(HttpServer.serve(Effect.orDie(app), middleware)),
   // Here the app sees a request that was made from the original one.
-  "a router that takes a prefix away": () => listen(HttpServer.serve(middleware(Effect.orDie(mounted))))
+  "a router that takes a prefix away": () => Http.listen(HttpServer.serve(middleware(Effect.orDie(mounted))))
 }
 
 /** Connects, and returns what sends a message and waits for the answer to it. */
@@ -103,17 +90,17 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a socket"
   for (const [i, [name, serve]] of Object.entries(servers).entries()) {
     it.scoped(`has committed what came before it when it opens, and holds nothing: ${name}`, () =>
       Effect.gen(function* () {
-        const { exists } = yield* watch
+        const { exists } = yield* Http.watch
         const { port } = yield* serve()
         const id = `open-${i}`
         const { ask, close } = yield* connect(`ws://127.0.0.1:${port}/mounted/${id}`)
         assert.strictEqual(yield* ask("first"), "first: false")
         assert.isTrue(yield* Effect.promise(() => exists(id)))
         assert.isTrue(yield* Effect.promise(() => exists(`${id}-first`)))
-        yield* nothingIsHeld
+        yield* Http.nothingIsHeld
         assert.strictEqual(yield* ask("failing"), "failing: false")
         assert.isFalse(yield* Effect.promise(() => exists(`${id}-failing`)))
-        yield* nothingIsHeld
+        yield* Http.nothingIsHeld
         yield* close
       })
     )
@@ -124,7 +111,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a socket"
     ] as const) {
       it.scoped(`is not opened by a request that ends with ${status}, which is rolled back: ${name}`, () =>
         Effect.gen(function* () {
-          const { exists } = yield* watch
+          const { exists } = yield* Http.watch
           const { port } = yield* serve()
           // A protocol that nobody here speaks makes no difference.
           for (const protocol of status === 404 ? ["websocket", "h2c"] : ["websocket"]) {
@@ -133,25 +120,25 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a socket"
             assert.strictEqual(answered, status)
             assert.isFalse(yield* Effect.promise(() => exists(id)))
           }
-          yield* nothingIsHeld
+          yield* Http.nothingIsHeld
         })
       )
     }
 
     it.scoped(`cancels what runs when it breaks: ${name}`, () =>
       Effect.gen(function* () {
-        const { exists, openTransactions } = yield* watch
+        const { exists, openTransactions } = yield* Http.watch
         const { port } = yield* serve()
         const [status, socket] = yield* upgrade(port, `/mounted/broken-${i}`, "websocket")
         assert.strictEqual(status, 101)
         // A text frame of five bytes, masked with zeros.
         socket.write(Buffer.from([0x81, 0x85, 0, 0, 0, 0, ...Buffer.from("sleep")]))
-        yield* eventually(
+        yield* Http.eventually(
           Effect.map(Effect.promise(openTransactions), (n) => n === 1),
           "it sleeps"
         )
         socket.destroy()
-        yield* nothingIsHeld
+        yield* Http.nothingIsHeld
         assert.isTrue(yield* Effect.promise(() => exists(`broken-${i}`)))
       })
     )

@@ -14,7 +14,7 @@ import {
   HttpServerResponse
 } from "@effect/platform"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { type SqlClient, SqlError } from "@effect/sql"
+import { SqlClient, SqlError } from "@effect/sql"
 import type { PgClient } from "@effect/sql-pg"
 import { assert } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer, Logger, Option, Redacted, Schedule, Schema, type Scope } from "effect"
@@ -164,7 +164,7 @@ const plain = (act: Act) =>
     return act(name, id)
   })
 
-const router = (act: Act) => HttpRouter.empty.pipe(HttpRouter.all(path, handle(act)))
+const routed = (act: Act) => HttpRouter.empty.pipe(HttpRouter.all(path, handle(act)))
 
 const routes = (act: Act) => HttpLayerRouter.add("*", path, handle(act))
 
@@ -194,7 +194,7 @@ export const placements: Readonly<Record<string, Placement>> = {
   "an HttpApp": (act, options) => listen(HttpServer.serve(HttpSession.middleware(options)(plain(act)))),
   "HttpServer.serve": (act, options) => listen(HttpServer.serve(plain(act), HttpSession.middleware(options))),
   "HttpRouter.use": (act, options) =>
-    listen(HttpServer.serve(HttpRouter.use(router(act), HttpSession.middleware(options)))),
+    listen(HttpServer.serve(HttpRouter.use(routed(act), HttpSession.middleware(options)))),
   "HttpApiBuilder.serve": (act, options) => listen(api(act, HttpApiBuilder.serve(HttpSession.middleware(options)))),
   "HttpApiBuilder.middleware": (act, options) =>
     listen(api(act, HttpApiBuilder.serve()).pipe(Layer.provide(HttpApiBuilder.middleware(HttpSession.make(options))))),
@@ -244,7 +244,7 @@ export const placements: Readonly<Record<string, Placement>> = {
     listen(HttpLayerRouter.serve(routes(act), { ...silent, middleware: HttpSession.middleware(options) })),
   "HttpApp.toWebHandlerRuntime": (act, options) =>
     Effect.map(Effect.runtime<Services>(), (runtime) =>
-      webClient(HttpApp.toWebHandlerRuntime(runtime)(HttpSession.middleware(options)(router(act))))
+      webClient(HttpApp.toWebHandlerRuntime(runtime)(HttpSession.middleware(options)(plain(act))))
     ),
   "HttpApp.toWebHandlerLayer": (act, options) =>
     web((services) => HttpApp.toWebHandlerLayer(plain(act), services, { middleware: HttpSession.middleware(options) })),
@@ -322,3 +322,41 @@ export const reasonOf = (exit: Exit.Exit<unknown, unknown>): string => {
     () => "other"
   )
 }
+
+/** A primary with the tables of these tests. Nothing can refer to a `child`: at the COMMIT it is found out. */
+export const cluster: Layer.Layer<PgCluster.PgCluster, PgCluster.PgClusterError> = Layer.effectDiscard(
+  Effect.flatMap(PgCluster.PgCluster, ({ primary }) =>
+    primary.query(`
+      CREATE TABLE entry (id text PRIMARY KEY);
+      CREATE TABLE child (id text REFERENCES entry DEFERRABLE INITIALLY DEFERRED)`)
+  )
+).pipe(Layer.provideMerge(PgCluster.layer({ replicas: 0 })))
+
+/** A router over it, with so many connections. */
+export const router = (
+  maxConnections = 10
+): Layer.Layer<DbRouter.Services, RouterError.RouterConfigError | SqlError.SqlError, PgCluster.PgCluster> =>
+  Layer.unwrapEffect(
+    Effect.map(PgCluster.PgCluster, ({ primary }) =>
+      DbRouter.layer({ groups: { default: [{ url: primary.url, name: "primary", maxConnections }] } })
+    )
+  )
+
+export const TestLayer = Layer.provideMerge(router(), cluster).pipe(Layer.provideMerge(quiet))
+
+export const insert = (id: string) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(sql`INSERT INTO entry VALUES (${id})`))
+
+/** What makes the COMMIT fail. */
+export const violate = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.orDie(sql`INSERT INTO child VALUES ('nobody')`)
+)
+
+/** Which of these have been committed. */
+export const existing = (...ids: ReadonlyArray<string>) =>
+  Effect.flatMap(watch, ({ exists }) =>
+    Effect.promise(async () => {
+      const found = await Promise.all(ids.map(exists))
+      return ids.filter((_, i) => found[i])
+    })
+  ).pipe(Effect.scoped)
