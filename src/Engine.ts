@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import type { SqlError } from "@effect/sql/SqlError"
+import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -149,7 +150,8 @@ class EngineImpl implements Engine {
 
   constructor(
     config: ResolvedEngine,
-    private readonly options: Options
+    private readonly options: Options,
+    private readonly clock: Clock.Clock
   ) {
     this.name = config.name
     this.weight = config.weight
@@ -283,7 +285,8 @@ class EngineImpl implements Engine {
       // What is left of a pool to another server says nothing of this one.
       onError: (error) => {
         if (pool === this.pool) this.listener(error)
-      }
+      },
+      now: () => this.clock.unsafeCurrentTimeMillis()
     })
     return pool
   }
@@ -309,6 +312,6 @@ export interface Options {
  */
 export const make = (config: ResolvedEngine, options: Options): Effect.Effect<Engine, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.sync(() => new EngineImpl(config, options)),
+    Effect.map(Effect.clock, (clock) => new EngineImpl(config, options, clock)),
     (engine) => engine.close
   )

@@ -44,7 +44,10 @@ const endMillis = 1_000
 
 /** One connection to a server, and what there is to know about it. */
 export class Connection {
+  /** When it was opened, for its pool. */
   openedAt = 0
+  /** Which connections it was opened with, for its pool. */
+  generation = 0
   /** When it was last given back, for its pool. */
   idleSince = 0
   /** The names of the statements that are prepared on it, the least recently used first. */
@@ -89,10 +92,7 @@ export class Connection {
   }
 
   connect(callback: (error: Error | undefined) => void): void {
-    this.client.connect((error: Error | null) => {
-      this.openedAt = performance.now()
-      callback(error ?? undefined)
-    })
+    this.client.connect((error: Error | null) => callback(error ?? undefined))
   }
 
   /** Whether it can run another statement. */

@@ -17,6 +17,8 @@ export interface Limits {
   readonly lifeMillis: number
   /** How long anybody waits for a connection. `0`: for ever. */
   readonly waitMillis: number
+  /** The clock, in milliseconds. */
+  readonly now: () => number
 }
 
 type Callback = (error: Error | undefined, connection: Connection | undefined) => void
@@ -45,8 +47,8 @@ export class Connections {
   private opening = 0
   /** What runs first on every connection. */
   private initial: string | undefined
-  /** Connections of before are not used again. */
-  private validFrom = 0
+  /** Goes up when connections of before are not to be used again. */
+  private generation = 0
   private state: "open" | "closing" | "cut" = "open"
   private timer: NodeJS.Timeout | undefined
   private timerDue = Number.POSITIVE_INFINITY
@@ -109,13 +111,13 @@ export class Connections {
     const isGood =
       connection.isUsable &&
       connection.isOutsideTransaction &&
-      connection.openedAt >= this.validFrom &&
-      this.expiryOf(connection) > performance.now()
+      connection.generation === this.generation &&
+      this.expiryOf(connection) > this.limits.now()
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
       waiter.callback(undefined, connection)
     } else if (isGood && this.state === "open") {
-      connection.idleSince = performance.now()
+      connection.idleSince = this.limits.now()
       this.free.push(connection)
       this.wakeAt(this.dueOf(connection))
     } else {
@@ -126,7 +128,7 @@ export class Connections {
   /** Runs a statement first on every connection from now on. Those that are open are replaced when they are given back. */
   beginWith(sql: string): void {
     this.initial = sql
-    this.validFrom = performance.now()
+    this.generation++
     this.closeIdle()
   }
 
@@ -200,6 +202,7 @@ export class Connections {
       this.nextWaiter()?.callback(error as Error, undefined)
       return
     }
+    connection.generation = this.generation
     this.opening++
     this.all.add(connection)
     const opened = (error: Error | undefined) => {
@@ -212,6 +215,7 @@ export class Connections {
       waiter?.callback(error, undefined)
     }
     connection.connect((error) => {
+      connection.openedAt = this.limits.now()
       const { initial } = this
       if (error !== undefined || initial === undefined) return opened(error)
       connection.query({ text: initial }, (error) => connection.whenReady(() => opened(error)))
@@ -259,12 +263,12 @@ export class Connections {
     if (due >= this.timerDue) return
     clearTimeout(this.timer)
     this.timerDue = due
-    this.timer = setTimeout(() => this.sweep(), Math.max(0, due - performance.now())).unref()
+    this.timer = setTimeout(() => this.sweep(), Math.max(0, due - this.limits.now())).unref()
   }
 
   private sweep(): void {
     this.timerDue = Number.POSITIVE_INFINITY
-    const now = performance.now()
+    const now = this.limits.now()
     for (const connection of [...this.free]) {
       const due = this.dueOf(connection)
       if (due > now) {

@@ -63,6 +63,7 @@ export class Pool {
       readonly waitMillis: number
       /** Hears of every error. */
       readonly onError: (error: SqlError) => void
+      readonly now: () => number
     }
   ) {
     this.connections = new Connections(config, {
@@ -70,7 +71,8 @@ export class Pool {
       min: config.min ?? 0,
       idleMillis: config.idleTimeoutMillis ?? 10_000,
       lifeMillis: (config.maxLifetimeSeconds ?? 0) * 1_000,
-      waitMillis: options.waitMillis
+      waitMillis: options.waitMillis,
+      now: options.now
     })
     this.prepared = options.maxPrepared > 0 ? new PreparedStatements(options.maxPrepared) : undefined
   }
