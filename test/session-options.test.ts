@@ -1,6 +1,6 @@
 import { SqlClient, SqlError } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Duration, Effect, Exit, Stream } from "effect"
+import { Duration, Effect, Exit, Layer, Stream } from "effect"
 import { DbRouter, RouterError, type Session } from "effect-db-router"
 import * as RouterTest from "./support/router.js"
 import * as Sessions from "./support/session.js"
@@ -256,6 +256,56 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
         yield* DbRouter.session(insert(2))
         assert.deepStrictEqual(yield* stored, [2])
       })
+    )
+
+    it.effect(
+      "with settings, a session that waits for the primary holds no replica's connection that it can do without",
+      () =>
+        Effect.gen(function* () {
+          const sql = yield* Sessions.setUp
+          const options = { settings: { "app.user": "1" } }
+          const holding = yield* Sessions.gate
+          const [, seen] = yield* Effect.all(
+            [
+              DbRouter.session(Effect.all([counted, holding.wait, insert(1)]), options),
+              DbRouter.session(
+                Effect.gen(function* () {
+                  yield* DbRouter.primary(sql`SELECT id FROM note`)
+                  yield* holding.open
+                  yield* Effect.sleep("50 millis")
+                  return yield* Effect.all([counted, counted])
+                }),
+                options
+              )
+            ],
+            { concurrency: "unbounded" }
+          ).pipe(Effect.timeout("20 seconds"))
+          assert.deepStrictEqual(seen, [0, 0])
+          assert.deepStrictEqual(yield* stored, [1])
+          const streamed = yield* DbRouter.session(
+            sql`SELECT id FROM note`.stream.pipe(
+              Stream.mapEffect(() => Effect.as(insert(2), 1)),
+              Stream.runCollect
+            ),
+            options
+          )
+          assert.lengthOf(streamed, 1)
+          assert.deepStrictEqual(yield* stored, [1, 2])
+          yield* Sessions.assertQuiet
+        }).pipe(
+          Effect.provide(
+            Layer.unwrapEffect(
+              Effect.map(cluster, ({ primary, replicas }) =>
+                Sessions.router({
+                  groups: {
+                    default: [{ url: primary.url, name: "primary", maxConnections: 1 }],
+                    read: [{ url: replicas[0]!.url, name: "replica1", maxConnections: 1 }]
+                  }
+                })
+              )
+            )
+          )
+        )
     )
 
     it.effect("with settings, a read on a replica that fails or is interrupted harms no other read", () =>

@@ -128,7 +128,9 @@ export class Session implements SessionWork {
         const begun = this.current(group)
         if (begun !== undefined) return begun
         yield* this.refuseWhenEnded("a statement")
-        yield* this.rollbackRoots(this.rootsOf(group))
+        // What waits for a connection to write keeps none, where it can do without, that others may wait for.
+        const dispensable = this.rootsOf(undefined).filter((root) => root.transaction.isDispensable)
+        yield* this.rollbackRoots([...this.rootsOf(group), ...dispensable])
         const scope = yield* Scope.make()
         const transaction = yield* restore(
           Scope.extend(Transaction.begin(group, engine, this.beginOf(group)), scope)

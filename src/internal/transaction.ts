@@ -46,6 +46,8 @@ interface Shared {
   /** One statement at a time on the connection. */
   readonly statements: Lock
   readonly replaceable: boolean
+  /** Statements that run or wait, and streams that have not ended: counted where it matters. */
+  uses: number
   names: number
   /** Nothing runs in it any more. */
   ended: boolean
@@ -102,6 +104,11 @@ export class Transaction {
     return this.shared.ended && this.shared.replaceable
   }
 
+  /** Whether another transaction can take its place now, and nobody would notice. */
+  get isDispensable(): boolean {
+    return this.shared.replaceable && this.shared.uses === 0
+  }
+
   /** Begins a transaction on a connection of the engine. The connection goes back when the scope closes. */
   static begin(group: string, engine: Engine, options: Begin): Effect.Effect<Transaction, SqlError, Scope.Scope> {
     return Effect.uninterruptibleMask((restore) =>
@@ -110,6 +117,7 @@ export class Transaction {
         const shared: Shared = {
           statements: new Lock(),
           replaceable: options.replaceable,
+          uses: 0,
           names: 0,
           ended: false,
           ending: undefined,
@@ -150,8 +158,15 @@ export class Transaction {
         const pull = Effect.flatMap(Effect.mapError(fetch, Option.some), (rows) =>
           rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows))
         )
+        const open = Effect.sync(() => {
+          this.shared.uses++
+        })
+        const close = Effect.suspend(() => {
+          this.shared.uses--
+          return cursor.close
+        })
         return Effect.as(
-          Effect.addFinalizer(() => cursor.close),
+          Effect.acquireRelease(open, () => close),
           Stream.repeatEffectChunkOption(pull)
         )
       })
@@ -371,10 +386,22 @@ export class Transaction {
 
   /** Runs something of this level while nothing else runs on the connection. */
   private alone<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
-    const run = this.shared.replaceable
-      ? Effect.onError(effect, () => Effect.sync(() => (this.shared.ended = true)))
-      : effect
-    return this.siblings.run(this.shared.statements.run(Effect.zipRight(this.refuseWhenEnded, run)))
+    const { replaceable, statements } = this.shared
+    const run = (effect: Effect.Effect<A, SqlError>) =>
+      this.siblings.run(statements.run(Effect.zipRight(this.refuseWhenEnded, effect)))
+    return replaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
+  }
+
+  private endingWhenFailed<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    return Effect.onError(effect, () => Effect.sync(() => (this.shared.ended = true)))
+  }
+
+  private counted<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    return Effect.acquireUseRelease(
+      Effect.sync(() => this.shared.uses++),
+      () => effect,
+      () => Effect.sync(() => this.shared.uses--)
+    )
   }
 
   private isInside(other: Transaction): boolean {
