@@ -214,6 +214,25 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
       })
     )
 
+    it.scoped("idleTimeout goes on after connections broke under their users", () =>
+      Effect.gen(function* () {
+        const on = yield* engine({ maxConnections: 2, idleTimeout: "50 millis" })
+        const total = Effect.sync(() => on.poolStatus.total)
+        for (let i = 0; i < 5; i++) {
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const reserved = yield* on.reserve
+              yield* reserved.destroy
+              yield* engines.eventually(total, (total) => total === 0)
+            })
+          )
+        }
+        assert.strictEqual(yield* engines.value(on, "select 1"), 1)
+        assert.strictEqual(yield* total, 1)
+        yield* engines.eventually(total, (total) => total === 0)
+      })
+    )
+
     it.scoped("connectionTTL replaces connections, never under a statement", () =>
       Effect.gen(function* () {
         const on = yield* engine({ maxConnections: 1, connectionTTL: "100 millis" })

@@ -44,7 +44,7 @@ export class Connections {
   /** Those that are being closed. */
   private readonly leaving = new Set<Connection>()
   private readonly waiters = new Set<Waiter>()
-  private opening = 0
+  private readonly opening = new Set<Connection>()
   /** What runs first on every connection. */
   private initial: string | undefined
   /** Goes up when connections of before are not to be used again. */
@@ -104,6 +104,7 @@ export class Connections {
     if (waiter === undefined) return
     clearTimeout(waiter.timer)
     this.waiters.delete(waiter)
+    if (this.state !== "open") this.stopOpening()
   }
 
   /** Takes a connection back: for whoever waits, for later, or to be closed. The server has finished with it. */
@@ -143,6 +144,7 @@ export class Connections {
       this.state = "closing"
       clearTimeout(this.timer)
       this.closeIdle()
+      this.stopOpening()
       return this.awaitEmpty(limit).pipe(
         Effect.flatMap((isEmpty) => (isEmpty ? Effect.void : this.cut)),
         Effect.asVoid
@@ -190,7 +192,7 @@ export class Connections {
 
   /** Opens a connection for everybody who waits and has none on its way, as far as the limit allows. */
   private open(): void {
-    while (this.opening < this.waiters.size && this.all.size < this.limits.max) this.openOne()
+    while (this.opening.size < this.waiters.size && this.all.size < this.limits.max) this.openOne()
   }
 
   private openOne(): void {
@@ -203,14 +205,14 @@ export class Connections {
       return
     }
     connection.generation = this.generation
-    this.opening++
+    this.opening.add(connection)
     this.all.add(connection)
     const opened = (error: Error | undefined) => {
-      this.opening--
+      const isWanted = this.opening.delete(connection)
       if (error === undefined) return this.put(connection)
       // Not every error closes the socket: one that the driver itself finds, such as a missing password, does not.
       connection.destroy()
-      const waiter = this.nextWaiter()
+      const waiter = isWanted ? this.nextWaiter() : undefined
       this.forget(connection)
       waiter?.callback(error, undefined)
     }
@@ -222,7 +224,19 @@ export class Connections {
     })
   }
 
+  /** Gives up connections that are being opened for nobody. */
+  private stopOpening(): void {
+    for (const connection of this.opening) {
+      if (this.opening.size <= this.waiters.size) return
+      this.opening.delete(connection)
+      this.leaving.add(connection)
+      connection.destroy()
+    }
+  }
+
   private dismiss(connection: Connection): void {
+    // One that broke while it was used is gone already.
+    if (!this.all.has(connection)) return
     this.leaving.add(connection)
     connection.end()
   }
