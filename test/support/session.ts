@@ -1,7 +1,7 @@
 import { SqlClient, SqlError } from "@effect/sql"
 import { assert } from "@effect/vitest"
 import { Deferred, Effect, Layer, Logger, LogLevel, Option } from "effect"
-import { DbRouter, RouterError } from "effect-db-router"
+import { DbRouter, RouterError, Session } from "effect-db-router"
 import * as RouterTest from "./router.js"
 
 let routers = 0
@@ -171,3 +171,6 @@ export const withWaitingCommits = <A, E, R>(use: Effect.Effect<A, E, R>) =>
       () => Effect.orDie(Effect.zipRight(standby.resumeReplay, synchronous("")))
     )
   })
+
+/** A session for the rest of a scope. */
+export const inScope = Session.scoped()
