@@ -2,7 +2,7 @@ import { HttpApp, HttpLayerRouter, HttpServer, HttpServerRequest, HttpServerResp
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Context, Deferred, Effect, Either, FiberRef, Layer, Option, Stream } from "effect"
-import { DbRouter, HttpSession, RouterError, RoutingContext } from "effect-db-router"
+import { Consistency, DbRouter, HttpSession, RouterError, RoutingContext } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { type Act, existing, insert, listen, nothingIsHeld, placements, TestLayer } from "./support/http.js"
 
@@ -316,15 +316,59 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("an option
   it.scoped("the handler before the response is called twice: the second call changes nothing", () =>
     Effect.gen(function* () {
       const request = HttpServerRequest.fromWeb(new Request("http://localhost/", { method: "POST" }))
-      const [first, second] = yield* Effect.gen(function* () {
-        const response = yield* HttpSession.middleware()(Effect.as(insert("twice"), HttpServerResponse.text("done")))
+      let commits = 0
+      const session = HttpSession.middleware({
+        beforeCommit: Effect.zipRight(
+          insert("before"),
+          Effect.sync(() => commits++)
+        )
+      })
+      const answers = yield* Effect.gen(function* () {
+        const response = yield* session(Effect.as(insert("twice"), HttpServerResponse.text("done")))
         const handler = Option.getOrThrow(yield* FiberRef.get(HttpApp.currentPreResponseHandlers))
-        const first = yield* handler(request, response)
-        return [first, yield* handler(request, HttpServerResponse.empty({ status: 500 }))] as const
+        return yield* Effect.forEach([response, response, HttpServerResponse.empty({ status: 500 })], (response) =>
+          handler(request, response)
+        )
       }).pipe(Effect.provideService(HttpServerRequest.HttpServerRequest, request))
-      assert.deepStrictEqual([first.status, second.status], [200, 500])
-      assert.deepStrictEqual(yield* existing("twice"), ["twice"])
+      assert.deepStrictEqual(
+        answers.map(({ status }) => status),
+        [200, 200, 500]
+      )
+      assert.strictEqual(commits, 1)
+      assert.deepStrictEqual(yield* existing("twice", "before"), ["twice", "before"])
       yield* nothingIsHeld
     })
   )
+
+  for (const name of ["an HttpApp", "HttpServer.serve"]) {
+    it.scoped(`consistency: hears of the COMMIT outside the session, in the flow of the request: ${name}`, () =>
+      Effect.gen(function* () {
+        const { primary } = yield* PgCluster.PgCluster
+        const heard: Array<boolean> = []
+        const consistency = {
+          ...Consistency.eventual(),
+          afterCommit: Effect.zipRight(
+            RoutingContext.setStickyPrimary,
+            Effect.map(DbRouter.isInSession, (isInSession) => void heard.push(isInSession))
+          )
+        }
+        const router = DbRouter.layer({ groups: { default: [{ url: primary.url }] }, consistency })
+        const state = Effect.map(RoutingContext.shouldUsePrimary, String)
+        const send = yield* Effect.provide(
+          placements[name]!((_, id) =>
+            Effect.gen(function* () {
+              yield* insert(id)
+              const before = yield* state
+              const body = Stream.concat(Stream.make(`${before}, `), Stream.fromEffect(state))
+              return HttpServerResponse.stream(Stream.encodeText(body))
+            })
+          ),
+          yield* Layer.build(router)
+        )
+        const { body } = yield* Effect.promise(() => send(`/act/any/heard-${name.length}`))
+        assert.strictEqual(body, "false, true")
+        assert.deepStrictEqual(new Set(heard), new Set([false]))
+      })
+    )
+  }
 })

@@ -2,7 +2,7 @@ import { setMaxListeners } from "node:events"
 import { HttpMiddleware, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { SqlClient, type SqlError } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, flow, Layer, Logger, LogLevel } from "effect"
+import { Deferred, Effect, Exit, Fiber, flow, Layer, Logger, LogLevel, Stream } from "effect"
 import { DbRouter, HttpSession } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import {
@@ -280,21 +280,36 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("the reque
     })
   )
 
-  it.scoped("ends with a middleware around it that gives up", () =>
+  it.scoped("ends before a middleware around it that gives up answers", () =>
     Effect.gen(function* () {
+      const { openTransactions } = yield* watch
+      const gate = yield* Deferred.make<void>()
       const slow = Effect.zipLeft(
         app,
         Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ url }) =>
           url.endsWith("slow") ? Effect.never : Effect.void
         )
       )
+      // The request lasts as long as this body.
+      const sorry = HttpServerResponse.stream(
+        Stream.encodeText(Stream.concat(Stream.make("sorry"), Stream.drain(Stream.fromEffect(Deferred.await(gate))))),
+        { status: 503 }
+      )
       const limited = Effect.catchTag(Effect.timeout(session(slow), "300 millis"), "TimeoutException", () =>
-        Effect.succeed(HttpServerResponse.empty({ status: 503 }))
+        Effect.succeed(sorry)
       )
       const send = yield* listen(HttpServer.serve(limited))
       assert.strictEqual((yield* post(send, "/act/200/quick")).status, 200)
       assert.strictEqual((yield* post(send, "/act/404/quick-404")).status, 404)
-      assert.strictEqual((yield* post(send, "/act/200/slow")).status, 503)
+      let atHead: Promise<number> | undefined
+      const late = yield* Effect.fork(post(send, "/act/200/slow", { atHead: () => (atHead = openTransactions()) }))
+      yield* eventually(
+        Effect.sync(() => atHead !== undefined),
+        "it gives up"
+      )
+      assert.strictEqual(yield* Effect.promise(() => atHead!), 0)
+      yield* Deferred.succeed(gate, undefined)
+      assert.deepInclude(yield* Fiber.join(late), { status: 503, body: "sorry" })
       yield* nothingIsHeld
       assert.deepStrictEqual(yield* existing("quick", "quick-404", "slow"), ["quick"])
     })
