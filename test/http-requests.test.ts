@@ -105,6 +105,47 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("requests"
     }).pipe(Effect.provide(router(1)))
   )
 
+  for (const name of ["an HttpApp", "HttpServer.serve", "HttpApp.toWebHandlerLayer"]) {
+    it.scoped(`whose clients leave at any moment are there as a whole or not at all: ${name}`, () =>
+      Effect.gen(function* () {
+        const send = yield* placements[name]!((_, id) =>
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* insert(`${id}-a`)
+            yield* Effect.orDie(sql`SELECT count(*) FROM entry`)
+            yield* Effect.orDie(sql.withTransaction(insert(`${id}-b`)))
+            yield* Effect.orDie(DbRouter.beforeCommit(insert(`${id}-c`)))
+            return HttpServerResponse.text("done")
+          })
+        )
+        const requests = Array.from({ length: 150 }, (_, i) => ({
+          id: `any-${name.length}-${i}`,
+          // The same moments every time, as far as the machine allows.
+          after: (i * 48271) % 41
+        }))
+        const acknowledged = yield* Effect.forEach(
+          requests,
+          ({ after, id }) =>
+            Effect.promise(() =>
+              send(`/act/any/${id}`, { signal: AbortSignal.timeout(after) }).then(
+                ({ status }) => status === 200,
+                () => false
+              )
+            ),
+          { concurrency: 15 }
+        )
+        yield* nothingIsHeld
+        const found = new Set(yield* existing(...requests.flatMap(({ id }) => [`${id}-a`, `${id}-b`, `${id}-c`])))
+        const parts = requests.map(({ id }) => ["a", "b", "c"].filter((part) => found.has(`${id}-${part}`)).join(""))
+        assert.deepStrictEqual(
+          parts.filter((part, i) => (acknowledged[i] ? part !== "abc" : part !== "abc" && part !== "")),
+          []
+        )
+        assert.include(parts, "")
+      })
+    )
+  }
+
   it.scoped("one after the other on a connection have a transaction each", () =>
     Effect.gen(function* () {
       const send = yield* placements["an HttpApp"]!((_, id) =>
