@@ -89,6 +89,9 @@ export const commitByStatus = (status: number): boolean => status < 400
  *
  * **Inside another session** or transaction (a second middleware, a server started inside a session) it does nothing.
  *
+ * It must run in the fiber of the request. When a middleware around it forks it and does not join that fiber, the response
+ * does not wait for it: all is rolled back, and an error is logged.
+ *
  * Throws a `RouterConfigError` at once when the options of the session cannot be used.
  *
  * @since 0.1.0
