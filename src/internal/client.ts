@@ -274,14 +274,20 @@ export class Runner {
       })
   }
 
-  /** Runs an effect with its statements inside a transaction or a session. */
-  provideWork(work: Work, depth: number): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> {
+  /** Runs an effect with its statements inside a transaction or a session; `span`, if there is one, is that of it. */
+  provideWork(
+    work: Work,
+    depth: number,
+    span?: Tracer.Span
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> {
     const transaction = [new RoutedConnection(this, work), depth]
+    // All at once: a change of the context costs about as much as a statement.
     return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      Effect.mapInputContext(TestConnection.inside(effect), (context: Context.Context<R>) => {
+      Effect.mapInputContext(insideTest(effect), (context: Context.Context<R>) => {
         const services = new Map(context.unsafeMap)
         services.set(this.workKey, work)
         services.set(SqlClient.TransactionConnection.key, transaction)
+        if (span !== undefined) services.set(Tracer.ParentSpan.key, span)
         return Context.unsafeMake<R>(services)
       })
   }
@@ -324,11 +330,9 @@ export class Runner {
         span.attribute("db.router.engine", target.engine.name)
         const depth = this.depthOf(fiber)
         const hooks = new Hooks()
-        const inside = (level: Transaction) =>
-          effect.pipe(
-            Effect.provideService(Tracer.ParentSpan, span),
-            this.provideWork(new Work(outer?.session, level, hooks, outer), depth)
-          )
+        const insideOf = (effect: Effect.Effect<A, E | SqlError, R>) => (level: Transaction) =>
+          this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
+        const inside = insideOf(effect)
         const enclosing = outer?.transaction(target.group)
         if (outer !== undefined && enclosing !== undefined) {
           return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks), span, "savepoint")
@@ -339,7 +343,8 @@ export class Runner {
           const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
           return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")
         }
-        return withEvent(TestConnection.inside(this.inTransaction(target, hooks, inside)), span, "commit")
+        const whole = insideOf(Effect.zipLeft(effect, hooks.beforeCommit))
+        return withEvent(insideTest(this.inTransaction(target, hooks, whole)), span, "commit")
       })
     )
 
@@ -359,7 +364,7 @@ export class Runner {
         let outcome: Outcome = "rolled back"
         return restore(Scope.extend(Transaction.begin(target.group, target.engine, begin), scope)).pipe(
           Effect.flatMap((transaction) =>
-            restore(Effect.zipLeft(use(transaction), this.runHook(hooks, transaction, hooks.beforeCommit))).pipe(
+            restore(use(transaction)).pipe(
               Effect.exit,
               Effect.flatMap((exit) =>
                 Effect.zipRight(
@@ -379,11 +384,13 @@ export class Runner {
       })
     )
   }
-
-  private runHook<A, E>(hooks: Hooks, transaction: Transaction, hook: Effect.Effect<A, E>): Effect.Effect<A, E> {
-    return this.provideWork(new Work(undefined, transaction, hooks, undefined), 0)(hook)
-  }
 }
+
+// Outside tests there is nothing to nest, and a FiberRef less to set.
+const insideTest = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) =>
+    fiber.getFiberRef(TestConnection.currentNode) === undefined ? effect : TestConnection.inside(effect)
+  )
 
 /** Notes on the span how a transaction has ended, under the names that `@effect/sql` has for it. */
 const withEvent = <A, E, R>(

@@ -42,7 +42,7 @@ export const table = (rows: ReadonlyArray<Row>): string => {
 export const shortfalls = (rows: ReadonlyArray<Row>): string => {
   const short = rows.filter((row) => !isMet(row))
   return short.length === 0
-    ? `All ${rows.length} figures are met.`
+    ? "All figures are met."
     : [
         `${short.length} of ${rows.length} figures fell short:`,
         ...short.map((row) => `  ${row.what}: ${times(row)}, to reach ${reach(row)}`)

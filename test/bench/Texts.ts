@@ -16,7 +16,7 @@ export const run = (servers: Pair, texts: number, progress: (done: string) => Ef
     let resident = 0
     let last = 0
     const operation = Effect.suspend(() => {
-      const text = `SELECT id, name FROM item WHERE id = ${++last} OR name = $1`
+      const text = `SELECT id, name FROM item WHERE id = ${++last} AND name <> $1`
       const statement = sql.unsafe(text, ["none"])
       // A text that comes back is prepared, and takes the place of another one.
       return last % 10 === 0 ? Effect.zipRight(statement, sql.unsafe(text, ["none"])) : statement
