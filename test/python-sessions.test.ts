@@ -1,228 +1,198 @@
 import { HttpApp, HttpServerResponse } from "@effect/platform"
-import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Layer, Option } from "effect"
-import { DbRouter, HttpSession, RouterError } from "effect-db-router"
-import { PgCluster, TestSession } from "effect-db-router/testing"
+import { Effect, Exit, Fiber, Ref } from "effect"
+import { DbRouter, HttpSession, type Session } from "effect-db-router"
+import * as RouterTest from "./support/router.js"
+import * as Sessions from "./support/session.js"
 
-/** What each function of context-async-sqlalchemy becomes here: one test a row, named after the row. */
+const { insert, stored } = Sessions
 
-const Live = Layer.unwrapEffect(
-  Effect.map(PgCluster.PgCluster, ({ primary }) =>
-    DbRouter.layer({
-      groups: {
-        // A configuration as an Effect is the `engine_creator` of `DBConnect`.
-        default: [Effect.succeed({ url: primary.url, name: "primary" })],
-        second: [{ url: primary.url, name: "second" }]
-      }
-    })
-  )
-).pipe(Layer.provideMerge(PgCluster.layer({ replicas: 0 })))
+const inArchive = DbRouter.bindGroup("archive")
 
-const insert = (id: number) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO item (id) VALUES (${id})`)
+const ofEveryMode = {
+  commit: [1, 2, 3],
+  rollback: [3],
+  append: [1, 2, 3],
+  savepoint: [1, 2, 3],
+  fail: [1, 2]
+} satisfies Record<Session.Current, ReadonlyArray<number>>
 
-const pid = Effect.flatMap(SqlClient.SqlClient, (sql) =>
-  Effect.map(sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`, (rows) => rows[0]!.pid)
-)
-
-/** The rows that everybody sees, asked on a connection that has nothing to do with the router. */
-const stored = Effect.flatMap(PgCluster.PgCluster, ({ primary }) =>
-  Effect.map(primary.query<{ id: number }>("SELECT id FROM item ORDER BY id"), (rows) => rows.map(({ id }) => id))
-)
-
-const inUse = Effect.flatMap(DbRouter.DbRouter, (router) =>
-  Effect.map(router.status, (engines) => engines.reduce((sum, { pool }) => sum + pool.total - pool.idle, 0))
-)
-
-const reasonOf = (exit: Exit.Exit<unknown, unknown>) =>
-  Exit.isFailure(exit) ? Option.flatMap(Cause.failureOption(exit.cause), RouterError.reasonOf) : Option.none()
-
-const emptied = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.flatMap(PgCluster.PgCluster, ({ primary }) =>
-    Effect.zipRight(
-      primary.query("DROP TABLE IF EXISTS item; CREATE TABLE item (id int PRIMARY KEY)"),
-      Effect.zipRight(
-        Effect.flatMap(SqlClient.SqlClient, (sql) => sql`COMMENT ON TABLE item IS 'known'`),
-        Effect.zipRight(DbRouter.reset, effect)
-      )
-    )
-  )
-
-layer(Live, { timeout: "60 seconds", excludeTestServices: true })("context-async-sqlalchemy", (it) => {
-  it.effect("db_session(connect), shared by child coroutines, nothing opened until first use", () =>
-    emptied(
+/**
+ * What each function of the Python library `context-async-sqlalchemy` becomes here. Its `DBConnect(engine_creator, host, ...)`,
+ * `change_host` and `close` are in the tests of `rebind`; its `rollback_session`, `set_test_context` and
+ * `put_savepoint_session_in_ctx` in those of `TestSession`.
+ */
+layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })("context-async-sqlalchemy", (it) => {
+  it.effect(
+    "db_session(connect), shared by child coroutines, nothing opened until first use -> any statement inside session",
+    () =>
       Effect.gen(function* () {
+        const sql = yield* Sessions.setUp
+        const begun = Effect.map(RouterTest.ranOn("BEGIN"), (names) => names.length)
+        const before = yield* begun
         const pids = yield* DbRouter.session(
           Effect.gen(function* () {
-            assert.strictEqual(yield* inUse, 0)
-            const pids = yield* Effect.all([pid, pid, pid], { concurrency: "unbounded" })
-            assert.strictEqual(yield* inUse, 1)
-            return pids
+            yield* Effect.sleep("10 millis")
+            assert.strictEqual(yield* begun, before)
+            yield* Sessions.assertQuiet
+            const write = (id: number) =>
+              Effect.map(
+                sql<{ pid: number }>`INSERT INTO note VALUES (${id}) RETURNING pg_backend_pid() AS pid`,
+                ([row]) => row!.pid
+              )
+            return yield* Effect.all([write(1), Effect.flatMap(Effect.fork(write(2)), Fiber.join), write(3)], {
+              concurrency: "unbounded"
+            })
           })
         )
-        assert.strictEqual(new Set(pids).size, 1)
-        assert.strictEqual(yield* inUse, 0)
+        assert.lengthOf(new Set(pids), 1)
+        assert.strictEqual(yield* begun, before + 1)
+        assert.deepStrictEqual(yield* stored, [1, 2, 3])
       })
-    )
   )
 
-  it.effect("init_db_session_ctx, reset_db_session_ctx, is_context_initiated, already/not initiated errors", () =>
-    emptied(
+  it.effect(
+    "init_db_session_ctx, reset_db_session_ctx, is_context_initiated, already/not initiated errors -> session (joins), newSession, isInSession, SessionClosed",
+    () =>
       Effect.gen(function* () {
+        yield* Sessions.setUp
         assert.isFalse(yield* DbRouter.isInSession)
-        yield* DbRouter.session(
+        assert.strictEqual(yield* Sessions.reasonOf(DbRouter.commit), "SessionClosed")
+        const ended = yield* Sessions.gate
+        const late = yield* DbRouter.session(
           Effect.gen(function* () {
             assert.isTrue(yield* DbRouter.isInSession)
-            const outer = yield* pid
-            assert.strictEqual(yield* DbRouter.session(pid), outer)
-            assert.notStrictEqual(yield* DbRouter.newSession(pid), outer)
-            assert.isFalse(yield* DbRouter.detached(DbRouter.isInSession))
+            yield* insert(1)
+            const outer = yield* Sessions.pid
+            assert.strictEqual(yield* DbRouter.session(Sessions.pid), outer)
+            assert.notStrictEqual(yield* DbRouter.newSession(Sessions.pid), outer)
+            return yield* Effect.forkDaemon(Effect.zipRight(ended.wait, insert(2)))
           })
         )
-        assert.deepStrictEqual(reasonOf(yield* Effect.exit(DbRouter.commit)), Option.some("SessionClosed"))
-        const late = yield* DbRouter.session(Effect.forkDaemon(Effect.delay(insert(1), "20 millis")))
-        assert.deepStrictEqual(reasonOf(yield* Fiber.await(late)), Option.some("SessionClosed"))
+        assert.isFalse(yield* DbRouter.isInSession)
+        yield* ended.open
+        assert.strictEqual(yield* Sessions.reasonOf(Fiber.join(late)), "SessionClosed")
+        assert.deepStrictEqual(yield* stored, [1])
       })
-    )
   )
 
-  it.effect("commit_db_session, rollback_db_session, close_db_session, and commit/rollback/close_all_sessions", () =>
-    emptied(
-      DbRouter.session(
-        Effect.gen(function* () {
-          const both = (id: number) => Effect.zipRight(insert(id), DbRouter.bindGroup(insert(id + 100), "second"))
-          yield* both(1)
-          yield* DbRouter.commit("default")
-          assert.deepStrictEqual(yield* stored, [1])
-          yield* DbRouter.rollback("second")
-          yield* both(2)
-          yield* DbRouter.commit
-          assert.deepStrictEqual(yield* stored, [1, 2, 102])
-          yield* both(3)
-          yield* DbRouter.rollback
-          yield* both(4)
-          assert.strictEqual(yield* inUse, 2)
-          yield* DbRouter.close("second")
-          assert.strictEqual(yield* inUse, 1)
-          yield* DbRouter.close
-          assert.strictEqual(yield* inUse, 0)
-          assert.deepStrictEqual(yield* stored, [1, 2, 102])
-        })
-      )
-    )
-  )
-
-  it.effect("atomic_db_session(current_transaction=...)", () =>
-    emptied(
+  it.effect(
+    "commit_db_session, rollback_db_session, close_db_session, commit_all_sessions, rollback_all_sessions, close_all_sessions -> commit, rollback, close",
+    () =>
       Effect.gen(function* () {
+        yield* Sessions.setUp
         yield* DbRouter.session(
           Effect.gen(function* () {
-            yield* insert(1)
-            yield* DbRouter.atomic(insert(2), { current: "commit" })
-            assert.deepStrictEqual(yield* stored, [1, 2])
-            yield* insert(3)
-            yield* DbRouter.atomic(insert(4), { current: "rollback" })
-            assert.deepStrictEqual(yield* stored, [1, 2, 4])
-            yield* insert(5)
-            yield* DbRouter.atomic(insert(6), { current: "append" })
-            assert.deepStrictEqual(yield* stored, [1, 2, 4, 5, 6])
-            yield* insert(7)
-            const raised = yield* Effect.exit(DbRouter.atomic(insert(8), { current: "fail" }))
-            assert.deepStrictEqual(reasonOf(raised), Option.some("TransactionActive"))
-            yield* DbRouter.atomic(insert(9), { current: "savepoint" })
-            assert.deepStrictEqual(yield* stored, [1, 2, 4, 5, 6])
+            const both = (id: number) => Effect.zipRight(insert(id), inArchive(insert(id + 1)))
+            yield* both(1)
+            yield* DbRouter.commit("archive")
+            assert.deepStrictEqual(yield* stored, [2])
+            yield* DbRouter.rollback("default")
+            yield* Sessions.assertQuiet
+            yield* both(3)
+            yield* DbRouter.close("default")
+            yield* DbRouter.commit
+            assert.deepStrictEqual(yield* stored, [2, 4])
+            yield* both(5)
+            yield* DbRouter.rollback
+            yield* both(7)
+            yield* DbRouter.close
+            yield* Sessions.assertQuiet
+            yield* insert(9)
           })
         )
-        assert.deepStrictEqual(yield* stored, [1, 2, 4, 5, 6, 7, 9])
+        assert.deepStrictEqual(yield* stored, [2, 4, 9])
       })
-    )
   )
 
-  it.effect("run_in_new_ctx", () =>
-    emptied(
-      Effect.gen(function* () {
-        yield* Effect.exit(DbRouter.session(Effect.all([insert(1), DbRouter.newSession(insert(2)), Effect.fail("no")])))
-        assert.deepStrictEqual(yield* stored, [2])
-      })
-    )
+  it.effect("atomic_db_session(current_transaction=...) -> atomic", () =>
+    Effect.gen(function* () {
+      for (const [current, expected] of Object.entries(ofEveryMode)) {
+        yield* Sessions.setUp
+        const block = DbRouter.atomic(insert(3), { current: current as Session.Current })
+        const exit = yield* DbRouter.session(Effect.zipRight(Effect.zipRight(insert(1), insert(2)), Effect.exit(block)))
+        assert.strictEqual(Exit.isSuccess(exit), current !== "fail")
+        assert.deepStrictEqual<ReadonlyArray<number>>(yield* stored, expected, current)
+      }
+      yield* Effect.ignore(DbRouter.session(DbRouter.atomic(Effect.zipRight(insert(4), Effect.fail("no")))))
+      assert.notInclude(yield* stored, 4)
+    })
   )
 
-  it.effect("new_non_ctx_session, new_non_ctx_atomic_session", () =>
-    emptied(
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        yield* Effect.exit(
-          DbRouter.session(
-            Effect.gen(function* () {
-              yield* insert(1)
-              yield* DbRouter.detached(insert(2))
-              yield* DbRouter.detached(sql.withTransaction(Effect.zipRight(insert(3), insert(4))))
-              yield* Effect.exit(DbRouter.detached(sql.withTransaction(Effect.zipRight(insert(5), Effect.fail("no")))))
-              return yield* Effect.fail("no")
-            })
-          )
-        )
-        assert.deepStrictEqual(yield* stored, [2, 3, 4])
-      })
-    )
-  )
-
-  it.effect("auto_commit_by_status_code, before_commit", () =>
-    emptied(
-      Effect.gen(function* () {
-        const runtime = yield* Effect.runtime<SqlClient.SqlClient | DbRouter.DbRouter>()
-        const answer = (status: number) =>
-          Effect.flatMap(
-            Effect.promise(() =>
-              HttpApp.toWebHandlerRuntime(runtime)(
-                Effect.as(insert(status), HttpServerResponse.empty({ status })).pipe(
-                  HttpSession.middleware({ beforeCommit: insert(status + 1000) })
-                )
-              )(new Request("http://test/"))
-            ),
-            (response) => Effect.sync(() => assert.strictEqual(response.status, status))
-          )
-        for (const status of [201, 303, 404, 500]) yield* answer(status)
-        assert.deepStrictEqual(yield* stored, [201, 303, 1201, 1303])
-        assert.isTrue(HttpSession.commitByStatus(399))
-        assert.isFalse(HttpSession.commitByStatus(400))
-      })
-    )
-  )
-
-  it.effect("DBConnect(engine_creator, host, before_create_session_handler), change_host, close", () =>
-    emptied(
-      Effect.gen(function* () {
-        const router = yield* DbRouter.DbRouter
-        const { primary } = yield* PgCluster.PgCluster
-        const before = yield* pid
-        yield* router.rebind("primary", Effect.succeed({ url: primary.url }))
-        assert.notStrictEqual(yield* pid, before)
-        // `close` is the scope of the layer.
-        const other = "python-close"
-        const open = primary.query(`SELECT 1 FROM pg_stat_activity WHERE application_name = '${other}'`)
-        yield* Effect.zipRight(
-          insert(1),
-          Effect.map(open, (rows) => assert.isAbove(rows.length, 0))
-        ).pipe(Effect.provide(DbRouter.layer({ groups: { default: [{ url: primary.url, applicationName: other }] } })))
-        assert.lengthOf(yield* open, 0)
-      })
-    )
-  )
-
-  it.effect("rollback_session, set_test_context, put_savepoint_session_in_ctx", () =>
-    emptied(
-      Effect.gen(function* () {
-        yield* TestSession.rollback(
+  it.effect("run_in_new_ctx -> newSession", () =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      const one = (id: number) =>
+        DbRouter.newSession(
           Effect.gen(function* () {
-            const sql = yield* SqlClient.SqlClient
-            yield* DbRouter.session(insert(1))
-            yield* Effect.exit(DbRouter.session(Effect.zipRight(insert(2), Effect.fail("no"))))
-            assert.deepStrictEqual(yield* sql`SELECT id FROM item`, [{ id: 1 }])
+            yield* insert(id)
+            const pid = yield* Sessions.pid
+            yield* Effect.sleep("50 millis")
+            return id === 2 ? yield* Effect.fail("no") : pid
           })
         )
-        assert.deepStrictEqual(yield* stored, [])
-      })
-    )
+      yield* Effect.ignore(
+        DbRouter.session(
+          Effect.gen(function* () {
+            yield* insert(10)
+            const exits = yield* Effect.forEach([1, 2, 3], (id) => Effect.exit(one(id)), { concurrency: "unbounded" })
+            const pids = exits.flatMap((exit) => (Exit.isSuccess(exit) ? [exit.value] : []))
+            assert.lengthOf(new Set([...pids, yield* Sessions.pid]), 3)
+            return yield* Effect.fail("no")
+          })
+        )
+      )
+      assert.deepStrictEqual(yield* stored, [1, 3])
+      yield* Sessions.assertQuiet
+    })
+  )
+
+  it.effect("new_non_ctx_session, new_non_ctx_atomic_session -> detached, detached + withTransaction", () =>
+    Effect.gen(function* () {
+      const sql = yield* Sessions.setUp
+      const ended = yield* Sessions.gate
+      const [alone, atomic] = yield* DbRouter.session(
+        Effect.gen(function* () {
+          yield* insert(1)
+          yield* DbRouter.detached(insert(2))
+          assert.deepStrictEqual(yield* stored, [2])
+          const failing = sql.withTransaction(Effect.zipRight(insert(3), Effect.fail("no")))
+          yield* Effect.ignore(DbRouter.detached(failing))
+          yield* DbRouter.detached(sql.withTransaction(insert(4)))
+          assert.deepStrictEqual(yield* stored, [2, 4])
+          const later = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+            Effect.forkDaemon(DbRouter.detached(Effect.zipRight(ended.wait, effect)))
+          return [yield* later(insert(5)), yield* later(sql.withTransaction(insert(6)))] as const
+        })
+      )
+      yield* ended.open
+      yield* Fiber.join(alone)
+      yield* Fiber.join(atomic)
+      assert.deepStrictEqual(yield* stored, [1, 2, 4, 5, 6])
+      yield* Sessions.assertQuiet
+    })
+  )
+
+  it.effect("auto_commit_by_status_code, before_commit -> HttpSession.commitByStatus, beforeCommit", () =>
+    Effect.gen(function* () {
+      const runtime = yield* Effect.runtime<DbRouter.Services>()
+      const seen = yield* Ref.make(0)
+      const respond = (status: number) =>
+        Effect.gen(function* () {
+          yield* DbRouter.beforeCommit(Ref.update(seen, (n) => n + 1))
+          yield* insert(status)
+          return HttpServerResponse.empty({ status })
+        })
+      yield* Sessions.setUp
+      for (const status of [200, 201, 302, 400, 404, 500]) {
+        const handle = HttpApp.toWebHandlerRuntime(runtime)(HttpSession.middleware()(respond(status)))
+        const response = yield* Effect.promise(() => handle(new Request("http://localhost/")))
+        assert.strictEqual(response.status, status)
+        assert.strictEqual((yield* stored).includes(status), HttpSession.commitByStatus(status))
+      }
+      assert.deepStrictEqual(yield* stored, [200, 201, 302])
+      assert.strictEqual(yield* Ref.get(seen), 3)
+      yield* Sessions.assertQuiet
+    })
   )
 })
