@@ -39,190 +39,193 @@ const pid = Effect.flatMap(SqlClient.SqlClient, (sql) =>
   Effect.map(sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`, (rows) => rows[0]!.pid)
 )
 
-layer(Live, { timeout: "60 seconds", excludeTestServices: true })("TestSession.rollback", (it) => {
-  it.effect("leaves nothing behind: autocommitted, in transactions, in sessions, in new sessions", () =>
-    Effect.gen(function* () {
-      const seen = yield* TestSession.rollback(
-        Effect.gen(function* () {
-          const sql = yield* SqlClient.SqlClient
-          yield* insert(1, "a")
-          yield* sql.withTransaction(insert(2, "b"))
-          yield* DbRouter.session(insert(3, "c"))
-          yield* DbRouter.session(Effect.zipRight(insert(4, "d"), DbRouter.newSession(insert(5, "e"))))
-          yield* DbRouter.session(Effect.zipRight(insert(6, "f"), DbRouter.detached(insert(7, "g"))))
-          assert.strictEqual(yield* stored, 0)
-          return yield* names
-        })
-      )
-      assert.strictEqual(seen, "abcdefg")
-      assert.strictEqual(yield* stored, 0)
-    })
-  )
-
-  it.effect("is rolled back on failure, defect and interruption, and gives its connection back", () =>
-    Effect.gen(function* () {
-      const router = yield* DbRouter.DbRouter
-      yield* Effect.exit(TestSession.rollback(Effect.zipRight(insert(1), Effect.fail("no"))))
-      yield* Effect.exit(TestSession.rollback(Effect.zipRight(insert(1), Effect.die("no"))))
-      const begun = yield* Deferred.make<void>()
-      const fiber = yield* Effect.fork(
-        TestSession.rollback(
-          insert(1).pipe(Effect.zipRight(Deferred.succeed(begun, void 0)), Effect.zipRight(Effect.never))
-        )
-      )
-      yield* Deferred.await(begun)
-      yield* Fiber.interrupt(fiber)
-      assert.strictEqual(yield* stored, 0)
-      const [primary] = yield* router.status
-      assert.strictEqual(primary!.pool.idle, primary!.pool.total)
-    })
-  )
-
-  it.effect("runs everything on one connection, whatever combinator says otherwise", () =>
-    TestSession.rollback(
+layer(Live, { timeout: "60 seconds", excludeTestServices: true })(
+  "rollback_session, set_test_context, put_savepoint_session_in_ctx -> TestSession.rollback",
+  (it) => {
+    it.effect("leaves nothing behind: autocommitted, in transactions, in sessions, in new sessions", () =>
       Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        yield* insert(1)
-        const here = yield* pid
-        const elsewhere = [
-          pid,
-          DbRouter.replica(pid),
-          DbRouter.primary(pid),
-          DbRouter.bindGroup(pid, "analytics"),
-          sql.withTransaction(pid),
-          DbRouter.session(pid),
-          DbRouter.newSession(pid),
-          DbRouter.detached(pid),
-          DbRouter.readOnly(DbRouter.replica(Effect.as(names, here))),
-          Effect.scoped(
-            Effect.flatMap(sql.reserve, (connection) =>
-              Effect.map(
-                connection.execute("SELECT pg_backend_pid() AS pid", [], undefined),
-                (rows) => rows[0].pid as number
-              )
-            )
-          ),
-          Effect.map(
-            Stream.runHead(sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`.stream),
-            (row) => Option.getOrThrow(row).pid
-          )
-        ]
-        for (const [i, effect] of elsewhere.entries()) {
-          assert.strictEqual(yield* effect, here, `the effect at ${i}`)
-        }
-        // The replica knows nothing of the test: what is read there is what the test has written.
-        assert.strictEqual(yield* DbRouter.replica(names), "a")
-      })
-    )
-  )
-
-  it.effect("a statement that fails harms nothing else", () =>
-    TestSession.rollback(
-      Effect.gen(function* () {
-        yield* insert(1)
-        assert.isTrue(Exit.isFailure(yield* Effect.exit(insert(1))))
-        assert.strictEqual(yield* names, "a")
-      })
-    )
-  )
-
-  it.effect("a transaction, a session and early ends roll back to their beginning only", () =>
-    TestSession.rollback(
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        yield* insert(1, "a")
-        yield* Effect.exit(sql.withTransaction(Effect.zipRight(insert(2, "b"), Effect.fail("no"))))
-        yield* Effect.exit(DbRouter.session(Effect.zipRight(insert(3, "c"), Effect.fail("no"))))
-        yield* DbRouter.session(
+        const seen = yield* TestSession.rollback(
           Effect.gen(function* () {
-            yield* insert(4, "d")
-            yield* DbRouter.commit
-            yield* insert(5, "e")
-            yield* DbRouter.rollback
-            yield* insert(6, "f")
-            yield* Effect.exit(sql.withTransaction(Effect.zipRight(insert(7, "g"), Effect.fail("no"))))
+            const sql = yield* SqlClient.SqlClient
+            yield* insert(1, "a")
+            yield* sql.withTransaction(insert(2, "b"))
+            yield* DbRouter.session(insert(3, "c"))
+            yield* DbRouter.session(Effect.zipRight(insert(4, "d"), DbRouter.newSession(insert(5, "e"))))
+            yield* DbRouter.session(Effect.zipRight(insert(6, "f"), DbRouter.detached(insert(7, "g"))))
+            assert.strictEqual(yield* stored, 0)
+            return yield* names
           })
         )
-        assert.strictEqual(yield* names, "adf")
-      })
-    )
-  )
-
-  it.effect("a session with a failed statement does not commit, as outside a test", () =>
-    TestSession.rollback(
-      Effect.gen(function* () {
-        yield* insert(1)
-        const error = yield* Effect.flip(DbRouter.session(Effect.zipRight(insert(2), Effect.ignore(insert(2)))))
-        assert.deepStrictEqual(RouterError.reasonOf(error), Option.some("CommitRolledBack"))
-        assert.strictEqual(yield* names, "a")
-      })
-    )
-  )
-
-  it.effect(
-    "sessions at the same time take turns, and each keeps its own",
-    () =>
-      TestSession.rollback(
-        Effect.gen(function* () {
-          const one = (i: number) =>
-            Effect.exit(
-              DbRouter.newSession(
-                insert(i).pipe(
-                  Effect.zipRight(Effect.sleep(1)),
-                  Effect.zipRight(insert(100 + i)),
-                  Effect.zipRight(i % 2 === 0 ? Effect.void : Effect.fail("no"))
-                )
-              )
-            )
-          yield* Effect.forEach(
-            Array.from({ length: 10 }, (_, i) => i),
-            one,
-            { concurrency: "unbounded" }
-          )
-          assert.strictEqual((yield* names).length, 10)
-          yield* DbRouter.session(
-            Effect.zipRight(insert(1000), Effect.forEach([20, 21, 22, 23], one, { concurrency: "unbounded" }))
-          )
-          assert.strictEqual((yield* names).length, 15)
-        })
-      ),
-    { timeout: 20_000 }
-  )
-
-  it.effect("tests at the same time do not see each other", () =>
-    Effect.gen(function* () {
-      const both = yield* Effect.all(
-        [1, 2].map((i) =>
-          TestSession.rollback(insert(i, String(i)).pipe(Effect.zipRight(Effect.sleep(50)), Effect.zipRight(names)))
-        ),
-        { concurrency: "unbounded" }
-      )
-      assert.deepStrictEqual(both, ["1", "2"])
-    })
-  )
-
-  it.effect("requests of a web handler built inside belong to it, and commit by status", () =>
-    TestSession.rollback(
-      Effect.gen(function* () {
-        const runtime = yield* Effect.runtime<SqlClient.SqlClient | DbRouter.DbRouter>()
-        const app = HttpRouter.empty.pipe(
-          HttpRouter.post("/ok", Effect.as(insert(1), HttpServerResponse.empty())),
-          HttpRouter.post("/no", Effect.as(insert(2), HttpServerResponse.empty({ status: 422 }))),
-          HttpSession.middleware()
-        )
-        const handler = HttpApp.toWebHandlerRuntime(
-          runtime as Runtime.Runtime<SqlClient.SqlClient | DbRouter.DbRouter>
-        )(app)
-        const post = (path: string) =>
-          Effect.promise(() => handler(new Request(`http://test${path}`, { method: "POST" })))
-        assert.strictEqual((yield* post("/ok")).status, 204)
-        assert.strictEqual((yield* post("/no")).status, 422)
-        assert.strictEqual(yield* names, "a")
+        assert.strictEqual(seen, "abcdefg")
         assert.strictEqual(yield* stored, 0)
       })
     )
-  )
-})
+
+    it.effect("is rolled back on failure, defect and interruption, and gives its connection back", () =>
+      Effect.gen(function* () {
+        const router = yield* DbRouter.DbRouter
+        yield* Effect.exit(TestSession.rollback(Effect.zipRight(insert(1), Effect.fail("no"))))
+        yield* Effect.exit(TestSession.rollback(Effect.zipRight(insert(1), Effect.die("no"))))
+        const begun = yield* Deferred.make<void>()
+        const fiber = yield* Effect.fork(
+          TestSession.rollback(
+            insert(1).pipe(Effect.zipRight(Deferred.succeed(begun, void 0)), Effect.zipRight(Effect.never))
+          )
+        )
+        yield* Deferred.await(begun)
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual(yield* stored, 0)
+        const [primary] = yield* router.status
+        assert.strictEqual(primary!.pool.idle, primary!.pool.total)
+      })
+    )
+
+    it.effect("runs everything on one connection, whatever combinator says otherwise", () =>
+      TestSession.rollback(
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* insert(1)
+          const here = yield* pid
+          const elsewhere = [
+            pid,
+            DbRouter.replica(pid),
+            DbRouter.primary(pid),
+            DbRouter.bindGroup(pid, "analytics"),
+            sql.withTransaction(pid),
+            DbRouter.session(pid),
+            DbRouter.newSession(pid),
+            DbRouter.detached(pid),
+            DbRouter.readOnly(DbRouter.replica(Effect.as(names, here))),
+            Effect.scoped(
+              Effect.flatMap(sql.reserve, (connection) =>
+                Effect.map(
+                  connection.execute("SELECT pg_backend_pid() AS pid", [], undefined),
+                  (rows) => rows[0].pid as number
+                )
+              )
+            ),
+            Effect.map(
+              Stream.runHead(sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`.stream),
+              (row) => Option.getOrThrow(row).pid
+            )
+          ]
+          for (const [i, effect] of elsewhere.entries()) {
+            assert.strictEqual(yield* effect, here, `the effect at ${i}`)
+          }
+          // The replica knows nothing of the test: what is read there is what the test has written.
+          assert.strictEqual(yield* DbRouter.replica(names), "a")
+        })
+      )
+    )
+
+    it.effect("a statement that fails harms nothing else", () =>
+      TestSession.rollback(
+        Effect.gen(function* () {
+          yield* insert(1)
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(insert(1))))
+          assert.strictEqual(yield* names, "a")
+        })
+      )
+    )
+
+    it.effect("a transaction, a session and early ends roll back to their beginning only", () =>
+      TestSession.rollback(
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* insert(1, "a")
+          yield* Effect.exit(sql.withTransaction(Effect.zipRight(insert(2, "b"), Effect.fail("no"))))
+          yield* Effect.exit(DbRouter.session(Effect.zipRight(insert(3, "c"), Effect.fail("no"))))
+          yield* DbRouter.session(
+            Effect.gen(function* () {
+              yield* insert(4, "d")
+              yield* DbRouter.commit
+              yield* insert(5, "e")
+              yield* DbRouter.rollback
+              yield* insert(6, "f")
+              yield* Effect.exit(sql.withTransaction(Effect.zipRight(insert(7, "g"), Effect.fail("no"))))
+            })
+          )
+          assert.strictEqual(yield* names, "adf")
+        })
+      )
+    )
+
+    it.effect("a session with a failed statement does not commit, as outside a test", () =>
+      TestSession.rollback(
+        Effect.gen(function* () {
+          yield* insert(1)
+          const error = yield* Effect.flip(DbRouter.session(Effect.zipRight(insert(2), Effect.ignore(insert(2)))))
+          assert.deepStrictEqual(RouterError.reasonOf(error), Option.some("CommitRolledBack"))
+          assert.strictEqual(yield* names, "a")
+        })
+      )
+    )
+
+    it.effect(
+      "sessions at the same time take turns, and each keeps its own",
+      () =>
+        TestSession.rollback(
+          Effect.gen(function* () {
+            const one = (i: number) =>
+              Effect.exit(
+                DbRouter.newSession(
+                  insert(i).pipe(
+                    Effect.zipRight(Effect.sleep(1)),
+                    Effect.zipRight(insert(100 + i)),
+                    Effect.zipRight(i % 2 === 0 ? Effect.void : Effect.fail("no"))
+                  )
+                )
+              )
+            yield* Effect.forEach(
+              Array.from({ length: 10 }, (_, i) => i),
+              one,
+              { concurrency: "unbounded" }
+            )
+            assert.strictEqual((yield* names).length, 10)
+            yield* DbRouter.session(
+              Effect.zipRight(insert(1000), Effect.forEach([20, 21, 22, 23], one, { concurrency: "unbounded" }))
+            )
+            assert.strictEqual((yield* names).length, 15)
+          })
+        ),
+      { timeout: 20_000 }
+    )
+
+    it.effect("tests at the same time do not see each other", () =>
+      Effect.gen(function* () {
+        const both = yield* Effect.all(
+          [1, 2].map((i) =>
+            TestSession.rollback(insert(i, String(i)).pipe(Effect.zipRight(Effect.sleep(50)), Effect.zipRight(names)))
+          ),
+          { concurrency: "unbounded" }
+        )
+        assert.deepStrictEqual(both, ["1", "2"])
+      })
+    )
+
+    it.effect("requests of a web handler built inside belong to it, and commit by status", () =>
+      TestSession.rollback(
+        Effect.gen(function* () {
+          const runtime = yield* Effect.runtime<SqlClient.SqlClient | DbRouter.DbRouter>()
+          const app = HttpRouter.empty.pipe(
+            HttpRouter.post("/ok", Effect.as(insert(1), HttpServerResponse.empty())),
+            HttpRouter.post("/no", Effect.as(insert(2), HttpServerResponse.empty({ status: 422 }))),
+            HttpSession.middleware()
+          )
+          const handler = HttpApp.toWebHandlerRuntime(
+            runtime as Runtime.Runtime<SqlClient.SqlClient | DbRouter.DbRouter>
+          )(app)
+          const post = (path: string) =>
+            Effect.promise(() => handler(new Request(`http://test${path}`, { method: "POST" })))
+          assert.strictEqual((yield* post("/ok")).status, 204)
+          assert.strictEqual((yield* post("/no")).status, 422)
+          assert.strictEqual(yield* names, "a")
+          assert.strictEqual(yield* stored, 0)
+        })
+      )
+    )
+  }
+)
 
 describe("TestSession.layer", () => {
   const Suite = TestSession.layer.pipe(Layer.provideMerge(Live))
