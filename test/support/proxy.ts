@@ -16,6 +16,8 @@ export interface Proxy {
   readonly cancels: () => number
   /** The message goes on when the effect has ended; the same holds for everything after it on that connection. */
   onMessage: OnMessage
+  /** What has to end before a message of a client goes on to the server, but for requests to cancel. */
+  onRequest: Effect.Effect<void>
   /** What has to end before a new connection is passed on to the server. */
   onConnect: Effect.Effect<void>
   /** Whether nothing is passed on, in either direction, while connections stay open. */
@@ -77,11 +79,20 @@ export const make = (target: {
         })
       })
       client.on("data", (chunk: Buffer) => {
-        if (chunk.length === 16 && chunk.readInt32BE(4) === cancelCode) cancels++
+        const isCancel = chunk.length === 16 && chunk.readInt32BE(4) === cancelCode
+        if (isCancel) cancels++
         if (proxy.silent) return
-        if (early === undefined) server.write(chunk)
-        else early.push(chunk)
+        if (early !== undefined) {
+          early.push(chunk)
+          return
+        }
+        const wait = isCancel ? Effect.void : proxy.onRequest
+        asked = asked.then(async () => {
+          await Effect.runPromise(wait)
+          server.write(chunk)
+        })
       })
+      let asked = Promise.resolve()
       let early: Array<Buffer> | undefined = []
       void Effect.runPromise(proxy.onConnect).then(() => {
         if (client.destroyed) return
@@ -108,6 +119,7 @@ export const make = (target: {
       open: () => clients,
       cancels: () => cancels,
       onMessage: () => undefined,
+      onRequest: Effect.void,
       onConnect: Effect.void,
       silent: false,
       reset: () => {

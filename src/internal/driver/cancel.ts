@@ -18,6 +18,9 @@ interface Wire {
 /** How long a cancelled statement may take to end before its connection is destroyed. */
 const cancelTimeout = Duration.seconds(5)
 
+/** How long a cancel may take to show before another one is sent; twice as long after each. */
+const firstWait = Duration.millis(50)
+
 /** The options of TLS for a connection to the address that a name stood for: the certificate is for the name. */
 const tlsOf = ({ address, host, ssl }: CancelTarget): CancelTarget["ssl"] => {
   if (ssl === false || address === undefined || isIP(host) !== 0) return ssl
@@ -73,11 +76,17 @@ export const requestCancel = (target: CancelTarget | undefined): Effect.Effect<b
 export const cancel = (connection: Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     if (!connection.isUsable || connection.isReady) return Effect.void
-    const request =
-      connection.isBusy && !connection.mustFinish ? requestCancel(connection.cancelTarget) : Effect.succeed(true)
     const ready = Effect.async<void>((resume) => connection.whenReady(() => resume(Effect.void)))
-    return request.pipe(
-      Effect.flatMap((isOver) => (isOver ? ready : Effect.sync(() => connection.destroy()))),
+    // The server ignores a cancel that is there before it has begun the statement, so one may not be enough.
+    const request = (wait: Duration.Duration): Effect.Effect<void> =>
+      Effect.flatMap(requestCancel(connection.cancelTarget), (isOver) =>
+        isOver
+          ? Effect.flatMap(Effect.timeoutOption(ready, wait), (done) =>
+              done._tag === "None" ? request(Duration.times(wait, 2)) : Effect.void
+            )
+          : Effect.sync(() => connection.destroy())
+      )
+    return (connection.isBusy && !connection.mustFinish ? request(firstWait) : ready).pipe(
       Effect.interruptible,
       Effect.timeoutOption(cancelTimeout),
       Effect.tap((done) => (done._tag === "None" ? Effect.sync(() => connection.destroy()) : Effect.void)),

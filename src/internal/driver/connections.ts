@@ -29,6 +29,9 @@ interface Waiter {
   readonly timer: NodeJS.Timeout | undefined
 }
 
+/** After how long what is cut off is cancelled a second time. */
+const cancelAgain = Duration.millis(50)
+
 /** How long closing waits for the server after the limit has passed. */
 const cutTimeout = Duration.seconds(1)
 
@@ -163,7 +166,11 @@ export class Connections {
     for (const connection of this.all) {
       if (this.leaving.has(connection)) continue
       // A server notices that its client is gone only when it has something to tell.
-      if (connection.isBusy && !connection.mustFinish) cancels.push(requestCancel(connection.cancelTarget))
+      if (connection.isBusy && !connection.mustFinish) {
+        const request = requestCancel(connection.cancelTarget)
+        // It ignores a cancel that is there before it has begun the statement.
+        cancels.push(Effect.zipRight(request, Effect.delay(request, cancelAgain)))
+      }
       connection.fail(reason)
     }
     return Effect.all(cancels, { concurrency: "unbounded", discard: true }).pipe(
