@@ -14,29 +14,49 @@ export interface Pace {
 
 /**
  * One of those that are compared. Runs one operation again and again for some milliseconds, and returns the microseconds
- * for one: the time that has passed, divided by the operations of all fibers.
+ * for one: what has passed, divided by the operations of all fibers.
  */
 export type Contestant<E = never, R = never> = (millis: number) => Effect.Effect<number, E, R>
 
-const clock = (millis: number) => {
-  const began = performance.now()
-  const end = began + millis
+/** The time that passes, or the processor time of this process: where nothing waits for a server, what costs is that. */
+export type Time = "passed" | "processor"
+
+/** Begins to measure a time; tells its microseconds. */
+export const stopwatch = (time: Time): (() => number) => {
+  if (time === "passed") {
+    const began = performance.now()
+    return () => (performance.now() - began) * 1000
+  }
+  const began = process.cpuUsage()
+  return () => {
+    const { system, user } = process.cpuUsage(began)
+    return user + system
+  }
+}
+
+const counter = (millis: number, time: Time) => {
+  const micros = stopwatch(time)
+  const end = performance.now() + millis
   let done = 0
   return {
     isRunning: () => performance.now() < end,
     count: () => {
       done++
     },
-    microsEach: () => ((performance.now() - began) * 1000) / done
+    microsEach: () => micros() / done
   }
 }
 
 /** Operations that are effects, in some fibers at the same time. */
 export const effects =
-  <E, R>(fibers: number, operation: (fiber: number) => Effect.Effect<unknown, E, R>): Contestant<E, R> =>
+  <E, R>(
+    fibers: number,
+    operation: (fiber: number) => Effect.Effect<unknown, E, R>,
+    time: Time = "passed"
+  ): Contestant<E, R> =>
   (millis) =>
     Effect.suspend(() => {
-      const { count, isRunning, microsEach } = clock(millis)
+      const { count, isRunning, microsEach } = counter(millis, time)
       const loop = (fiber: number) => Effect.whileLoop({ while: isRunning, body: () => operation(fiber), step: count })
       return Effect.all(
         Array.from({ length: fibers }, (_, fiber) => loop(fiber)),
@@ -49,7 +69,7 @@ export const promises =
   (fibers: number, operation: () => PromiseLike<unknown>): Contestant =>
   (millis) =>
     Effect.promise(async () => {
-      const { count, isRunning, microsEach } = clock(millis)
+      const { count, isRunning, microsEach } = counter(millis, "passed")
       const loop = async () => {
         while (isRunning()) {
           await operation()
@@ -63,18 +83,22 @@ export const promises =
 /** What operations cost, round by round. */
 export type Costs = ReadonlyArray<number>
 
+// A contestant that never waits for anything lets nothing else happen: no probe is answered, and servers count as lost.
+const pause = Effect.sleep("1 millis")
+
 /** Lets contestants take turns; returns the costs of each, in the order in which they were given. */
 export const compare = <E, R>(
   contestants: ReadonlyArray<Contestant<E, R>>,
   { rounds, sliceMillis, warmUpMillis }: Pace
 ): Effect.Effect<ReadonlyArray<Costs>, E, R> =>
   Effect.gen(function* () {
-    for (const contestant of contestants) yield* contestant(warmUpMillis)
+    for (const contestant of contestants) yield* Effect.zipRight(contestant(warmUpMillis), pause)
     const costs = contestants.map((): Array<number> => [])
     for (let round = 0; round < rounds; round++) {
       for (let turn = 0; turn < contestants.length; turn++) {
         const i = (round + turn) % contestants.length
         costs[i]!.push(yield* contestants[i]!(sliceMillis))
+        yield* pause
       }
     }
     return costs

@@ -1,9 +1,9 @@
-/** What routing itself costs: the servers answer at once, without a network. */
+/** What routing itself costs in processor time: the servers answer at once, without a network. */
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlClient, type SqlConnection } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Stream } from "effect"
-import { DbRouter } from "effect-db-router"
+import { DbRouter, type RouterConfig } from "effect-db-router"
 import { compare, effects, type Pace, perRound } from "./Measure.js"
 import { each, type Row } from "./Row.js"
 import { type Pair, router } from "./Servers.js"
@@ -31,9 +31,12 @@ const unrouted = SqlClient.make({
   ]
 }).pipe(Effect.provide(Reactivity.layer))
 
+// Nothing but statements asks the engines, which have one answer to everything.
+const quiet: Partial<RouterConfig.Options> = { health: false, classifier: { refreshInterval: "1 day" } }
+
 /** A router that is complete down to its engines, whose pools are never asked. */
 const routed = (servers: Pair) =>
-  Effect.map(router(servers, servers.replicas), ({ client, runner }) => {
+  Effect.map(router(servers, servers.replicas, quiet), ({ client, runner }) => {
     for (const { engines } of runner.router.groups.values()) {
       for (const engine of engines) Object.assign(engine, { query: () => Effect.succeed(result) })
     }
@@ -50,7 +53,7 @@ export const run = (servers: Pair, pace: Pace) =>
     const clients = [yield* unrouted, yield* routed(servers)]
     return yield* Effect.forEach(statements, ({ operation, what }) =>
       compare(
-        clients.map((sql) => effects(1, () => operation(sql))),
+        clients.map((sql) => effects(1, () => operation(sql), "processor")),
         pace
       ).pipe(
         Effect.map(

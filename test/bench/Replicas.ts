@@ -15,8 +15,9 @@ export const run = (pace: Pace) =>
   Effect.gen(function* () {
     const servers = yield* cluster(Math.max(...counts))
     const contestants = yield* Effect.forEach(counts, (count) =>
-      Effect.map(router(servers, servers.replicas.slice(0, count), connections), ({ client: sql }) =>
-        effects(count * connections * fibersEach, () => sql`SELECT pg_sleep(${0.005})`)
+      Effect.map(
+        router(servers, servers.replicas.slice(0, count), { maxConnections: connections }),
+        ({ client: sql }) => effects(count * connections * fibersEach, () => sql`SELECT pg_sleep(${0.005})`)
       )
     )
     const [one, ...more] = yield* compare(contestants, { ...pace, sliceMillis: pace.sliceMillis * 2 })

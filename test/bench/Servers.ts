@@ -1,7 +1,7 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { PgClient } from "@effect/sql-pg"
 import { Effect } from "effect"
-import { DbRouter } from "effect-db-router"
+import { DbRouter, type RouterConfig } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 
 /** Rows of the table that is read. */
@@ -36,10 +36,11 @@ export const plain = (node: PgCluster.Node) =>
 export const router = (
   { primary }: PgCluster.Cluster,
   replicas: ReadonlyArray<PgCluster.Node>,
-  maxConnections = poolSize
+  options: Partial<RouterConfig.Options> & { readonly maxConnections?: number } = {}
 ) => {
+  const { maxConnections = poolSize, ...rest } = options
   const engine = ({ name, url }: PgCluster.Node) => ({ name, url, maxConnections })
-  return DbRouter.make({ groups: { default: [engine(primary)], read: replicas.map(engine) } }).pipe(
+  return DbRouter.make({ ...rest, groups: { default: [engine(primary)], read: replicas.map(engine) } }).pipe(
     Effect.provide(Reactivity.layer)
   )
 }

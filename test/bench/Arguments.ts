@@ -1,0 +1,71 @@
+import { closeSync, openSync } from "node:fs"
+import { parseArgs } from "node:util"
+
+export const sections = {
+  select: "a SELECT by primary key, at 1, 10 and 50 fibers",
+  write: "INSERT, UPDATE, transactions and sessions, at 10 fibers",
+  rows: "10,000 rows at once, 100,000 as a stream: time and memory",
+  overhead: "what routing costs when no server answers",
+  classify: "the classifier alone",
+  replicas: "1, 2 and 4 replicas whose pools are the bottleneck",
+  texts: "memory over 1,000,000 distinct texts"
+}
+
+export type Section = keyof typeof sections
+
+export const notMeasured = `Not measured yet:
+  against kysely-replication, TypeORM, Sequelize, Prisma and postgres (not installed here)
+  against pgpool-II (Debian's pgpool2: apt-get install pgpool2)
+  a causal read after a write, and the cost of routing with metrics on`
+
+export const help = `npm run bench [-- --only NAME] [-- --quick] [-- --json FILE]
+
+Measures on real servers what the router costs and gains. Whatever is compared takes turns
+in short slices; a figure is the median of what the rounds say, with the quartiles. It is a
+measurement, not a test: it exits with 0 whether the figures are met or not.
+
+  --only NAME   only this section; may be given several times:
+${Object.entries(sections)
+  .map(([name, about]) => `                  ${name.padEnd(9)} ${about}`)
+  .join("\n")}
+  --quick       fewer and shorter rounds, and 100,000 texts
+  --json FILE   writes the figures there too
+  --help        this text
+
+${notMeasured}
+`
+
+export interface Options {
+  readonly only: ReadonlySet<Section>
+  readonly quick: boolean
+  readonly json: string | undefined
+  readonly help: boolean
+}
+
+const isSection = (name: string): name is Section => Object.hasOwn(sections, name)
+
+/** Throws an error that says what is wrong. */
+export const parse = (args: ReadonlyArray<string>): Options => {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      only: { type: "string", multiple: true },
+      quick: { type: "boolean" },
+      json: { type: "string" },
+      help: { type: "boolean", short: "h" }
+    }
+  })
+  const names = Object.keys(sections).filter(isSection)
+  const only = (values.only ?? []).map((name) => {
+    if (isSection(name)) return name
+    throw new Error(`Unknown section ${name}; there are ${names.join(", ")}`)
+  })
+  // A run takes minutes: better to know before it that its results have no place.
+  if (values.json !== undefined) closeSync(openSync(values.json, "a"))
+  return {
+    only: new Set(only.length === 0 ? names : only),
+    quick: values.quick ?? false,
+    json: values.json,
+    help: values.help ?? false
+  }
+}
