@@ -35,8 +35,9 @@ const none = Effect.tap(
   () => Effect.void
 )
 
-const isRunning = (text: string) =>
-  engines.eventually(sessions, (all) => all.some(({ query, state }) => state === "active" && query.includes(text)))
+/** Waits until the servers have begun the statements that say so. */
+const isRunning = (...texts: ReadonlyArray<string>) =>
+  engines.eventually(sessions, (all) => texts.every((text) => all.some(({ query }) => query.includes(text))))
 
 const isClosed = (error: unknown) =>
   assert.deepStrictEqual(RouterError.reasonOf(error), Option.some<RouterError.Reason>("RouterClosed"))
@@ -48,8 +49,7 @@ layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true })("closing 
         const { close, sql } = yield* open()
         const read = yield* Effect.fork(sql`SELECT pg_sleep(1), 'read' AS done`)
         const write = yield* Effect.fork(DbRouter.primary(sql`SELECT pg_sleep(1), 'write' AS done`))
-        yield* isRunning("'read'")
-        yield* isRunning("'write'")
+        yield* isRunning("'read'", "'write'")
         yield* close
         assert.deepStrictEqual(yield* Fiber.join(read), [{ pg_sleep: "", done: "read" }])
         assert.deepStrictEqual(yield* Fiber.join(write), [{ pg_sleep: "", done: "write" }])
@@ -124,7 +124,7 @@ layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true })("closing 
           sql.withTransaction(Effect.zipRight(sql`INSERT INTO cut VALUES (3)`, Effect.never))
         ]
         const fibers = yield* Effect.all(work.map((one) => Effect.fork(Effect.flip(Effect.asVoid(one)))))
-        for (const text of ["'a read'", "INSERT INTO cut SELECT", "'a stream'", "'inside'"]) yield* isRunning(text)
+        yield* isRunning("'a read'", "INSERT INTO cut SELECT", "'a stream'", "'inside'")
         const seen = yield* engines.troubles(close)
         assert.deepStrictEqual(seen, [])
         yield* none
