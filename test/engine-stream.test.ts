@@ -1,6 +1,6 @@
 import { SqlError } from "@effect/sql"
 import { assert, describe, layer } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Fiber, Random, Stream } from "effect"
+import { Chunk, Deferred, Effect, Fiber, Random, Redacted, Stream } from "effect"
 import { PgCluster } from "effect-db-router/testing"
 import * as engines from "./support/engine.js"
 import * as proxies from "./support/proxy.js"
@@ -241,6 +241,37 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("the rows
       }).pipe(Effect.withRandom(Random.make("streams")))
     )
   })
+
+  it.scoped("are not hurt by a time limit for statements that passes after their batch", () =>
+    Effect.gen(function* () {
+      const node = yield* primary
+      const on = yield* engines.make({
+        url: Redacted.make(`${Redacted.value(node.url)}?query_timeout=100`),
+        maxConnections: 1
+      })
+      const slowly = <A>(rows: Stream.Stream<A, SqlError.SqlError>) =>
+        Stream.mapChunksEffect(rows, (chunk) => Effect.delay(Effect.succeed(chunk), "150 millis"))
+      assert.strictEqual(Chunk.size(yield* Stream.runCollect(slowly(on.stream(numbers(300), [])))), 300)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const reserved = yield* on.reserve
+          yield* reserved.query(engines.statement("begin"))
+          const cursor = reserved.cursor("numbers", numbers(300), [])
+          let count = 0
+          for (let rows = yield* cursor.fetch; rows.length > 0; rows = yield* cursor.fetch) {
+            count += rows.length
+            yield* Effect.sleep("150 millis")
+          }
+          assert.strictEqual(count, 300)
+          yield* reserved.query(engines.statement("commit"))
+        })
+      )
+      assert.strictEqual(on.inFlight, 0)
+      assert.include(yield* engines.failure(on.query(engines.statement("select pg_sleep(0.3)"))), "timeout")
+      assert.strictEqual(yield* engines.settled(on), 1)
+      assert.strictEqual(yield* engines.value(on, "select 1"), 1)
+    })
+  )
 
   describe("end with the connection", () => {
     const kill = Effect.flatMap(primary, (node) =>

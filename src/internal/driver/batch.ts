@@ -24,6 +24,8 @@ export interface Progress {
  * whatever runs in between, and unlike a cursor of SQL's it may belong to any statement.
  */
 export class Batch extends RowReader {
+  private isAnswered = false
+
   constructor(
     private readonly progress: Progress,
     private readonly size: number,
@@ -63,11 +65,19 @@ export class Batch extends RowReader {
   }
 
   handleError(error: Error): void {
+    // The driver's own time limit (`query_timeout`) passes for a batch that has long ended too.
+    if (this.isAnswered) return
     this.progress.state = "done"
-    this.callback(error, [])
+    this.answer(error, [])
   }
 
   handleReadyForQuery(): void {
-    this.callback(this.failure, this.rows)
+    this.answer(this.failure, this.rows)
+  }
+
+  private answer(error: Error | undefined, rows: ReadonlyArray<object>): void {
+    if (this.isAnswered) return
+    this.isAnswered = true
+    this.callback(error, rows)
   }
 }
