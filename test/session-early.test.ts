@@ -161,6 +161,21 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
         })
     )
 
+    it.effect("while other fibers begin: none of them is refused", () =>
+      Effect.gen(function* () {
+        const sql = yield* Sessions.setUp
+        const write = (id: number) => (id % 2 === 0 ? insert(id) : sql.withTransaction(insert(id)))
+        const later = <A, E, R>(effect: Effect.Effect<A, E, R>, turns: number) =>
+          Effect.zipRight(Effect.repeatN(Effect.yieldNow(), turns), effect)
+        for (const round of range(20)) {
+          const all = range(20).flatMap((i) => [later(write(round * 20 + i), i * round), later(DbRouter.commit, i * 7)])
+          yield* DbRouter.session(Effect.all(all, { concurrency: "unbounded", discard: true }))
+        }
+        assert.deepStrictEqual(yield* stored, range(400))
+        yield* Sessions.assertQuiet
+      })
+    )
+
     it.effect("waits for the savepoints of other fibers, while their siblings wait for it", () =>
       Effect.gen(function* () {
         const sql = yield* Sessions.setUp
