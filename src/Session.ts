@@ -367,6 +367,8 @@ export interface Session {
  * closes with success, else rolls back. Inside a session, or `sql.withTransaction`, it is that one, and its end is left to it;
  * joining with options fails with `TransactionActive`.
  *
+ * In a layer, put effects into it with `run`: which of them else are in it depends on the fiber that builds the layer.
+ *
  * A finalizer cannot fail, so a COMMIT that fails while the scope closes is a defect, with the `SqlError`. Where that matters,
  * end with `commit` of the session, or use `session(effect)`.
  *
