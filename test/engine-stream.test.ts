@@ -36,6 +36,8 @@ const keepsItsConnection = <A, E>(on: Engine, use: Effect.Effect<A, E>) =>
 
 const numbers = (count: number) => `select g as n from generate_series(1, ${count}) g`
 
+engines.refuseWarnings()
+
 layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("the rows of a stream", (it) => {
   it.scoped("come in order and all, whatever their number is", () =>
     Effect.gen(function* () {

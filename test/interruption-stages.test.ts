@@ -61,6 +61,8 @@ const isOpen = Effect.flatMap(primary, (node) =>
   Effect.map(engines.activity(node), (all) => all.filter(({ state }) => state !== "idle"))
 )
 
+engines.refuseWarnings()
+
 layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("an interruption", (it) => {
   it.scoped("while a connection is being opened ends at once; the connection is there for the next one", () =>
     Effect.gen(function* () {

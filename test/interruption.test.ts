@@ -75,6 +75,8 @@ const victim = (who: number, isOver: Effect.Effect<boolean>) =>
     return { wrongs, served }
   })
 
+engines.refuseWarnings()
+
 layer(Layer.provideMerge(router, cluster), { excludeTestServices: true })("interruption", (it) => {
   it.effect("a thousand times at any stage: pools are whole and idle, servers too, and nobody else is hurt", () =>
     Effect.gen(function* () {

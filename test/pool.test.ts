@@ -37,6 +37,8 @@ const mute = Effect.acquireRelease(
     })
 )
 
+engines.refuseWarnings()
+
 layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool of connections", (it) => {
   describe("gives back what it gives out", () => {
     const ways = {

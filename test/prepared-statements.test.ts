@@ -22,6 +22,8 @@ const twice = (on: Pick<Engine, "query">, sql: string, params: ReadonlyArray<unk
 
 const plain = (on: Pick<Engine, "query">, sql: string) => on.query(engines.statement(sql, [], false))
 
+engines.refuseWarnings()
+
 layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared statements", (it) => {
   it.scoped("a statement is prepared at its second use, once, on every connection that uses it", () =>
     Effect.gen(function* () {

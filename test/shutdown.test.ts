@@ -42,6 +42,8 @@ const isRunning = (...texts: ReadonlyArray<string>) =>
 const isClosed = (error: unknown) =>
   assert.deepStrictEqual(RouterError.reasonOf(error), Option.some<RouterError.Reason>("RouterClosed"))
 
+engines.refuseWarnings()
+
 layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true })("closing the layer", (it) => {
   describe("lets work finish that", () => {
     it.scoped("runs, on every server", () =>

@@ -1,5 +1,6 @@
 import { inspect } from "node:util"
 import { type SqlError, SqlError as SqlErrors } from "@effect/sql"
+import { afterAll, assert, beforeAll } from "@effect/vitest"
 import { Chunk, Duration, Effect, type Either, Redacted, Schedule, type Scope, Stream } from "effect"
 import { Engine, RouterConfig } from "effect-db-router"
 import type { PgCluster } from "effect-db-router/testing"
@@ -97,6 +98,20 @@ export const activity = (node: PgCluster.Node, application = "effect-db-router")
   )
 
 export type Outcome<A> = Either.Either<A, SqlError.SqlError>
+
+/** Fails the file when the process is warned of anything in it: listeners that pile up, what the driver is to drop. */
+export const refuseWarnings = (): void => {
+  const seen: Array<Error> = []
+  const note = (warning: Error) => {
+    // The driver reads ~/.pgpass where there is no password, and says that it should not.
+    if (!warning.message.includes("pgpass")) seen.push(warning)
+  }
+  beforeAll(() => void process.on("warning", note))
+  afterAll(() => {
+    process.off("warning", note)
+    assert.deepStrictEqual(seen, [])
+  })
+}
 
 /** What the process was warned of, and what nobody caught, while an effect ran. */
 export const troubles = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<ReadonlyArray<unknown>, E, R> =>
