@@ -1,6 +1,6 @@
 import { SqlClient } from "@effect/sql"
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Effect, Layer, Option, Random, Stream } from "effect"
+import { Context, Effect, Layer, Option, Random, Stream, Utils } from "effect"
 import { DbRouter, EngineGroup, RouterError, Selector } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as engines from "./support/engine.js"
@@ -13,19 +13,10 @@ const group = (strategy: Selector.Strategy, weights: ReadonlyArray<number>, opti
     const members = yield* Effect.forEach(weights, (weight, i) =>
       engines.on(replicas[i % replicas.length]!, { ...options, name: `replica${i + 1}`, weight })
     )
-    return EngineGroup.make({ name: "read", engines: members, strategy, random: mulberry(7), admission: "healthy" })
+    const chance = new Utils.PCGRandom(7)
+    const random = () => chance.number()
+    return EngineGroup.make({ name: "read", engines: members, strategy, random, admission: "healthy" })
   })
-
-/** Numbers in `[0, 1)` that are the same for the same seed. */
-const mulberry = (seed: number) => {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 
 const tally = (names: ReadonlyArray<string | undefined>) => {
   const counts: Record<string, number> = {}

@@ -1,17 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber } from "effect"
+import { Deferred, Effect, Exit, Fiber, Utils } from "effect"
 import { Lock } from "../src/internal/lock.js"
-
-/** Numbers that are the same for the same seed. */
-const randomFrom = (seed: number) => {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 
 const yields = (times: number) => Effect.repeatN(Effect.yieldNow(), times)
 
@@ -50,8 +39,8 @@ const violations = (events: ReadonlyArray<Event>, gaveUp: ReadonlySet<number>): 
 /** A few fibers that want a lock, some of which are interrupted at some time; what was against the rules. */
 const interleaving = (seed: number) =>
   Effect.gen(function* () {
-    const random = randomFrom(seed)
-    const upTo = (most: number) => Math.floor(random() * (most + 1))
+    const chance = new Utils.PCGRandom(seed)
+    const upTo = (most: number) => chance.integer(most + 1)
     const lock = new Lock()
     const events: Array<Event> = []
     const gaveUp = new Set<number>()
@@ -76,9 +65,9 @@ const interleaving = (seed: number) =>
     const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
     const interrupters: Array<Fiber.Fiber<unknown>> = []
     for (let who = 0; who < 2 + upTo(5); who++) {
-      const fiber = yield* Effect.fork(user(who, upTo(4), upTo(3), random() < 0.2))
+      const fiber = yield* Effect.fork(user(who, upTo(4), upTo(3), chance.number() < 0.2))
       fibers.push(fiber)
-      if (random() < 0.5) {
+      if (chance.number() < 0.5) {
         const interrupt = Effect.zipRight(yields(upTo(12)), Fiber.interrupt(fiber))
         interrupters.push(yield* Effect.fork(interrupt))
       }

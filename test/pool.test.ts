@@ -11,6 +11,14 @@ const primary = Effect.map(PgCluster.PgCluster, (cluster) => cluster.primary)
 
 const engine = (options?: engines.Options) => Effect.flatMap(primary, (node) => engines.on(node, options))
 
+const throughProxy = (maxConnections: number) =>
+  Effect.gen(function* () {
+    const node = yield* primary
+    const proxy = yield* proxies.make(node)
+    const on = yield* engines.make({ ...engines.partsOf(node), ...address(proxy), maxConnections })
+    return { on, proxy }
+  })
+
 const terminate = (pids: string) =>
   Effect.flatMap(primary, (node) => node.query(`select pg_terminate_backend(pid) from pg_stat_activity where ${pids}`))
 
@@ -114,9 +122,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
 
     it.scoped("gets a connection that comes back before its own is open", () =>
       Effect.gen(function* () {
-        const node = yield* primary
-        const proxy = yield* proxies.make(node)
-        const on = yield* engines.make({ ...engines.partsOf(node), ...address(proxy), maxConnections: 2 })
+        const { on, proxy } = yield* throughProxy(2)
         const released = yield* Deferred.make<void>()
         const first = yield* Effect.fork(on.query(engines.statement("select pg_sleep(0.05)")))
         yield* Effect.sleep("20 millis")
@@ -320,9 +326,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
 
     it.scoped("without a reason from the server is an error too", () =>
       Effect.gen(function* () {
-        const node = yield* primary
-        const proxy = yield* proxies.make(node)
-        const on = yield* engines.make({ ...engines.partsOf(node), ...address(proxy), maxConnections: 1 })
+        const { on, proxy } = yield* throughProxy(1)
         const seen = yield* engines.troubles(
           Effect.gen(function* () {
             yield* on.query(engines.statement("select 1"))

@@ -14,7 +14,7 @@ import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
 import type { Request, Result } from "./driver/pool.js"
-import { isStandbyRefusal } from "./failure.js"
+import { isStandbyRefusal, judge } from "./failure.js"
 import { Fallback, movedReads, type Step } from "./fallback.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
@@ -207,11 +207,12 @@ export class Router {
     }
     return Effect.flatMap(inside, (transaction) => {
       this.enter(transaction, decision, span)
-      return Effect.catchAll(transaction.query(request), (error) =>
-        this.mayRunAgain(work, transaction, decision, request.sql, error)
-          ? this.execute(fiber, work, request, span)
-          : Effect.fail(error)
-      )
+      return Effect.catchAll(transaction.query(request), (error) => {
+        const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
+        if (next === undefined) return Effect.fail(error)
+        const again = Effect.withFiberRuntime<Result, SqlError>((fiber) => this.execute(fiber, work, request, span))
+        return next === "again" ? again : onThePrimary(again)
+      })
     })
   }
 
@@ -222,21 +223,23 @@ export class Router {
   }
 
   /** Whether a statement that failed before its first row belongs in another transaction of its session. */
-  private mayRunAgain(
+  private afterFailure(
+    fiber: AnyFiber,
     work: Work | undefined,
     transaction: Transaction,
     decision: Decision,
     sql: string,
     error: SqlError
-  ): boolean {
-    const isRoot = work?.transaction(decision.group) === undefined
+  ): "again" | "primary" | undefined {
+    if (work?.transaction(decision.group) !== undefined) return undefined
     // Another fiber's early commit, or its read that failed, came in between: the session goes on with a new one.
-    if (wasRefused(error)) return isRoot && transaction.isEnded
-    if (!isRoot || decision.kind !== "read" || decision.group !== this.readGroup?.name) return false
-    const state = isStandbyRefusal(error)
-    if (state === undefined) return false
-    this.classifier.remember(sql, `a standby refused it (${state})`)
-    return transaction.isSpent
+    if (wasRefused(error)) return transaction.isEnded ? "again" : undefined
+    const isBound = fiber.getFiberRef(RoutingContext.bindGroup)._tag === "Some"
+    if (isBound || decision.kind !== "read" || decision.group !== this.readGroup?.name) return undefined
+    const { action, why } = judge(error, transaction.engine.health?.report?.role ?? "replica")
+    if (action === "refused") this.classifier.remember(sql, `a standby refused it (${why})`)
+    const mayMove = action === "elsewhere" ? this.config.onNoReplica === "primary" : action !== "caller"
+    return mayMove && transaction.isSpent ? "primary" : undefined
   }
 
   /** The transaction that a statement runs in; begins it where the session has none yet. */
@@ -265,11 +268,16 @@ export class Router {
     const inside = (transaction: Transaction) => {
       this.enter(transaction, decision, span)
       const rows = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
-      return catchBeforeRows(rows, (error, emitted) =>
-        this.mayRunAgain(work, transaction, decision, sql, error) && !emitted
-          ? this.stream(fiber, workOf, sql, params, span)
-          : Stream.fail(error)
-      )
+      return catchBeforeRows(rows, (error, emitted) => {
+        const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
+        if (next === undefined || emitted) return Stream.fail(error)
+        const again = Stream.unwrap(
+          Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
+            Effect.succeed(this.stream(fiber, workOf, sql, params, span))
+          )
+        )
+        return next === "again" ? again : RoutingContext.locallyStream(again, { _tag: "Primary" })
+      })
     }
     const transaction = this.transactionOf(work, decision)
     if (transaction !== undefined) {
@@ -436,6 +444,8 @@ export class Router {
 }
 
 const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
+
+const onThePrimary = RoutingContext.locally({ _tag: "Primary" })
 
 const catchBeforeRows = (
   rows: Stream.Stream<object, SqlError>,
