@@ -1,0 +1,248 @@
+import type * as Fiber from "effect/Fiber"
+import type * as Option from "effect/Option"
+import type * as Tracer from "effect/Tracer"
+import type { Engine } from "../Engine.js"
+import type { EngineGroup } from "../EngineGroup.js"
+import type { RouterConfig } from "../RouterConfig.js"
+import * as RouterError from "../RouterError.js"
+import * as RoutingContext from "../RoutingContext.js"
+import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
+import { currentTest } from "./testConnection.js"
+import type { Transaction } from "./transaction.js"
+import type { Work } from "./work.js"
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+/** Where a statement goes, and why. */
+export interface Decision {
+  readonly group: string
+  readonly engine: Engine
+  readonly kind: StatementKind
+  readonly reason: string
+  readonly changesSchema: boolean
+  /** The transaction it runs in. */
+  readonly transaction: Transaction | undefined
+  /** Whether it belongs in a transaction of the session that is begun for it. */
+  readonly begins: boolean
+  /** Whether it is free to run on the primary instead: a read for which the router has chosen a replica. */
+  readonly movable: boolean
+  /** With `reads: "observe"`: the engine that it would have gone to. */
+  readonly observed: { readonly group: string; readonly engine: string } | undefined
+}
+
+/** Says on a span where its statement went. Names of server attributes: OpenTelemetry's database conventions. */
+export const annotate = (span: Tracer.Span | undefined, decision: Decision): void => {
+  if (span === undefined) {
+    return
+  }
+  const { address, name } = decision.engine
+  span.attribute("db.router.group", decision.group)
+  span.attribute("db.router.engine", name)
+  span.attribute("db.router.kind", decision.kind)
+  span.attribute("db.router.reason", decision.reason)
+  if (address.host !== undefined) span.attribute("server.address", address.host)
+  if (address.port !== undefined) span.attribute("server.port", address.port)
+  if (decision.observed !== undefined) {
+    span.attribute("db.router.observed.group", decision.observed.group)
+    span.attribute("db.router.observed.engine", decision.observed.engine)
+  }
+}
+
+/** Where every statement goes. Runs none. */
+export class Routes {
+  readonly defaultGroup: EngineGroup
+  readonly readGroup: EngineGroup | undefined
+  /** The engine of a test that all fibers belong to. */
+  test: Engine | undefined
+
+  constructor(
+    readonly config: RouterConfig,
+    readonly groups: ReadonlyMap<string, EngineGroup>,
+    readonly classifier: SqlClassifier
+  ) {
+    this.defaultGroup = groups.get(config.defaultGroup)!
+    this.readGroup = config.readGroup === undefined ? undefined : groups.get(config.readGroup)
+  }
+
+  /** Decides where a statement of a fiber goes. `choose` takes a turn among the engines; `peek` only looks. */
+  decide(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    sql: string,
+    take: "choose" | "peek"
+  ): Decision | RouterError.RouterError {
+    const classification = this.classifier.classify(sql)
+    const session = work?.session
+    if (session?.ended === true) return RouterError.sessionClosed()
+    if (session?.readOnly === true && classification.kind === "write") {
+      return RouterError.readOnlyViolation(classification.reason)
+    }
+    const bound = fiber.getFiberRef(RoutingContext.bindGroup)
+    const test = this.testOf(fiber)
+    if (test !== undefined) return this.decideInTest(test, classification, bound, work)
+    const forced = fiber.getFiberRef(RoutingContext.forcePrimary)
+    if (work?.level !== undefined) {
+      const group = bound._tag === "Some" ? bound.value : work.level.group
+      const transaction = work.transaction(group)
+      if (transaction !== undefined) {
+        return this.decision(classification, group, transaction.engine, "inside a transaction", { transaction })
+      }
+    }
+    if (bound._tag === "Some") {
+      const group = this.groups.get(bound.value)
+      return group === undefined
+        ? RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+        : this.inGroup(group, classification, `bound to the group ${group.name}`, take, work)
+    }
+    const toDefault = (reason: string) => this.inGroup(this.defaultGroup, classification, reason, take, work)
+    if (!this.config.enabled) return toDefault("routing is disabled")
+    if (forced) return toDefault("forced to the primary")
+    if (classification.kind !== "read") return toDefault(classification.reason)
+    return this.decideRead(fiber, work, classification, take, toDefault)
+  }
+
+  /** In a test everything goes to one connection, whatever would decide otherwise. */
+  private decideInTest(
+    test: Engine,
+    classification: Classification,
+    bound: Option.Option<string>,
+    work: Work | undefined
+  ): Decision | RouterError.RouterError {
+    const { name } = this.defaultGroup
+    if (bound._tag === "Some" && !this.groups.has(bound.value)) {
+      return RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+    }
+    const transaction = work?.level ?? work?.session?.current(name)
+    const reason = "inside a test's transaction"
+    return transaction === undefined
+      ? this.decision(classification, name, test, reason, { begins: work?.session !== undefined })
+      : this.decision(classification, name, transaction.engine, reason, { transaction })
+  }
+
+  /** The engine of the test that a fiber belongs to. */
+  private testOf(fiber: AnyFiber): Engine | undefined {
+    return fiber.getFiberRef(currentTest) ?? this.test
+  }
+
+  private decideRead(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    classification: Classification,
+    take: "choose" | "peek",
+    toDefault: (reason: string) => Decision | RouterError.RouterError
+  ): Decision | RouterError.RouterError {
+    const { config, readGroup } = this
+    const session = work?.session
+    const explicit = fiber.getFiberRef(RoutingContext.preferReplica)
+    if (!explicit) {
+      if (session?.current(this.defaultGroup.name)?.wrote === true) return toDefault("the session has written")
+      if (config.consistency.readsFromPrimary(fiber)) return toDefault(`${config.consistency.name} after a write`)
+      if (config.reads === "explicit") return toDefault("reads are explicit")
+    }
+    if (session?.readsOnPrimary === true) return toDefault("standbys have no serializable isolation")
+    if (readGroup === undefined) return toDefault("there is no read group")
+    const transaction = session?.current(readGroup.name)
+    if (transaction !== undefined) {
+      return this.decision(classification, readGroup.name, transaction.engine, classification.reason, { transaction })
+    }
+    const engine = readGroup[config.reads === "observe" ? "peek" : take]()
+    if (engine === undefined) {
+      return config.onNoReplica === "fail"
+        ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone() })
+        : toDefault("no replica is available")
+    }
+    if (config.reads === "observe") {
+      const decision = toDefault("reads are observed")
+      return RouterError.isRouterError(decision)
+        ? decision
+        : { ...decision, observed: { group: readGroup.name, engine: engine.name } }
+    }
+    const begins = session?.readsInTransaction === true
+    return this.decision(classification, readGroup.name, engine, classification.reason, { begins, movable: !begins })
+  }
+
+  private inGroup(
+    group: EngineGroup,
+    classification: Classification,
+    reason: string,
+    take: "choose" | "peek",
+    work: Work | undefined
+  ): Decision | RouterError.RouterError {
+    const transaction = work?.session?.current(group.name)
+    if (transaction !== undefined) {
+      return this.decision(classification, group.name, transaction.engine, reason, { transaction })
+    }
+    const engine = group[take]()
+    return engine === undefined
+      ? RouterError.noEngineAvailable(group.name, { why: group.whyNone() })
+      : this.decision(classification, group.name, engine, reason, { begins: work?.session !== undefined })
+  }
+
+  private decision(
+    classification: Classification,
+    group: string,
+    engine: Engine,
+    reason: string,
+    how: { readonly transaction?: Transaction; readonly begins?: boolean; readonly movable?: boolean }
+  ): Decision {
+    return {
+      group,
+      engine,
+      kind: classification.kind,
+      reason,
+      changesSchema: classification.changesSchema,
+      transaction: how.transaction,
+      begins: how.begins ?? false,
+      movable: how.movable ?? false,
+      observed: undefined
+    }
+  }
+
+  /** Where a transaction of a fiber belongs: the bound group, else that of the transaction around it, else the default. */
+  engineForTransaction(
+    fiber: AnyFiber,
+    work: Work | undefined
+  ): { readonly group: string; readonly engine: Engine } | RouterError.RouterError {
+    const bound = fiber.getFiberRef(RoutingContext.bindGroup)
+    const name = bound._tag === "Some" ? bound.value : (work?.level?.group ?? this.defaultGroup.name)
+    if (work?.session?.ended === true) return RouterError.sessionClosed()
+    // One snapshot, also for who reads it in a transaction.
+    if (work?.session?.isSnapshot === true && work.level === undefined && bound._tag === "None") {
+      return this.decide(fiber, work, "SELECT 1", "choose")
+    }
+    const test = this.testOf(fiber)
+    if (test !== undefined) {
+      return bound._tag === "Some" && !this.groups.has(bound.value)
+        ? RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+        : { group: this.defaultGroup.name, engine: test }
+    }
+    const enclosing = work?.transaction(name) ?? work?.session?.current(name)
+    if (enclosing !== undefined) return enclosing
+    const group = this.groups.get(name)
+    if (group === undefined) return RouterError.unknownGroup(name, [...this.groups.keys()])
+    const engine = group.choose()
+    return engine === undefined
+      ? RouterError.noEngineAvailable(name, { why: group.whyNone() })
+      : { group: name, engine }
+  }
+
+  /** The names of all engines. */
+  get engineNames(): ReadonlyArray<string> {
+    return [...this.groups.values()].flatMap((group) => group.engines.map((engine) => engine.name))
+  }
+
+  /** The engine of a name. */
+  engine(name: string): Engine | undefined {
+    for (const group of this.groups.values()) {
+      for (const engine of group.engines) {
+        if (engine.name === name) return engine
+      }
+    }
+    return undefined
+  }
+
+  /** The engine of the default group. */
+  get primary(): Engine {
+    return this.defaultGroup.engines[0]!
+  }
+}
