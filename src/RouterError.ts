@@ -46,6 +46,40 @@ export class RouterConfigError extends Schema.TaggedError<RouterConfigError>(
 }
 
 /**
+ * A list of servers that could not be read: a name that does not resolve, an endpoint that does not answer or that answers
+ * something else. No part of it holds a secret.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-router/RouterError/TopologyError")(
+  "TopologyError",
+  {
+    /** The name of the topology. */
+    topology: Schema.String,
+    /** What was asked: a host name, a URL without its credentials. */
+    target: Schema.String,
+    /** What happened, and what to do. */
+    description: Schema.String,
+    /** The error underneath. */
+    cause: Schema.optional(Schema.Defect)
+  }
+) {
+  /**
+   * A code that stays the same from version to version.
+   *
+   * @since 0.1.0
+   */
+  get code(): "DB_ROUTER_TOPOLOGY" {
+    return "DB_ROUTER_TOPOLOGY"
+  }
+
+  override get message(): string {
+    return `The topology ${this.topology} could not read ${this.target}: ${this.description}`
+  }
+}
+
+/**
  * What a `RouterError` can be about.
  *
  * - `UnknownGroup`: a group was named that does not exist

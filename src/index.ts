@@ -17,6 +17,7 @@ export * as RoutingContext from "./RoutingContext.js"
 export * as Selector from "./Selector.js"
 export * as Session from "./Session.js"
 export * as SqlClassifier from "./SqlClassifier.js"
+export * as Topology from "./Topology.js"
 
 /**
  * The router from environment variables: {@link layerEnv}.
