@@ -27,6 +27,11 @@ export interface Member {
   readonly zone?: string | undefined
   /** What the source believes. A change has the server probed at once; the probe decides. */
   readonly role?: "primary" | "replica" | undefined
+  /**
+   * `false`: no read is sent there while it is a replica (Patroni's tag `noloadbalance`); it may still become the primary,
+   * and then takes what a primary takes. Default: `true`.
+   */
+  readonly reads?: boolean | undefined
   /** The name in the server's certificate, where `host` is an address. Default: `host`. */
   readonly serverName?: string | undefined
   /** Anything else of the connection that differs from the first engine of the default group. */
