@@ -6,6 +6,7 @@
  */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
+import { contentEnd } from "./Position.js"
 
 /**
  * - `starting`: no probe has ended yet
@@ -276,9 +277,6 @@ const thin = (seen: History["seen"]): History["seen"] =>
 /**
  * How far a replica with that replay position is behind.
  *
- * The insert position of an idle primary may sit just past the header of a page or segment, which holds nothing to
- * replay: 40 bytes at the start of a segment, 24 at that of a page.
- *
  * @since 0.1.0
  * @category lag
  */
@@ -288,13 +286,6 @@ export const lagOf = (history: History, replayed: bigint, now: number): Lag => {
   const bytes = contentEnd(last.position) - replayed
   return { millis: missing === undefined ? 0 : Math.max(0, now - missing.at), bytes: bytes > 0n ? bytes : 0n }
 }
-
-const pageSize = 8_192n
-const segmentSize = 16_777_216n
-
-/** Where the data before an insert position ends: without the header that it may sit behind. */
-const contentEnd = (position: bigint): bigint =>
-  position % segmentSize === 40n ? position - 40n : position % pageSize === 24n ? position - 24n : position
 
 /**
  * What `router.events` tells, each once. `at` is in milliseconds of the clock.
