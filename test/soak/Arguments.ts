@@ -1,0 +1,51 @@
+import { closeSync, openSync } from "node:fs"
+import { parseArgs } from "node:util"
+
+export interface Options {
+  readonly only: ReadonlyArray<string>
+  readonly short: boolean
+  readonly json: string | undefined
+  readonly markdown: boolean
+  readonly help: boolean
+}
+
+export const help = (
+  rows: ReadonlyArray<{ readonly name: string; readonly fault: string }>
+) => `npm run soak [-- --only ROW] [-- --short] [-- --json FILE] [-- --markdown]
+
+Puts a router over a real cluster under a steady, mixed load, injects a fault, and measures
+what its users notice. It exits with 1 when a row does not show what it must.
+
+  --only ROW    only this row; may be given several times:
+${rows.map(({ fault, name }) => `                  ${name.padEnd(20)} ${fault}`).join("\n")}
+  --short       shorter phases, and shorter times of the router
+  --json FILE   writes all figures there too
+  --markdown    prints the table of the README, and nothing else, to the standard output
+  --help        this text
+`
+
+/** Throws an error that says what is wrong. */
+export const parse = (args: ReadonlyArray<string>, rows: ReadonlyArray<{ readonly name: string }>): Options => {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      only: { type: "string", multiple: true },
+      short: { type: "boolean" },
+      json: { type: "string" },
+      markdown: { type: "boolean" },
+      help: { type: "boolean", short: "h" }
+    }
+  })
+  const names = rows.map(({ name }) => name)
+  const unknown = (values.only ?? []).find((name) => !names.includes(name))
+  if (unknown !== undefined) throw new Error(`Unknown row ${unknown}; there are ${names.join(", ")}`)
+  // A run takes minutes: better to know before it that its results have no place.
+  if (values.json !== undefined) closeSync(openSync(values.json, "a"))
+  return {
+    only: values.only ?? names,
+    short: values.short ?? false,
+    json: values.json,
+    markdown: values.markdown ?? false,
+    help: values.help ?? false
+  }
+}

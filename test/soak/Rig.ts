@@ -1,0 +1,162 @@
+/**
+ * What all rows have in common: a router under load, and what has to hold whatever happens to the servers. No connection
+ * stays behind, memory does not grow, no promise is broken, nothing hangs, and nobody has to end the process by force.
+ */
+import { Context, Effect, Exit, Layer, Logger, LogLevel, Schedule, Scope } from "effect"
+import { DbRouter, type RouterConfig } from "effect-db-router"
+import type { PgCluster } from "effect-db-router/testing"
+import * as Memory from "../bench/Memory.js"
+import * as Load from "./Load.js"
+import type { Pace } from "./Pace.js"
+import { type Check, count, type Measured, none } from "./Row.js"
+import { connections } from "./Servers.js"
+import { kinds } from "./Tally.js"
+import * as Trouble from "./Trouble.js"
+
+/** A router under load. */
+export interface Rig {
+  readonly router: DbRouter.DbRouter
+  readonly load: Load.Load
+  readonly pace: Pace
+  readonly applicationName: string
+  /** Runs an effect with the router and its client. */
+  readonly use: <A, E>(effect: Effect.Effect<A, E, DbRouter.Services>) => Effect.Effect<A, E>
+}
+
+export interface Options extends Load.Reads {
+  readonly pace: Pace
+  /** The name of the row. */
+  readonly name: string
+  readonly router: (applicationName: string) => RouterConfig.Options
+  /** More services for the router's layer. */
+  readonly layer?: (options: RouterConfig.Options) => Layer.Layer<DbRouter.Services, unknown>
+  /** The servers whose connections are counted at the end, and the one that the writes are compared with. */
+  readonly servers: Effect.Effect<
+    { readonly running: ReadonlyArray<PgCluster.Node>; readonly primary: PgCluster.Node },
+    unknown
+  >
+}
+
+/** So much more memory in use, after a collection, is noise: caches that fill, code that is compiled. In megabytes. */
+const memoryNoise = 6
+
+/** How long what still runs may take to end, beyond the router's own limits. */
+const endLimit = 20_000
+
+let rigs = 0
+
+const log = process.env.SOAK_LOG === undefined ? LogLevel.None : LogLevel.Debug
+
+/** Runs a load on a router, and `body` when it is warm; tells what `body` has found, and what holds always. */
+export const run = <E>(
+  options: Options,
+  body: (rig: Rig) => Effect.Effect<ReadonlyArray<Check>, E, Scope.Scope>
+): Effect.Effect<Measured, unknown, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { name, pace } = options
+    const applicationName = `soak-${process.pid}-${++rigs}-${name}`
+    const trouble = yield* Trouble.watch
+    const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
+    const sockets = openSockets()
+    const context = yield* Layer.buildWithScope(
+      (options.layer ?? DbRouter.layer)(options.router(applicationName)),
+      scope
+    )
+    const load = yield* Scope.extend(Effect.provide(Load.start(pace.rest, options), context), scope)
+    const rig: Rig = {
+      router: Context.get(context, DbRouter.DbRouter),
+      load,
+      pace,
+      applicationName,
+      use: (effect) => Effect.provide(effect, context)
+    }
+    yield* Effect.zipRight(load.more(warmUp), Effect.sleep(pace.steady))
+    const before = yield* idleMemory(load)
+    const figures = yield* Effect.scoped(body(rig))
+    load.tally.begin("end")
+    yield* load.more(warmUp)
+    const hanging = yield* load.pause(endLimit)
+    const memory = yield* idleMemory(load)
+    yield* load.pause(endLimit)
+    const pools = yield* unwhole(rig)
+    yield* Scope.close(scope, Exit.void)
+    const { primary, running } = yield* options.servers
+    const always = [
+      none("statements without an end", hanging),
+      ...pools,
+      ...(yield* load.ledger.audit(primary)),
+      ...(yield* leaks(running, applicationName)),
+      yield* left(sockets),
+      none("rejections unhandled, exceptions uncaught, warnings of the process", trouble.length, trouble),
+      grown(memory - before)
+    ]
+    return { figures: [...figures, ...volume(load)], always }
+  }).pipe(Effect.provide(Logger.minimumLogLevel(log)))
+
+/** Operations after which everything has been used: prepared statements, pools, caches. */
+const warmUp = 200
+
+/** The memory in use while nothing runs. */
+const idleMemory = (load: Load.Load) =>
+  Effect.gen(function* () {
+    yield* load.pause(endLimit)
+    yield* Effect.sleep("50 millis")
+    const megabytes = Memory.live()
+    yield* load.resume
+    return megabytes
+  })
+
+const grown = (megabytes: number): Check => ({
+  measured: `${megabytes.toFixed(1)} MB more memory in use`,
+  met: megabytes <= memoryNoise
+})
+
+/** Engines whose connections are not all free while nothing runs. */
+const unwhole = ({ router }: Rig) =>
+  Effect.map(router.status, (all): ReadonlyArray<Check> => {
+    const bad = all.filter(
+      ({ inFlight, pool }) => inFlight !== 0 || pool.waiting !== 0 || pool.idle !== pool.total || pool.total > pool.max
+    )
+    const evidence = bad.map(({ inFlight, name, pool }) => `${name}: ${inFlight} in flight, ${JSON.stringify(pool)}`)
+    return [none("pools not whole", bad.length, evidence)]
+  })
+
+/** A server notices some time after it that a connection was closed. */
+const leaks = (nodes: ReadonlyArray<PgCluster.Node>, applicationName: string) =>
+  Effect.forEach(nodes, (node) =>
+    Effect.map(
+      Effect.repeat(connections(node, applicationName), {
+        until: (open) => open === 0,
+        schedule: Schedule.intersect(Schedule.spaced("50 millis"), Schedule.recurs(100))
+      }).pipe(Effect.zipRight(connections(node, applicationName))),
+      (open) => [node.name, open] as const
+    )
+  ).pipe(
+    Effect.map((found) => {
+      const open = found.filter(([, n]) => n > 0)
+      return [
+        none(
+          "connections leaked",
+          open.reduce((sum, [, n]) => sum + n, 0),
+          open.map(([name, n]) => `${name}: ${n}`)
+        )
+      ]
+    })
+  )
+
+const openSockets = () => process.getActiveResourcesInfo().filter((kind) => kind === "TCPSocketWrap").length
+
+/** Sockets of this process that would keep it from ending. */
+const left = (before: number) =>
+  Effect.gen(function* () {
+    for (let tries = 0; tries < 100 && openSockets() > before; tries++) yield* Effect.sleep("20 millis")
+    return none("sockets that keep the process from ending", Math.max(0, openSockets() - before))
+  })
+
+/** How much the load has done. */
+const volume = ({ tally }: Load.Load): ReadonlyArray<Check> => [
+  {
+    measured: `${count(tally.operations)} operations`,
+    met: kinds.every((kind) => tally.done(kind) > 0)
+  }
+]

@@ -1,0 +1,41 @@
+/**
+ * `npm run soak`: what users of a router notice while servers fail, lag and move, measured under load on a real cluster.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { Cause, Console, Effect } from "effect"
+import * as Arguments from "./Arguments.js"
+import { rows } from "./rows/index.js"
+import { run } from "./Soak.js"
+
+/** How long the process may take to end by itself when everything is closed. */
+const exitMillis = 10_000
+
+/** Does not keep the process running: it only sees that something else does. */
+const endsByItself = Effect.sync(() => {
+  setTimeout(() => {
+    console.error(`The process does not end by itself: ${process.getActiveResourcesInfo().join(", ")}`)
+    process.exit(1)
+  }, exitMillis).unref()
+})
+
+const main = Effect.try({
+  try: () => Arguments.parse(process.argv.slice(2), rows),
+  catch: (error) => error as Error
+}).pipe(
+  Effect.flatMap((options) => (options.help ? Effect.as(Console.log(Arguments.help(rows)), true) : run(options))),
+  Effect.flatMap((met) =>
+    Effect.sync(() => {
+      if (!met) process.exitCode = 1
+    })
+  ),
+  Effect.zipLeft(endsByItself)
+)
+
+const report = (cause: Cause.Cause<unknown>) =>
+  Cause.isInterruptedOnly(cause)
+    ? Effect.void
+    : Cause.isFailType(cause) && cause.error instanceof Error
+      ? Console.error(cause.error.message)
+      : Console.error(Cause.pretty(cause))
+
+NodeRuntime.runMain(Effect.tapErrorCause(main, report), { disableErrorReporting: true })

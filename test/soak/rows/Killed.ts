@@ -1,0 +1,103 @@
+/** Replicas that are killed and come back: one of two, or both. */
+import { Effect } from "effect"
+import * as Failure from "../Failure.js"
+import * as Rig from "../Rig.js"
+import { type Check, count, none, type Row, seconds } from "../Row.js"
+import { awaitStatus, options } from "../Servers.js"
+import { isRead } from "../Tally.js"
+
+/** No read outside of transactions has failed. */
+export const noFailedRead = ({ load: { tally } }: Rig.Rig): Check => {
+  const failed = tally.failuresOf(isRead)
+  const reads = tally.done("read") + 3 * tally.done("session of reads")
+  return none(`of ${count(reads)} reads failed`, failed.length, Failure.summary(failed))
+}
+
+/** Nothing at all has failed. */
+export const noFailure = ({ load: { tally } }: Rig.Rig): Check =>
+  none("operations failed", tally.failed, Failure.summary(tally.failures))
+
+/** That a server answers reads again, so soon after the moment given. */
+export const back = (name: string, ready: number, answered: number, interval: number): Check => ({
+  measured: `${name} answers reads ${seconds(answered - ready)} after it is ready (${((answered - ready) / interval).toFixed(1)} probe intervals)`,
+  met: answered - ready <= 3 * interval
+})
+
+export const one: Row = {
+  name: "replica-killed",
+  fault: "SIGKILL of a replica, and its restart",
+  mustShow: "0 failed reads; it serves again within 3 probe intervals of being ready",
+  run: (cluster, pace) =>
+    Rig.run(
+      {
+        name: "killed",
+        pace,
+        router: (name) => options(cluster, pace, name),
+        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
+      },
+      (rig) =>
+        Effect.gen(function* () {
+          const [replica] = cluster.replicas
+          const { load, router } = rig
+          load.tally.begin("killed")
+          yield* replica!.kill
+          yield* awaitStatus(router, replica!.name, ({ state }) => state === "down")
+          yield* Effect.sleep(pace.away)
+          yield* replica!.start
+          const ready = performance.now()
+          const answered = yield* load.answerFrom(replica!.port)
+          yield* Effect.sleep(pace.steady)
+          return [noFailedRead(rig), back(replica!.name, ready, answered, pace.interval), writesGoOn(rig)]
+        }).pipe(Effect.ensuring(Effect.ignore(cluster.replicas[0]!.start)))
+    )
+}
+
+/** What happens to replicas is nothing to those that write. */
+export const writesGoOn = ({ load }: Rig.Rig): Check => {
+  const failed = load.tally.failuresOf((kind) => kind === "write" || kind === "session")
+  return none("writes and sessions failed", failed.length, Failure.summary(failed))
+}
+
+export const both: Row = {
+  name: "replicas-gone",
+  fault: "both replicas gone",
+  mustShow: "reads go to the primary; 0 failed",
+  run: (cluster, pace) =>
+    Rig.run(
+      {
+        name: "gone",
+        pace,
+        router: (name) => options(cluster, pace, name),
+        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
+      },
+      (rig) =>
+        Effect.gen(function* () {
+          const { primary, replicas } = cluster
+          const { load, router } = rig
+          load.tally.begin("gone")
+          yield* all(replicas.map((node) => node.kill))
+          yield* all(replicas.map(({ name }) => awaitStatus(router, name, ({ state }) => state === "down")))
+          const before = load.tally.answersOf(primary.port)
+          const reads = load.tally.reads
+          yield* Effect.sleep(pace.away)
+          const answers = load.tally.answersOf(primary.port) - before
+          const asked = load.tally.reads - reads
+          yield* all(replicas.map((node) => node.start))
+          const ready = performance.now()
+          const answered = yield* all(replicas.map(({ port }) => load.answerFrom(port)))
+          yield* Effect.sleep(pace.steady)
+          return [
+            noFailedRead(rig),
+            {
+              measured: `the primary answered ${count(answers)} of ${count(asked)} reads meanwhile`,
+              met: answers > 0 && answers === asked
+            },
+            writesGoOn(rig),
+            ...replicas.map(({ name }, i) => back(name, ready, answered[i]!, pace.interval))
+          ]
+        }).pipe(Effect.ensuring(all(cluster.replicas.map((node) => Effect.ignore(node.start)))))
+    )
+}
+
+const all = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) =>
+  Effect.all(effects, { concurrency: "unbounded" })

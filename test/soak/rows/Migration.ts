@@ -1,0 +1,110 @@
+/** A schema that the primary has and the replicas do not have yet. */
+import { SqlClient, type SqlError } from "@effect/sql"
+import { Effect } from "effect"
+import { DbRouter } from "effect-db-router"
+import * as Failure from "../Failure.js"
+import * as Rig from "../Rig.js"
+import { count, type Row } from "../Row.js"
+import { awaitStatus, options } from "../Servers.js"
+import { noFailedRead, noFailure } from "./Killed.js"
+
+interface Results {
+  done: number
+  readonly failures: Array<Failure.Failure>
+}
+
+/** Runs a read again and again until the scope closes. */
+const again = (rig: Rig.Rig, results: Results, read: Effect.Effect<unknown, SqlError.SqlError, SqlClient.SqlClient>) =>
+  Effect.forkScoped(
+    rig.use(
+      Effect.forever(
+        Effect.zipRight(
+          Effect.sleep(rig.pace.rest),
+          Effect.matchCause(read, {
+            onFailure: (cause) => {
+              results.failures.push(Failure.of("read", cause, 0, 0))
+            },
+            onSuccess: () => {
+              results.done++
+            }
+          })
+        )
+      )
+    )
+  )
+
+let migrations = 0
+
+export const row: Row = {
+  name: "migration",
+  fault: "a migration on the primary while replicas lag: reads of the new column and table",
+  mustShow: "0 failed",
+  run: (cluster, pace) =>
+    Rig.run(
+      {
+        name: "migration",
+        pace,
+        router: (name) => options(cluster, pace, name),
+        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
+      },
+      (rig) =>
+        Effect.gen(function* () {
+          const { primary, replicas } = cluster
+          const { load, router } = rig
+          const n = ++migrations
+          const results: Results = { done: 0, failures: [] }
+          load.tally.begin("migration")
+          yield* all(replicas.map((node) => node.pauseReplay))
+          // One half by whoever migrates with the router, one by whoever does not: of that it has not heard.
+          yield* rig.use(
+            DbRouter.session(
+              Effect.flatMap(SqlClient.SqlClient, (sql) =>
+                Effect.zipRight(
+                  sql.unsafe(`ALTER TABLE item ADD COLUMN colour${n} text NOT NULL DEFAULT 'red'`),
+                  sql.unsafe(`CREATE TABLE fresh${n} AS SELECT 1 AS id`)
+                )
+              )
+            )
+          )
+          yield* primary.query(`ALTER TABLE item ADD COLUMN size${n} int NOT NULL DEFAULT 1`)
+          yield* primary.query(`CREATE TABLE other${n} AS SELECT 1 AS id`)
+          const eligible = yield* eligibleReplicas(router)
+          for (const text of [
+            `SELECT colour${n} FROM item WHERE id = 1`,
+            `SELECT size${n} FROM item WHERE id = 2`,
+            `SELECT id FROM fresh${n}`,
+            `SELECT id FROM other${n}`
+          ]) {
+            yield* again(
+              rig,
+              results,
+              Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe(text))
+            )
+          }
+          // While the replicas are behind, and still take reads.
+          yield* Effect.sleep(pace.maxLag / 2)
+          const early = results.done
+          const eligibleThen = yield* eligibleReplicas(router)
+          yield* Effect.sleep(pace.maxLag)
+          yield* all(replicas.map((node) => node.resumeReplay))
+          yield* cluster.awaitReplayed
+          yield* all(replicas.map(({ name }) => awaitStatus(router, name, ({ state }) => state === "up")))
+          yield* Effect.sleep(pace.steady)
+          return [
+            {
+              measured: `${results.failures.length} of ${count(results.done)} reads of what is new failed, ${count(early)} of them while ${Math.min(eligible, eligibleThen)} replicas without it took reads`,
+              met: results.failures.length === 0 && early > 0 && Math.min(eligible, eligibleThen) === replicas.length,
+              evidence: Failure.summary(results.failures)
+            },
+            noFailedRead(rig),
+            noFailure(rig)
+          ]
+        }).pipe(Effect.ensuring(all(cluster.replicas.map((node) => Effect.ignore(node.resumeReplay)))))
+    )
+}
+
+const eligibleReplicas = (router: DbRouter.DbRouter) =>
+  Effect.map(router.status, (all) => all.filter(({ eligible, group }) => eligible && group === "read").length)
+
+const all = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) =>
+  Effect.all(effects, { concurrency: "unbounded" })
