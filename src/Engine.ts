@@ -14,7 +14,7 @@ import * as Stream from "effect/Stream"
 import type * as Pg from "pg"
 import type * as Health from "./Health.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
-import { Pool, type Request, type Result } from "./internal/driver/pool.js"
+import { type Callback, Pool, type Request, type Result } from "./internal/driver/pool.js"
 import { movableRows, rows } from "./internal/driver/stream.js"
 import { ServerLost } from "./internal/failure.js"
 import { Probe } from "./internal/probe.js"
@@ -65,6 +65,11 @@ export interface Engine extends Candidate {
    * read that may run elsewhere, fails as soon as the server is known not to answer.
    */
   readonly query: (request: Request, movable?: boolean) => Effect.Effect<Result, SqlError>
+  /**
+   * `query` of a statement that is `movable`, for whoever wants no fiber for it: calls back once, with the answer. The effect
+   * that it returns cancels the statement, and then there is no call.
+   */
+  readonly begin: (request: Request, callback: Callback) => Effect.Effect<void>
   /** The rows of one autocommitted statement, on a connection of its own. `movable`: until it has rows, as for `query`. */
   readonly stream: (sql: string, params: ReadonlyArray<unknown>, movable?: boolean) => Stream.Stream<object, SqlError>
   /** A connection for one's own use until the scope closes. */
@@ -224,6 +229,10 @@ class EngineImpl implements Engine {
 
   query(request: Request, movable = false): Effect.Effect<Result, SqlError> {
     return this.pool.query(request, movable)
+  }
+
+  begin(request: Request, callback: Callback): Effect.Effect<void> {
+    return this.pool.begin(request, true, callback)
   }
 
   stream(sql: string, params: ReadonlyArray<unknown>, movable = false): Stream.Stream<object, SqlError> {

@@ -100,6 +100,11 @@ export interface Options {
    */
   readonly onNoReplica?: "primary" | "fail" | undefined
   /**
+   * A read outside transactions that a replica has not answered after this long also goes to another replica, if one may
+   * take it: the first success counts, and the other one is cancelled. Streams are never sent twice. Default: off.
+   */
+  readonly hedge?: Duration.DurationInput | HedgeOptions | undefined
+  /**
    * Whether statements with parameters are prepared on the server, once per connection and text. `maxPerConnection`
    * (default: `256`) bounds what a connection remembers. Default: `true`. Set it to `false` behind a proxy that pools by
    * transaction, such as PgBouncer before 1.21.
@@ -121,6 +126,22 @@ export interface Options {
   readonly health?: boolean | HealthOptions | undefined
   /** How long closing the layer lets running work finish before it closes the connections. Default: `"5 seconds"`. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * When a read is sent to a second replica.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HedgeOptions {
+  /** How long a replica has for its answer: longer than nearly all reads take. */
+  readonly after: Duration.DurationInput
+  /**
+   * The share of the reads that may be sent twice, so that a slow day is not doubled: above `0` and at most `1`. After a time
+   * in which none was, ten may be at once. Default: `0.1`.
+   */
+  readonly maxShare?: number | undefined
 }
 
 /**
@@ -234,6 +255,8 @@ export interface RouterConfig {
   readonly reads: "automatic" | "explicit" | "observe"
   readonly consistency: Consistency.Consistency
   readonly onNoReplica: "primary" | "fail"
+  /** `undefined`: no read is sent twice. */
+  readonly hedge: { readonly after: Duration.Duration; readonly maxShare: number } | undefined
   /** How many statements a connection keeps prepared; `0` means that none is prepared. */
   readonly maxPreparedPerConnection: number
   readonly classifier: {
@@ -257,6 +280,10 @@ export interface ResolvedHealth extends Limits {
 }
 
 const prepareFields = { maxPerConnection: check.integer(1) }
+const hedgeFields = {
+  after: check.duration({ positive: true }),
+  maxShare: check.share
+} satisfies Record<keyof HedgeOptions, check.Check<unknown>>
 const classifierFields = { cacheSize: check.integer(1), refreshInterval: check.duration({ positive: true }) }
 const healthFields = {
   interval: check.duration({ positive: true }),
@@ -271,6 +298,15 @@ const prepare: check.Check<boolean | check.Struct<typeof prepareFields>> = (fiel
   return check.isObject(value)
     ? check.struct(prepareFields)(field, value)
     : check.invalid(field, value, "It must be true, false or { maxPerConnection: 256 }")
+}
+
+const hedge: check.Check<NonNullable<RouterConfig["hedge"]>> = (field, value) => {
+  const whole = check.isObject(value) && !Duration.isDuration(value)
+  return Either.gen(function* () {
+    const given = whole ? yield* check.struct(hedgeFields)(field, value) : { after: value }
+    const after = yield* hedgeFields.after(whole ? `${field}.after` : field, given.after)
+    return Object.freeze({ after, maxShare: ("maxShare" in given ? given.maxShare : undefined) ?? 0.1 })
+  })
 }
 
 const health: check.Check<boolean | check.Struct<typeof healthFields>> = (field, value) => {
@@ -299,6 +335,7 @@ const optionFields = {
   reads: check.oneOf("automatic", "explicit", "observe"),
   consistency,
   onNoReplica: check.oneOf("primary", "fail"),
+  hedge,
   prepare,
   classifier: check.struct(classifierFields),
   health,
@@ -365,6 +402,7 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
       reads: given.reads ?? "automatic",
       consistency: given.consistency ?? Consistency.sticky(),
       onNoReplica: given.onNoReplica ?? "primary",
+      hedge: given.hedge,
       maxPreparedPerConnection: maxPrepared(given.prepare),
       classifier: Object.freeze({
         cacheSize: given.classifier?.cacheSize ?? 4096,

@@ -168,13 +168,16 @@ describe("the scalar options", () => {
         DB_ROUTER_CONNECT_TIMEOUT: "3 seconds",
         DB_ROUTER_IDLE_TIMEOUT: "4 seconds",
         DB_ROUTER_CONNECTION_TTL: "5 minutes",
-        DB_ROUTER_APPLICATION_NAME: "shop"
+        DB_ROUTER_APPLICATION_NAME: "shop",
+        DB_ROUTER_HEDGE: "30 millis",
+        DB_ROUTER_HEDGE_MAX_SHARE: "0.2"
       })
       assert.strictEqual(config.strategy, Selector.leastBusy)
       assert.isFalse(config.enabled)
       assert.strictEqual(config.reads, "explicit")
       assert.strictEqual(config.consistency.name, "eventual")
       assert.strictEqual(config.onNoReplica, "fail")
+      assert.deepStrictEqual([Duration.toMillis(config.hedge!.after), config.hedge!.maxShare], [30, 0.2])
       assert.strictEqual(config.maxPreparedPerConnection, 17)
       assert.strictEqual(config.classifier.cacheSize, 100)
       assert.strictEqual(Duration.toMillis(config.classifier.refreshInterval), 600_000)
@@ -246,6 +249,8 @@ describe("the scalar options", () => {
     ["DB_ROUTER_READS", "auto", "reads", '"automatic", "explicit", "observe"'],
     ["DB_ROUTER_CONSISTENCY", "strong", "consistency", '"sticky", "eventual"'],
     ["DB_ROUTER_ON_NO_REPLICA", "wait", "onNoReplica", '"primary", "fail"'],
+    ["DB_ROUTER_HEDGE", "yes", "hedge.after", "must be a duration"],
+    ["DB_ROUTER_HEDGE_MAX_SHARE", "10", "hedge.maxShare", "at most 1"],
     ["DB_ROUTER_PREPARE", "256", "prepare", "true or false"],
     ["DB_ROUTER_PREPARE_MAX_PER_CONNECTION", "0", "prepare.maxPerConnection", "from 1"],
     ["DB_ROUTER_CLASSIFIER_CACHE_SIZE", "many", "classifier.cacheSize", "number"],

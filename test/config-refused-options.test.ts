@@ -157,6 +157,48 @@ const optionCases: ReadonlyArray<Case> = [
     remedy: '"primary", "fail"'
   },
   {
+    what: "true for hedge, which needs a time",
+    options: { groups: { default: [primary] }, hedge: true },
+    field: "hedge",
+    value: "true",
+    remedy: "must be a duration"
+  },
+  {
+    what: "a hedge at once",
+    options: { groups: { default: [primary] }, hedge: 0 },
+    field: "hedge",
+    value: "0",
+    remedy: "longer than zero"
+  },
+  {
+    what: "a hedge without its time",
+    options: { groups: { default: [primary] }, hedge: { maxShare: 0.5 } },
+    field: "hedge.after",
+    value: "undefined",
+    remedy: "must be a duration"
+  },
+  {
+    what: "more than every read sent twice",
+    options: { groups: { default: [primary] }, hedge: { after: 10, maxShare: 1.5 } },
+    field: "hedge.maxShare",
+    value: "1.5",
+    remedy: "at most 1"
+  },
+  {
+    what: "no read sent twice",
+    options: { groups: { default: [primary] }, hedge: { after: 10, maxShare: 0 } },
+    field: "hedge.maxShare",
+    value: "0",
+    remedy: "above 0"
+  },
+  {
+    what: "a misspelt field of hedge",
+    options: { groups: { default: [primary] }, hedge: { after: 10, maxshare: 0.1 } },
+    field: "hedge.maxshare",
+    value: "<redacted>",
+    remedy: '"maxShare"'
+  },
+  {
     what: "a text for prepare",
     options: { groups: { default: [primary] }, prepare: "off" },
     field: "prepare",

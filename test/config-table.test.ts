@@ -22,7 +22,7 @@ describe("the README's table", () => {
     const code = allowed({ ...valid, zzzzzzzz: 1 }).flatMap((name) =>
       name === "classifier"
         ? allowed({ ...valid, classifier: { zzzzzzzz: 1 } }).map((field) => `classifier.${field}`)
-        : name === "prepare" || name === "health"
+        : name === "prepare" || name === "health" || name === "hedge"
           ? [name, ...allowed({ ...valid, [name]: { zzzzzzzz: 1 } }).map((field) => `${name}.${field}`)]
           : [name]
     )
@@ -84,6 +84,8 @@ describe("the README's table", () => {
       duration(options["classifier.refreshInterval"].default),
       Duration.toMillis(config.classifier.refreshInterval)
     )
+    const hedged = Either.getOrThrow(RouterConfig.resolve({ ...valid, hedge: 1 })).hedge!
+    assert.strictEqual(plain(options["hedge.maxShare"].default), hedged.maxShare)
     const health = config.health!
     for (const field of ["interval", "timeout", "maxLag"] as const) {
       assert.strictEqual(duration(options[`health.${field}`].default), Duration.toMillis(health[field]))

@@ -32,6 +32,7 @@ describe("defaults", () => {
       enabled: true,
       reads: "automatic",
       onNoReplica: "primary",
+      hedge: undefined,
       maxPreparedPerConnection: 256
     })
     assert.strictEqual(consistency.name, Consistency.sticky().name)
@@ -50,6 +51,20 @@ describe("defaults", () => {
         ["read", ["read-1", "read-2"]]
       ]
     )
+  })
+
+  it("of hedged reads: one in ten, for a time alone as for an object of it", () => {
+    for (const [hedge, maxShare] of [
+      ["30 millis", 0.1],
+      [30, 0.1],
+      [Duration.millis(30), 0.1],
+      [[0, 30_000_000], 0.1],
+      [{ after: "30 millis" }, 0.1],
+      [{ after: 30, maxShare: 1 }, 1]
+    ] as const) {
+      const found = resolved({ groups: { default: [primary] }, hedge }).hedge!
+      assert.deepStrictEqual([Duration.toMillis(found.after), found.maxShare], [30, maxShare])
+    }
   })
 
   it("of an engine are those of pg, with a name to know the router by", () => {

@@ -422,6 +422,7 @@ export const make = (
 > =>
   Effect.gen(function* () {
     const runner = new Runner(router)
+    yield* Effect.addFinalizer(() => router.close)
     const reactivity = yield* Reactivity.Reactivity
     const primary = router.primary
     const { transformJson, transformQueryNames, transformResultNames } = primary.client

@@ -42,6 +42,12 @@ export class Fallback {
     private readonly usesPrimary: boolean
   ) {}
 
+  /** The read has failed on a replica that it was sent to as well. */
+  note(engine: Engine, error: SqlError): void {
+    this.attempts++
+    this.failed.set(engine, judge(error, engine.health?.report?.role ?? "replica").why)
+  }
+
   /** Where the read runs after an error on an engine; what its caller gets where it does not. */
   after(engine: Engine, isReplica: boolean, error: SqlError, now: number): Step | SqlError {
     const { action, why } = judge(error, isReplica ? (engine.health?.report?.role ?? "replica") : "primary")

@@ -10,13 +10,20 @@ import type { Engine } from "../Engine.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isStandbyRefusal } from "./failure.js"
 import { Fallback, movedReads, type Step } from "./fallback.js"
+import { type Failed, Hedges } from "./hedge.js"
 import { annotate, type Decision, type Routes } from "./routes.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
 /** Reads outside transactions: where they run, and where again when a server fails. */
 export class Reads {
-  constructor(private readonly routes: Routes) {}
+  /** Those that may be sent to a second replica. */
+  readonly hedges: Hedges | undefined
+
+  constructor(private readonly routes: Routes) {
+    const { hedge } = routes.config
+    this.hedges = hedge && new Hedges(hedge)
+  }
 
   /** One read. */
   query(
@@ -26,16 +33,45 @@ export class Reads {
     span: Tracer.Span | undefined
   ): Effect.Effect<Result, SqlError> {
     const { engine, movable } = decision
-    const answered = this.on(fiber, engine, request, movable)
-    if (!movable) return answered
+    if (!movable) return this.on(fiber, engine, request, false)
     const move = this.mover(fiber, decision, request.sql, span)
     const next =
-      (engine: Engine, movable: boolean) =>
+      (engine: Engine, movable: boolean, other?: Failed["other"]) =>
       (error: SqlError): Effect.Effect<Result, SqlError> =>
-        Effect.flatMap(move(engine, movable, error), (step) =>
+        Effect.flatMap(move(engine, movable, error, other), (step) =>
           Effect.catchAll(this.on(fiber, step.engine, request, step.movable), next(step.engine, step.movable))
         )
-    return Effect.catchAll(answered, next(engine, true))
+    const { hedges } = this
+    return hedges === undefined
+      ? Effect.catchAll(this.on(fiber, engine, request, true), next(engine, true))
+      : Effect.catchAll(this.hedged(hedges, fiber, decision, request, span), ({ engine, error, other }) =>
+          next(engine, true, other)(error)
+        )
+  }
+
+  /** One read, on a replica and maybe on a second one. */
+  private hedged(
+    hedges: Hedges,
+    fiber: AnyFiber,
+    decision: Decision,
+    request: Request,
+    span: Tracer.Span | undefined
+  ): Effect.Effect<Result, Failed> {
+    const { engine } = decision
+    const { readGroup } = this.routes
+    return Effect.map(
+      hedges.read(clockOf(fiber), {
+        request,
+        engine,
+        choose: () => readGroup!.choose(new Set([engine])),
+        onHedge: (other) => span?.attribute("db.router.hedged", other.name)
+      }),
+      ({ engine: winner, isHedge, result }) => {
+        const reason = `${engine.name} had not answered in time`
+        if (isHedge) annotate(span, { ...decision, engine: winner, reason })
+        return result
+      }
+    )
   }
 
   /** The rows of one read. */
@@ -70,8 +106,14 @@ export class Reads {
   private mover(fiber: AnyFiber, decision: Decision, sql: string, span: Tracer.Span | undefined) {
     let fallback: Fallback | undefined
     const { config, defaultGroup, readGroup } = this.routes
-    return (engine: Engine, isReplica: boolean, error: SqlError): Effect.Effect<Step, SqlError> => {
+    return (
+      engine: Engine,
+      isReplica: boolean,
+      error: SqlError,
+      other?: Failed["other"]
+    ): Effect.Effect<Step, SqlError> => {
       fallback ??= new Fallback(readGroup!, defaultGroup, config.onNoReplica === "primary")
+      if (other !== undefined) fallback.note(other.engine, other.error)
       const step = fallback.after(engine, isReplica, error, clockOf(fiber).unsafeCurrentTimeMillis())
       if (!("engine" in step)) return Effect.fail(step)
       const { group, reason, refusal } = step

@@ -19,6 +19,9 @@ type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 export class Router extends Routes {
   private readonly reads = new Reads(this)
 
+  /** Ends what goes on by itself. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => this.reads.hedges?.close ?? Effect.void)
+
   /** Runs a statement where it belongs. `span` is the statement's own; in the fiber is only what is around it. */
   execute(
     fiber: AnyFiber,

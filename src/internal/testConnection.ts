@@ -1,6 +1,7 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as Stream from "effect/Stream"
@@ -271,6 +272,13 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     health: engine.health,
     poolStatus: engine.poolStatus,
     query,
+    begin: (request, callback) => {
+      const answered = Effect.match(query(request), {
+        onFailure: (error) => callback(error, undefined),
+        onSuccess: (result) => callback(undefined, result)
+      })
+      return Fiber.interrupt(Effect.runFork(answered))
+    },
     stream: (sql, params) => streamOf(query({ sql, params, asArrays: false, prepare: false })),
     reserve: Effect.map(
       FiberRef.get(currentNode),

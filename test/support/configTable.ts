@@ -59,6 +59,22 @@ export const options = {
     default: '`"primary"`',
     meaning: "Where a read goes when no replica may be used: to the default group, or nowhere (`NoEngineAvailable`)"
   },
+  hedge: {
+    type: "`DurationInput` or the fields below",
+    default: "off",
+    meaning:
+      "A read outside transactions that a replica has not answered after this long also goes to another one; the first success counts"
+  },
+  "hedge.after": {
+    type: "`DurationInput`",
+    default: "required",
+    meaning: "How long a replica has for its answer: longer than nearly all reads take"
+  },
+  "hedge.maxShare": {
+    type: "`number`",
+    default: "`0.1`",
+    meaning: "The share of the reads that may be sent twice; after a while without any, ten may be at once"
+  },
   prepare: {
     type: "`boolean` or `{ maxPerConnection }`",
     default: "`true`",

@@ -38,6 +38,11 @@ export const positive = check(
   "It must be a positive, finite number, such as 1 or 0.5"
 )
 
+export const share = check(
+  (value): value is number => typeof value === "number" && value > 0 && value <= 1,
+  "It must be a number above 0 and at most 1, such as 0.1"
+)
+
 export const integer = (least: number, most: number = Number.MAX_SAFE_INTEGER): Check<number> =>
   check(
     (value): value is number => Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most,

@@ -29,7 +29,8 @@ export interface Lease {
   connection: Connection | undefined
 }
 
-type Callback = (error: SqlError | undefined, result: Result | undefined) => void
+/** Hears how a statement has ended. */
+export type Callback = (error: SqlError | undefined, result: Result | undefined) => void
 
 /** One statement on its way: where it runs, and whether anybody still waits for it. */
 class Run {
@@ -95,42 +96,49 @@ export class Pool {
    * soon as the server is known not to answer.
    */
   query(request: Request, movable = false): Effect.Effect<Result, SqlError> {
-    return Effect.async<Result, SqlError>((resume) => {
-      const run = new Run(request)
-      const lose = (reason: Error) => {
-        if (run.connection !== undefined) return run.connection.fail(reason)
-        this.connections.withdraw(waiter)
-        resume(Exit.fail(this.connectError(reason)))
-      }
-      if (movable) this.losing.add(lose)
-      let waiter: ReturnType<Connections["acquire"]>
-      const begin = (isRetry: boolean) => {
-        waiter = this.connections.acquire((error, connection) => {
-          if (connection === undefined) {
-            this.losing.delete(lose)
-            return resume(Exit.fail(this.connectError(error)))
-          }
-          this.start(connection, run, (error, result) => {
-            if (run.abandoned) return
-            this.giveBack(connection)
-            if (!isRetry && error !== undefined && cameTooLate(error)) return begin(true)
-            this.losing.delete(lose)
-            resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
-          })
+    return Effect.async<Result, SqlError>((resume) =>
+      this.begin(request, movable, (error, result) =>
+        resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
+      )
+    )
+  }
+
+  /** The same without a fiber of its own: calls back once. The effect that it returns cancels it, and then there is no call. */
+  begin(request: Request, movable: boolean, callback: Callback): Effect.Effect<void> {
+    const run = new Run(request)
+    const lose = (reason: Error) => {
+      if (run.connection !== undefined) return run.connection.fail(reason)
+      this.connections.withdraw(waiter)
+      callback(this.connectError(reason), undefined)
+    }
+    if (movable) this.losing.add(lose)
+    let waiter: ReturnType<Connections["acquire"]>
+    const acquire = (isRetry: boolean) => {
+      waiter = this.connections.acquire((error, connection) => {
+        if (connection === undefined) {
+          this.losing.delete(lose)
+          return callback(this.connectError(error), undefined)
+        }
+        this.start(connection, run, (error, result) => {
+          if (run.abandoned) return
+          this.giveBack(connection)
+          if (!isRetry && error !== undefined && cameTooLate(error)) return acquire(true)
+          this.losing.delete(lose)
+          callback(error, result)
         })
-      }
-      begin(false)
-      return Effect.suspend(() => {
-        this.losing.delete(lose)
-        this.connections.withdraw(waiter)
-        const connection = run.abandon()
-        return connection === undefined
-          ? Effect.void
-          : Effect.ensuring(
-              cancel(connection),
-              Effect.sync(() => this.giveBack(connection))
-            )
       })
+    }
+    acquire(false)
+    return Effect.suspend(() => {
+      this.losing.delete(lose)
+      this.connections.withdraw(waiter)
+      const connection = run.abandon()
+      return connection === undefined
+        ? Effect.void
+        : Effect.ensuring(
+            cancel(connection),
+            Effect.sync(() => this.giveBack(connection))
+          )
     })
   }
 
