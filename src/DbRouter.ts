@@ -125,7 +125,7 @@ const rebind = (
     const resolved = yield* RouterConfig.resolveEngine({ field, name: engine.name }, { ...given, name: engine.name })
     yield* RouterConfig.checkTransforms(router.primary, resolved, field)
     yield* engine.rebind(resolved)
-    yield* monitor.check(engine)
+    yield* monitor.moved(engine)
     if (engine === router.primary) yield* router.classifier.refresh
   })
 

@@ -18,7 +18,9 @@ import { type Callback, Pool, type Request, type Result } from "./internal/drive
 import { movableRows, rows } from "./internal/driver/stream.js"
 import { ServerLost } from "./internal/failure.js"
 import { Probe } from "./internal/probe.js"
+import { type Positions, Tracker } from "./internal/tracker.js"
 import type { ResolvedClient, ResolvedEngine } from "./RouterConfig.js"
+import * as RouterError from "./RouterError.js"
 import type { Candidate } from "./Selector.js"
 
 /**
@@ -60,6 +62,8 @@ export interface Engine extends Candidate {
   /** What its probes have found; `undefined` while nobody probes it. */
   readonly health: Health.Health | undefined
   readonly poolStatus: PoolStatus
+  /** What is known of its positions in the write-ahead log. */
+  readonly positions: Positions
   /**
    * Runs one autocommitted statement on any connection. An interruption cancels it on the server. One that is `movable`, a
    * read that may run elsewhere, fails as soon as the server is known not to answer.
@@ -86,12 +90,21 @@ export interface Engine extends Candidate {
    * serializable, which they refuse. Tells whether that is new.
    */
   readonly avoidSerializable: () => boolean
+  /** Has connections read at the server's own default isolation again: it has become a primary. */
+  readonly restoreIsolation: () => void
+  /**
+   * Ends everything that runs or waits on its connections, and goes on with new ones: it has stopped being the primary, and
+   * nothing that was begun on it may be committed there.
+   */
+  readonly drop: (reason: string) => Effect.Effect<void>
   /** Says how it is. */
   readonly setHealth: (health: Health.Health) => void
   /** Whom to tell of every error of a statement. */
   readonly onError: (listener: (error: SqlError) => void) => void
   /** Says that the server does not answer: what is `movable` fails for this reason, idle connections are closed. */
   readonly lose: (reason: string) => void
+  /** Its part in the choice from now on. */
+  readonly setShare: (weight: number, zone: string | undefined) => void
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
   /**
@@ -138,15 +151,16 @@ export const poolConfig = (client: ResolvedClient): Pg.PoolConfig => {
 
 class EngineImpl implements Engine {
   readonly name: string
-  readonly weight: number
-  readonly zone: string | undefined
+  weight: number
+  zone: string | undefined
   address: ResolvedEngine["address"]
   client: ResolvedClient
   latency = 0
   isDrained = false
   health: Health.Health | undefined
   private pool: Pool
-  private readonly prober = new Probe()
+  readonly positions = new Tracker(() => this.clock.unsafeCurrentTimeMillis())
+  private readonly prober = new Probe(() => this.positions.forget())
   private probed: ResolvedClient | undefined
   private initial: string | undefined
   private listener: (error: SqlError) => void = () => {}
@@ -163,7 +177,7 @@ class EngineImpl implements Engine {
     this.zone = config.zone
     this.address = config.address
     this.client = config.client
-    this.pool = this.makePool(config)
+    this.pool = this.makePool(config.client)
   }
 
   readonly reserve: Effect.Effect<Exclusive, SqlError, Scope.Scope> = Effect.suspend(() => {
@@ -174,17 +188,22 @@ class EngineImpl implements Engine {
   rebind(config: ResolvedEngine): Effect.Effect<void, SqlError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
-        const pool = this.makePool(config)
+        const pool = this.makePool(config.client)
         return restore(pool.query({ sql: "SELECT 1", params: [], asArrays: false, prepare: false })).pipe(
-          Effect.onError(() => pool.close(Duration.zero)),
-          Effect.zipRight(Effect.suspend(() => this.leave(this.pool))),
+          Effect.onError(() => pool.close(Duration.zero, RouterError.routerClosed())),
           Effect.zipRight(
-            Effect.sync(() => {
+            Effect.suspend(() => {
+              const left = this.leave(
+                this.options.shutdownTimeout,
+                new ServerLost(`${this.name} has moved to another server`)
+              )
               this.pool = pool
               this.initial = undefined
+              this.positions.rebind()
               this.address = config.address
               this.client = config.client
               this.latency = 0
+              return left
             })
           )
         )
@@ -197,14 +216,25 @@ class EngineImpl implements Engine {
     Effect.zipRight(
       Effect.zipRight(
         Effect.sync(() => this.prober.close()),
-        this.pool.close(this.options.shutdownTimeout)
+        this.pool.close(this.options.shutdownTimeout, RouterError.routerClosed())
       ),
       Fiber.awaitAll(this.leaving)
     )
   )
 
-  private leave(pool: Pool): Effect.Effect<void> {
-    return Effect.map(Effect.forkDaemon(pool.close(this.options.shutdownTimeout)), (fiber) => {
+  drop(reason: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const left = this.leave(Duration.zero, new ServerLost(reason))
+      this.pool = this.makePool(this.client)
+      this.positions.forget()
+      if (this.initial !== undefined) this.pool.beginWith(this.initial)
+      return left
+    })
+  }
+
+  /** Closes the pool of now, in the background. */
+  private leave(limit: Duration.Duration, reason: Error): Effect.Effect<void> {
+    return Effect.map(Effect.forkDaemon(this.pool.close(limit, reason)), (fiber) => {
       this.leaving.add(fiber)
       fiber.addObserver(() => this.leaving.delete(fiber))
     })
@@ -252,6 +282,11 @@ class EngineImpl implements Engine {
     this.latency = this.latency === 0 ? millis : this.latency + latencyWeight * (millis - this.latency)
   }
 
+  setShare(weight: number, zone: string | undefined): void {
+    this.weight = weight
+    this.zone = zone
+  }
+
   setDrained(drained: boolean): void {
     this.isDrained = drained
   }
@@ -262,7 +297,12 @@ class EngineImpl implements Engine {
       const isOther = this.probed !== client
       this.probed = client
       const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
-      return this.prober.run(config, limit, fresh || isOther, this.initial)
+      const at = this.clock.unsafeCurrentTimeMillis()
+      const question = this.positions.ask()
+      return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (report) => {
+        if (this.client === client) this.positions.report(question, at, report)
+        return report
+      })
     })
   }
 
@@ -271,6 +311,12 @@ class EngineImpl implements Engine {
     this.initial = "SET default_transaction_isolation = 'repeatable read'"
     this.pool.beginWith(this.initial)
     return true
+  }
+
+  restoreIsolation(): void {
+    if (this.initial === undefined) return
+    this.initial = undefined
+    this.pool.beginWith(undefined)
   }
 
   setHealth(health: Health.Health): void {
@@ -282,18 +328,22 @@ class EngineImpl implements Engine {
   }
 
   lose(reason: string): void {
+    this.positions.forget()
     this.pool.lose(new ServerLost(reason))
   }
 
-  private makePool(config: ResolvedEngine): Pool {
-    const { connectTimeout } = config.client
-    const pool: Pool = new Pool(poolConfig(config.client), {
+  private makePool(client: ResolvedClient): Pool {
+    const { connectTimeout } = client
+    const pool: Pool = new Pool(poolConfig(client), {
       maxPrepared: this.options.maxPrepared,
       // Without a `connectTimeout` of one's own only the connecting is bounded, not the wait for a busy pool.
       waitMillis: connectTimeout === undefined ? 0 : Duration.toMillis(connectTimeout),
       // What is left of a pool to another server says nothing of this one.
       onError: (error) => {
         if (pool === this.pool) this.listener(error)
+      },
+      onBroken: () => {
+        if (pool === this.pool) this.positions.forget()
       },
       now: () => this.clock.unsafeCurrentTimeMillis()
     })

@@ -15,7 +15,10 @@ import type { Strategy } from "./Selector.js"
  */
 export interface EngineGroup {
   readonly name: string
+  /** The engines that it has now. */
   readonly engines: ReadonlyArray<Engine>
+  /** Gives it other engines. What runs on those of before goes on. */
+  readonly setEngines: (engines: ReadonlyArray<Engine>) => void
   /** Whether statements of this group may be sent to an engine of it now. */
   readonly isEligible: (engine: Engine) => boolean
   /** The engine for the next statement, of those that are eligible and not excluded; `undefined` when none is. */
@@ -29,17 +32,17 @@ export interface EngineGroup {
 /**
  * Whom the statements of a group may be sent to:
  *
- * - `always`: every engine. The group holds the one server that takes the writes, so there is nobody else
  * - `healthy`: engines that are `up`. Nobody has asked for this server, so it has to be a good one
  * - `answering`: engines that answer, be they behind or foreign: whoever binds to the group has named them. Where none
  *   does, those that are `suspect`
+ * - a function: the engines that it accepts, however they are
  *
- * An engine that is drained gets nothing, and one that nobody probes counts as well.
+ * An engine that is drained gets nothing, and to the first two one that nobody probes counts as well.
  *
  * @since 0.1.0
  * @category models
  */
-export type Admission = "always" | "healthy" | "answering"
+export type Admission = "healthy" | "answering" | ((engine: Engine) => boolean)
 
 const isDoubtful = ({ health, isDrained }: Engine) => !isDrained && health?.state === "suspect"
 
@@ -54,7 +57,8 @@ const whyNot = (engines: ReadonlyArray<Engine>) =>
         .join("; ")
 
 const admits = (admission: Admission): ((engine: Engine) => boolean) => {
-  const accepts = { always: () => true, healthy: Health.isUsable, answering: Health.answers }[admission]
+  if (typeof admission === "function") return (engine) => !engine.isDrained && admission(engine)
+  const accepts = { healthy: Health.isUsable, answering: Health.answers }[admission]
   return ({ health, isDrained }) => !isDrained && (health === undefined || accepts(health))
 }
 
@@ -71,7 +75,8 @@ export const make = (options: {
   readonly random: () => number
   readonly admission: Admission
 }): EngineGroup => {
-  const { admission, engines, name, random, strategy } = options
+  const { admission, name, random, strategy } = options
+  let { engines } = options
   const isEligible = admits(admission)
   const isIneligible = (engine: Engine) => !isEligible(engine)
   // Two, so that explaining a statement changes nothing for the ones that run.
@@ -89,5 +94,17 @@ export const make = (options: {
     const doubtful = admission === "answering" ? engines.filter(isDoubtful) : []
     return doubtful.length === 0 ? undefined : choose(doubtful)
   }
-  return { name, engines, isEligible, choose: from(select), peek: from(preview), whyNone: () => whyNot(engines) }
+  return {
+    name,
+    get engines() {
+      return engines
+    },
+    setEngines: (others) => {
+      engines = others
+    },
+    isEligible,
+    choose: from(select),
+    peek: from(preview),
+    whyNone: () => whyNot(engines)
+  }
 }

@@ -111,7 +111,16 @@ const become = (health: Health, state: State, now: number): Pick<Health, "state"
   health.state === state ? health : { state, since: now }
 
 /**
- * A probe succeeded. `primary` is what is known of the primary, `lag` how far a replica is behind it.
+ * The system, and the newest timeline of it, that a server has to be on.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Era = Pick<Report, "system"> & { readonly timeline: number }
+
+/**
+ * A probe succeeded. `lag` is how far a replica is behind the primary. `isRival`: it claims to be the primary, and is not the
+ * one that takes the writes.
  *
  * @since 0.1.0
  * @category transitions
@@ -119,23 +128,25 @@ const become = (health: Health, state: State, now: number): Pick<Health, "state"
 export const answered = (
   health: Health,
   report: Report,
-  primary: Report | undefined,
-  lag: Lag | undefined,
+  known: { readonly era: Era | undefined; readonly lag: Lag | undefined; readonly isRival: boolean },
   limits: Limits,
   now: number
 ): Health => {
-  const [state, reason] = judge(report, primary, lag, limits)
+  const { era, isRival, lag } = known
+  const [state, reason] = isRival
+    ? (["foreign", "it claims to be the primary, and another one takes the writes"] as const)
+    : judge(report, era, lag, limits)
   return { ...become(health, state, now), failures: 0, reason, report, lag }
 }
 
 const judge = (
   report: Report,
-  primary: Report | undefined,
+  era: Era | undefined,
   lag: Lag | undefined,
   limits: Limits
 ): readonly [State, string | undefined] => {
-  if (primary === undefined || report === primary) return ["up", undefined]
-  const foreign = whyForeign(report, primary)
+  if (era === undefined) return ["up", undefined]
+  const foreign = whyForeign(report, era)
   if (foreign !== undefined) return ["foreign", foreign]
   if (lag !== undefined && lag.millis > Duration.toMillis(limits.maxLag)) {
     return ["lagging", `it is ${lag.millis} ms behind the primary`]
@@ -145,28 +156,28 @@ const judge = (
     : ["up", undefined]
 }
 
-const whyForeign = (report: Report, primary: Report): string | undefined => {
-  if (report.system !== primary.system) {
-    return `its system identifier is ${report.system}, the primary's is ${primary.system}`
+const whyForeign = (report: Report, era: Era): string | undefined => {
+  if (report.system !== era.system) {
+    return `its system identifier is ${report.system}, the primary's is ${era.system}`
   }
-  if (report.timeline === primary.timeline || primary.timeline === undefined) return undefined
+  if (report.timeline === era.timeline) return undefined
   if (report.timeline !== undefined) {
-    return `it is on timeline ${report.timeline}, the primary on timeline ${primary.timeline}`
+    return `it is on timeline ${report.timeline}, the newest is timeline ${era.timeline}`
   }
   // Before the first promotion there is only one that it can be on.
-  return primary.timeline === 1 && report.role === "replica"
+  return era.timeline === 1 && report.role === "replica"
     ? undefined
-    : `it does not say whether it is on the primary's timeline, ${primary.timeline}`
+    : `it does not say whether it is on the newest timeline, ${era.timeline}`
 }
 
 /**
- * Whether a server holds the data of that primary. Positions of different systems or timelines do not compare, however far
- * a replica has replayed.
+ * Whether a server holds the data of that system and timeline. Positions of different systems or timelines do not compare,
+ * however far a replica has replayed.
  *
  * @since 0.1.0
  * @category questions
  */
-export const follows = (report: Report, primary: Report): boolean => whyForeign(report, primary) === undefined
+export const follows = (report: Report, era: Era): boolean => whyForeign(report, era) === undefined
 
 /**
  * A probe of the server that is to take the writes has found a standby.
@@ -292,6 +303,10 @@ export const lagOf = (history: History, replayed: bigint, now: number): Lag => {
  *
  * - `StateChanged`: an engine is in another state than before; `reason` says why, where it is not `up`
  * - `Drained`, `Undrained`: `router.drain` and `router.undrain` have changed something
+ * - `PrimaryChanged`: writes go to another engine than before, or, with `engine: undefined`, to none
+ * - `PrimaryDisputed`: engines claim to be the primary that are not the one that takes the writes. They get nothing, and
+ *   somebody has to look: what was written there is not here
+ * - `EngineAdded`, `EngineRemoved`: the topology has changed
  *
  * @since 0.1.0
  * @category events
@@ -307,6 +322,22 @@ export type Event = Data.TaggedEnum<{
   }
   Drained: { readonly group: string; readonly engine: string; readonly at: number }
   Undrained: { readonly group: string; readonly engine: string; readonly at: number }
+  PrimaryChanged: {
+    readonly group: string
+    readonly engine: string | undefined
+    readonly from: string
+    readonly reason: string
+    readonly at: number
+  }
+  PrimaryDisputed: {
+    readonly group: string
+    /** The one that takes the writes. */
+    readonly engine: string | undefined
+    readonly rivals: ReadonlyArray<string>
+    readonly at: number
+  }
+  EngineAdded: { readonly group: string; readonly engine: string; readonly at: number }
+  EngineRemoved: { readonly group: string; readonly engine: string; readonly at: number }
 }>
 
 /**

@@ -17,6 +17,7 @@ import * as environment from "./internal/config/environment.js"
 import * as groups from "./internal/config/groups.js"
 import { RouterConfigError } from "./RouterError.js"
 import * as Selector from "./Selector.js"
+import * as Topology from "./Topology.js"
 
 /**
  * One server: how to connect to it, as for `PgClient`, and what the router needs to know about it.
@@ -57,8 +58,10 @@ export type EngineInput = EngineConfig | Effect.Effect<EngineConfig, unknown>
 /**
  * The engines of every group, by name of the group.
  *
- * The default group holds the writer, exactly one engine. The read group holds the replicas; if it is missing, or empty,
- * every read finds no replica. All other groups are reached by `DbRouter.bindGroup`.
+ * The default group holds the servers that may be the primary, mostly one; the read group holds the replicas. Together they
+ * are the servers of one system: which of them takes the writes they say themselves when they are probed, and after a
+ * promotion another one does. All that do not take the writes take reads. All other groups are reached by
+ * `DbRouter.bindGroup`, and stay as they are.
  *
  * @since 0.1.0
  * @category models
@@ -124,8 +127,31 @@ export interface Options {
    * are not too far behind. `false`: nothing is probed and every server counts as well. Default: `true`.
    */
   readonly health?: boolean | HealthOptions | undefined
+  /**
+   * Where the servers of the default and the read group come from. Default: `Topology.fixed`, those of `groups`. A `Topology`
+   * in the context takes its place.
+   */
+  readonly topology?: Topology.Topology | undefined
+  /** How long to wait for a server that takes the writes, while there is none. Needs `health`. */
+  readonly waitForPrimary?: WaitForPrimary | undefined
   /** How long closing the layer lets running work finish before it closes the connections. Default: `"5 seconds"`. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * How long to wait for a server that takes the writes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface WaitForPrimary {
+  /** While the layer builds. Default: `0`, it fails at once. */
+  readonly atStart?: Duration.DurationInput | undefined
+  /**
+   * A statement, or a transaction, that needs the primary and has not been sent. One that was sent is never sent again.
+   * Default: `"5 seconds"`; `0` fails at once.
+   */
+  readonly statements?: Duration.DurationInput | undefined
 }
 
 /**
@@ -248,7 +274,7 @@ export interface ResolvedGroup {
 export interface RouterConfig {
   readonly groups: ReadonlyMap<string, ResolvedGroup>
   readonly defaultGroup: string
-  /** `undefined` when there is no read group of its own: a plain client. */
+  /** `undefined` when there can be no replicas: a plain client. */
   readonly readGroup: string | undefined
   readonly strategy: Selector.Strategy
   readonly enabled: boolean
@@ -265,6 +291,8 @@ export interface RouterConfig {
   }
   /** `undefined`: nothing is probed. */
   readonly health: ResolvedHealth | undefined
+  readonly topology: Topology.Topology
+  readonly waitForPrimary: { readonly atStart: Duration.Duration; readonly statements: Duration.Duration }
   readonly shutdownTimeout: Duration.Duration
 }
 
@@ -292,6 +320,11 @@ const healthFields = {
   maxLag: check.duration({ positive: true }),
   maxLagBytes: check.integer(1)
 } satisfies Record<keyof HealthOptions, check.Check<unknown>>
+
+const waitForPrimaryFields = {
+  atStart: check.duration({ positive: false }),
+  statements: check.duration({ positive: false })
+} satisfies Record<keyof WaitForPrimary, check.Check<unknown>>
 
 const prepare: check.Check<boolean | check.Struct<typeof prepareFields>> = (field, value) => {
   if (typeof value === "boolean") return Either.right(value)
@@ -326,6 +359,15 @@ const consistency: check.Check<Consistency.Consistency> = (field, value) =>
     ? Either.right(value as Consistency.Consistency)
     : check.invalid(field, value, "It must be a policy, such as Consistency.sticky() or Consistency.eventual()")
 
+const topology: check.Check<Topology.Topology> = (field, value) =>
+  check.isObject(value) && "name" in value && "source" in value
+    ? Either.right(value as Topology.Topology)
+    : check.invalid(
+        field,
+        value,
+        'It must be a topology, such as Topology.fixed or Topology.hosts(["pg1:5432", "pg2:5432"])'
+      )
+
 const optionFields = {
   groups: check.object<object>("It must be an object: { default: [{ url: ... }], read: [...] }"),
   defaultGroup: check.text,
@@ -339,6 +381,8 @@ const optionFields = {
   prepare,
   classifier: check.struct(classifierFields),
   health,
+  topology,
+  waitForPrimary: check.struct(waitForPrimaryFields),
   shutdownTimeout: check.duration({ positive: false })
 } satisfies Record<keyof Options, check.Check<unknown>>
 
@@ -393,10 +437,13 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
       readGroup,
       readGroupNamed: readGroup !== "read"
     })
+    const topology = given.topology ?? Topology.fixed
+    const hasReplicas =
+      resolved.has(readGroup) || resolved.get(defaultGroup)!.engines.length > 1 || topology.source !== undefined
     return Object.freeze({
       groups: resolved,
       defaultGroup,
-      readGroup: readGroup !== defaultGroup && resolved.has(readGroup) ? readGroup : undefined,
+      readGroup: readGroup !== defaultGroup && hasReplicas ? readGroup : undefined,
       strategy: given.strategy ?? Selector.roundRobin,
       enabled: given.enabled ?? true,
       reads: given.reads ?? "automatic",
@@ -409,6 +456,11 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
         refreshInterval: given.classifier?.refreshInterval ?? Duration.minutes(1)
       }),
       health: healthOf(given.health),
+      topology,
+      waitForPrimary: Object.freeze({
+        atStart: given.waitForPrimary?.atStart ?? Duration.zero,
+        statements: given.waitForPrimary?.statements ?? Duration.seconds(5)
+      }),
       shutdownTimeout: given.shutdownTimeout ?? Duration.seconds(5)
     })
   })

@@ -20,8 +20,8 @@ const rows = (text: string) => text.split("\n").filter((line) => line.startsWith
 describe("the README's table", () => {
   it("has every option, and no other", () => {
     const code = allowed({ ...valid, zzzzzzzz: 1 }).flatMap((name) =>
-      name === "classifier"
-        ? allowed({ ...valid, classifier: { zzzzzzzz: 1 } }).map((field) => `classifier.${field}`)
+      name === "classifier" || name === "waitForPrimary"
+        ? allowed({ ...valid, [name]: { zzzzzzzz: 1 } }).map((field) => `${name}.${field}`)
         : name === "prepare" || name === "health" || name === "hedge"
           ? [name, ...allowed({ ...valid, [name]: { zzzzzzzz: 1 } }).map((field) => `${name}.${field}`)]
           : [name]

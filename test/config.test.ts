@@ -4,6 +4,7 @@ import * as Consistency from "effect-db-router/Consistency"
 import * as RouterConfig from "effect-db-router/RouterConfig"
 import * as RouterError from "effect-db-router/RouterError"
 import * as Selector from "effect-db-router/Selector"
+import * as Topology from "effect-db-router/Topology"
 import Pg from "pg"
 import { primary, replica, resolve, url, withEngine } from "./support/refusedConfig.js"
 
@@ -24,7 +25,7 @@ const upper = (name: string) => name.toUpperCase()
 describe("defaults", () => {
   it("fill in everything but the groups", () => {
     const config = resolved({ groups: { default: [primary], read: [replica, {}] } })
-    const { classifier, consistency, groups, health, shutdownTimeout, ...rest } = config
+    const { classifier, consistency, groups, health, shutdownTimeout, waitForPrimary, ...rest } = config
     assert.deepStrictEqual(rest, {
       defaultGroup: "default",
       readGroup: "read",
@@ -33,8 +34,13 @@ describe("defaults", () => {
       reads: "automatic",
       onNoReplica: "primary",
       hedge: undefined,
+      topology: Topology.fixed,
       maxPreparedPerConnection: 256
     })
+    assert.deepStrictEqual(
+      [waitForPrimary.atStart, waitForPrimary.statements].map((time) => Duration.toMillis(time)),
+      [0, 5_000]
+    )
     assert.strictEqual(consistency.name, Consistency.sticky().name)
     assert.strictEqual(classifier.cacheSize, 4096)
     assert.strictEqual(Duration.toMillis(classifier.refreshInterval), 60_000)

@@ -203,7 +203,7 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("a group 
 
     it.scoped("a bound group, and the default group, fail", () =>
       Effect.gen(function* () {
-        const { router: service, sql } = yield* router()
+        const { router: service, sql } = yield* router({ waitForPrimary: { statements: 0 } })
         yield* service.drain("archive1")
         const bound = DbRouter.bindGroup(sql`SELECT 1`, "archive")
         assert.deepStrictEqual(yield* reasonOf(bound), Option.some("NoEngineAvailable"))

@@ -1,8 +1,9 @@
 import { SqlError } from "@effect/sql"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Logger, TestClock } from "effect"
-import { type Engine, EngineGroup, type Health, RouterConfig, Selector } from "effect-db-router"
+import { Duration, Effect, Logger, TestClock } from "effect"
+import { type Engine, type Health, RouterConfig, Selector } from "effect-db-router"
 import { Monitor } from "../src/internal/monitor.js"
+import { Servers } from "../src/internal/servers.js"
 
 const config = Effect.runSync(
   RouterConfig.resolve({ groups: { default: [{}] }, health: { interval: "10 seconds", timeout: "3 seconds" } })
@@ -20,6 +21,7 @@ class Server {
   probes = 0
   fresh = 0
   lost = 0
+  dropped = 0
   answer: Effect.Effect<Health.Report, SqlError.SqlError>
   health: Health.Health | undefined
   isDrained = false
@@ -49,6 +51,11 @@ class Server {
     self.lose = () => {
       this.lost++
     }
+    self.restoreIsolation = () => {}
+    self.drop = () =>
+      Effect.sync(() => {
+        this.dropped++
+      })
     self.probe = (_, fresh) =>
       Effect.suspend(() => {
         this.probes++
@@ -59,22 +66,28 @@ class Server {
   }
 }
 
+const start = (engines: ReadonlyArray<Server>, startTimeout: Duration.DurationInput = 0) => {
+  const [first, ...rest] = engines.map((server) => server.engine)
+  const servers = new Servers({
+    engines: [first!, ...rest],
+    defaultGroup: "default",
+    readGroup: "read",
+    strategy: Selector.roundRobin,
+    random: () => 0
+  })
+  return Monitor.make({
+    config,
+    servers,
+    others: [],
+    named: new Set([first!]),
+    startTimeout: Duration.decode(startTimeout)
+  })
+}
+
 const watched = Effect.gen(function* () {
   const primary = new Server("primary", "primary")
   const replica = new Server("replica", "replica")
-  const group = (name: string, server: Server) =>
-    EngineGroup.make({
-      name,
-      engines: [server.engine],
-      strategy: Selector.roundRobin,
-      random: () => 0,
-      admission: "healthy"
-    })
-  const monitor = yield* Monitor.make({
-    config,
-    groups: [group("default", primary), group("read", replica)],
-    writer: primary.engine
-  }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
+  const monitor = yield* start([primary, replica]).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
   yield* Effect.yieldNow()
   return { monitor, primary, replica }
 })
@@ -193,14 +206,7 @@ describe("the monitor", () => {
     Effect.gen(function* () {
       const primary = new Server("primary", "primary")
       primary.answer = Effect.fail(refused)
-      const group = EngineGroup.make({
-        name: "default",
-        engines: [primary.engine],
-        strategy: Selector.roundRobin,
-        random: () => 0,
-        admission: "always"
-      })
-      const error = yield* Effect.flip(Effect.scoped(Monitor.make({ config, groups: [group], writer: primary.engine })))
+      const error = yield* Effect.flip(Effect.scoped(start([primary])))
       assert.strictEqual(error, refused)
     })
   )

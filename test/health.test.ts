@@ -5,9 +5,11 @@ import { Health } from "effect-db-router"
 const limits: Health.Limits = { maxLag: Duration.seconds(10), maxLagBytes: 1_000n, failures: 2 }
 
 const primary: Health.Report = { role: "primary", system: "1", timeline: 1, position: 5_000n, startedAt: 0 }
+const era = { system: "1", timeline: 1 }
+const known = (lag?: Health.Lag, of: Health.Era = era) => ({ era: of, lag, isRival: false })
 const replica: Health.Report = { ...primary, role: "replica" }
 
-const up = Health.answered(Health.starting(0), replica, primary, { millis: 0, bytes: 0n }, limits, 1)
+const up = Health.answered(Health.starting(0), replica, known({ millis: 0, bytes: 0n }), limits, 1)
 
 describe("the state of a server", () => {
   it("is starting, and then what the first probe says", () => {
@@ -24,7 +26,7 @@ describe("the state of a server", () => {
     assert.deepStrictEqual([twice.state, twice.since, twice.failures], ["down", 3, 2])
     const thrice = Health.unanswered(twice, "refused", limits, 4)
     assert.deepStrictEqual([thrice.state, thrice.since, thrice.failures], ["down", 3, 3])
-    const back = Health.answered(thrice, replica, primary, undefined, limits, 5)
+    const back = Health.answered(thrice, replica, known(), limits, 5)
     assert.deepStrictEqual([back.state, back.since, back.failures, back.reason], ["up", 5, 0, undefined])
   })
 
@@ -41,26 +43,29 @@ describe("the state of a server", () => {
 
   it("is lagging beyond a limit of time or of bytes, and not at it", () => {
     const state = (millis: number, bytes: bigint) =>
-      Health.answered(up, replica, primary, { millis, bytes }, limits, 2).state
+      Health.answered(up, replica, known({ millis, bytes }), limits, 2).state
     assert.deepStrictEqual([state(10_000, 1_000n), state(10_001, 0n), state(0, 1_001n)], ["up", "lagging", "lagging"])
   })
 
   it("is foreign with another system or timeline, and then it says which", () => {
-    const judged = (report: Health.Report, of = primary) => Health.answered(up, report, of, undefined, limits, 2)
+    const judged = (report: Health.Report, of = era) => Health.answered(up, report, known(undefined, of), limits, 2)
     const other = judged({ ...replica, system: "2" })
     assert.strictEqual(other.state, "foreign")
     assert.include(other.reason, "system identifier is 2")
-    assert.include(judged({ ...replica, timeline: 1 }, { ...primary, timeline: 2 }).reason, "timeline 1")
+    assert.include(judged({ ...replica, timeline: 1 }, { ...era, timeline: 2 }).reason, "timeline 1")
     // A replica that was promoted takes writes of its own.
     assert.strictEqual(judged({ ...primary, timeline: 2 }).state, "foreign")
+    // Of two that claim to be the primary, one does not take the writes, and has none of those of the other.
+    const rival = Health.answered(up, primary, { ...known(), isRival: true }, limits, 2)
+    assert.deepStrictEqual([rival.state, rival.reason?.includes("claims")], ["foreign", true])
     assert.isTrue(Health.answers(other))
     assert.isFalse(Health.isUsable(other))
   })
 
   it("of a server that does not say its timeline: up while there is only one", () => {
     const silent = { ...replica, timeline: undefined }
-    assert.isTrue(Health.follows(silent, primary))
-    assert.isFalse(Health.follows(silent, { ...primary, timeline: 2 }))
+    assert.isTrue(Health.follows(silent, era))
+    assert.isFalse(Health.follows(silent, { ...era, timeline: 2 }))
   })
 
   it("of the writer: foreign when it turns out to be a standby", () => {

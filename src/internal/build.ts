@@ -2,18 +2,24 @@ import type * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlError } from "@effect/sql/SqlError"
 import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Utils from "effect/Utils"
 import * as Engine from "../Engine.js"
 import * as EngineGroup from "../EngineGroup.js"
 import * as RouterConfig from "../RouterConfig.js"
 import { RouterConfigError } from "../RouterError.js"
 import * as SqlClassifier from "../SqlClassifier.js"
+import { Topology } from "../Topology.js"
 import * as Client from "./client.js"
+import { Discovery, type Owned } from "./discovery.js"
+import { isSameClient } from "./member.js"
 import { Monitor } from "./monitor.js"
+import { Refresh } from "./refresh.js"
 import { Router, rowsOf } from "./router.js"
+import { Servers } from "./servers.js"
 
 /** The configuration of an engine that is given as an Effect. */
 export const configured = <A>(
@@ -28,40 +34,45 @@ export const configured = <A>(
 
 const resolvedOf = (entry: RouterConfig.EngineEntry) => configured(entry.config, `${entry.name} (${entry.field})`)
 
-const admissionOf = (config: RouterConfig.RouterConfig, group: string): EngineGroup.Admission =>
-  group === config.defaultGroup ? "always" : group === config.readGroup ? "healthy" : "answering"
+/** An engine of the options, and where it stands there. */
+interface Placed extends Owned {
+  readonly entry: RouterConfig.EngineEntry
+  readonly resolved: RouterConfig.ResolvedEngine
+}
 
-const makeGroups = (
-  config: RouterConfig.RouterConfig
-): Effect.Effect<ReadonlyMap<string, EngineGroup.EngineGroup>, RouterConfigError | SqlError, Scope.Scope> =>
+type Make = (config: RouterConfig.ResolvedEngine) => Effect.Effect<Owned>
+
+const makeWith = (config: RouterConfig.RouterConfig, scope: Scope.Scope): Make => {
+  const options = { maxPrepared: config.maxPreparedPerConnection, shutdownTimeout: config.shutdownTimeout }
+  return (resolved) =>
+    Effect.gen(function* () {
+      const own = yield* Scope.fork(scope, ExecutionStrategy.sequential)
+      return { engine: yield* Scope.extend(Engine.make(resolved, options), own), scope: own }
+    })
+}
+
+const makeEngines = (
+  config: RouterConfig.RouterConfig,
+  make: Make
+): Effect.Effect<ReadonlyMap<string, ReadonlyArray<Placed>>, RouterConfigError | SqlError> =>
   Effect.gen(function* () {
-    const seed = yield* Random.nextInt
-    const chance = new Utils.PCGRandom(seed)
-    const random = () => chance.number()
     const first = yield* resolvedOf(config.groups.get(config.defaultGroup)!.engines[0]!)
-    const groups = new Map<string, EngineGroup.EngineGroup>()
+    const groups = new Map<string, ReadonlyArray<Placed>>()
     for (const group of config.groups.values()) {
-      const engines: Array<Engine.Engine> = []
+      const placed: Array<Placed> = []
       for (const entry of group.engines) {
         const resolved = yield* resolvedOf(entry)
         yield* RouterConfig.checkTransforms(first, resolved, entry.field)
-        engines.push(
-          yield* Engine.make(resolved, {
-            maxPrepared: config.maxPreparedPerConnection,
-            shutdownTimeout: config.shutdownTimeout
-          })
-        )
+        placed.push({ ...(yield* make(resolved)), entry, resolved })
       }
-      const { name } = group
-      const admission = admissionOf(config, name)
-      groups.set(name, EngineGroup.make({ name, engines, strategy: config.strategy, random, admission }))
+      groups.set(group.name, placed)
     }
     return groups
   })
 
 const makeClassifier = (
   config: RouterConfig.RouterConfig,
-  primary: Engine.Engine
+  servers: Servers
 ): Effect.Effect<SqlClassifier.SqlClassifier, SqlError, Scope.Scope> =>
   Effect.flatMap(
     Effect.serviceOption(SqlClassifier.SqlClassifier),
@@ -70,9 +81,9 @@ const makeClassifier = (
       onNone: () =>
         SqlClassifier.fromCatalog({
           load: SqlClassifier.readCatalog((sql) =>
-            // The server may have become another one by the time it runs.
+            // Another server may have become the primary by the time it runs.
             Effect.map(
-              Effect.suspend(() => primary.query({ sql, params: [], asArrays: false, prepare: false })),
+              Effect.suspend(() => servers.lastWriter.query({ sql, params: [], asArrays: false, prepare: false })),
               rowsOf
             )
           ),
@@ -82,20 +93,102 @@ const makeClassifier = (
     })
   )
 
+/** The engines of the options that were given as Effects: what those yield now is followed. */
+const resolveAgain = (engines: ReadonlyArray<Placed>, monitor: () => Monitor | undefined): Effect.Effect<void> =>
+  Effect.forEach(
+    engines.filter(({ entry }) => entry.known === undefined),
+    ({ engine, entry }) =>
+      Effect.flatMap(resolvedOf(entry), (resolved) =>
+        isSameClient(engine.client, resolved.client)
+          ? Effect.void
+          : Effect.zipRight(
+              engine.rebind(resolved),
+              Effect.suspend(() => monitor()?.moved(engine) ?? Effect.void)
+            )
+      ).pipe(
+        Effect.catchAll((error) => Effect.logWarning(`${engine.name} stays where it is: ${error.message}`, error.cause))
+      ),
+    { discard: true }
+  )
+
+interface Parts {
+  readonly servers: Servers
+  readonly others: ReadonlyArray<EngineGroup.EngineGroup>
+  readonly named: ReadonlySet<Engine.Engine>
+  readonly refresh: Refresh | undefined
+  /** What is new from now on is watched. */
+  readonly attach: (monitor: Monitor) => void
+}
+
+/** The engines in their groups, where the topology has them. */
+const makeParts = (
+  config: RouterConfig.RouterConfig
+): Effect.Effect<Parts, RouterConfigError | SqlError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.scope
+    const make = makeWith(config, scope)
+    const placed = yield* makeEngines(config, make)
+    const chance = new Utils.PCGRandom(yield* Random.nextInt)
+    const random = () => chance.number()
+    const { defaultGroup, readGroup, strategy, topology } = config
+    const writers = placed.get(defaultGroup)!
+    const owned = [...writers, ...((readGroup !== undefined && placed.get(readGroup)) || [])]
+    const enginesOf = (owned: ReadonlyArray<Owned>) => owned.map(({ engine }) => engine)
+    const servers = new Servers({ engines: enginesOf(owned), defaultGroup, readGroup, strategy, random })
+    const rest = [...placed].filter(([name]) => name !== defaultGroup && name !== readGroup)
+    const others = rest.map(([name, members]) =>
+      EngineGroup.make({ name, engines: enginesOf(members), strategy, random, admission: "answering" })
+    )
+    const named = new Set(enginesOf(writers))
+    const { source } = topology
+    let monitor: Monitor | undefined
+    if (source === undefined || source.members === undefined) {
+      const again = resolveAgain([...placed.values()].flat(), () => monitor)
+      const refresh = source && new Refresh(again, source)
+      return { servers, others, named, refresh, attach: (made) => (monitor = made) }
+    }
+    const taken = new Set(others.flatMap((group) => group.engines.map(({ name }) => name)))
+    const template = writers[0]!.resolved
+    const discovery = new Discovery({ members: source.members, servers, template, make, owned, named, taken, scope })
+    const refresh = new Refresh(discovery.read, source)
+    yield* refresh.now
+    return { servers, others, named, refresh, attach: (made) => discovery.start(made) }
+  })
+
+/** A `Topology` in the context takes the place of the option. */
+const withTopology = (config: RouterConfig.RouterConfig): Effect.Effect<RouterConfig.RouterConfig> =>
+  Effect.map(
+    Effect.serviceOption(Topology),
+    Option.match({
+      onNone: () => config,
+      onSome: (topology) => ({
+        ...config,
+        topology,
+        // With a list that may grow there can be replicas, wherever they are not yet.
+        readGroup: topology.source?.members === undefined ? config.readGroup : (config.readGroup ?? "read")
+      })
+    })
+  )
+
 /** Puts a router together: engines, groups, classifier, client. */
 export const make = (
-  config: RouterConfig.RouterConfig
+  options: RouterConfig.RouterConfig
 ): Effect.Effect<
   { readonly client: PgClient.PgClient; readonly monitor: Monitor; readonly runner: Client.Runner },
   RouterConfigError | SqlError,
   Scope.Scope | Reactivity.Reactivity
 > =>
   Effect.gen(function* () {
+    const config = yield* withTopology(options)
     // All engines at once: none takes new work while another one waits for its own to end, and one limit holds for all.
-    const groups = yield* Effect.parallelFinalizers(makeGroups(config))
-    const primary = groups.get(config.defaultGroup)!.engines[0]!
-    const monitor = yield* Monitor.make({ config: config.health, groups: groups.values(), writer: primary })
-    const classifier = yield* makeClassifier(config, primary)
-    const made = yield* Client.make(new Router(config, groups, classifier))
+    const { attach, named, others, refresh, servers } = yield* Effect.parallelFinalizers(makeParts(config))
+    const { health, waitForPrimary } = config
+    const startTimeout = waitForPrimary.atStart
+    const monitor = yield* Monitor.make({ config: health, servers, others, named, startTimeout })
+    attach(monitor)
+    if (refresh !== undefined) yield* refresh.start
+    const classifier = yield* makeClassifier(config, servers)
+    const router = new Router({ config, servers, others, classifier, monitor, refresh })
+    const made = yield* Client.make(router)
     return { ...made, monitor }
   })

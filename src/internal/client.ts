@@ -16,7 +16,6 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
-import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Request } from "./driver/pool.js"
 import { batchSize } from "./driver/stream.js"
@@ -25,6 +24,7 @@ import * as listen from "./listen.js"
 import { Lock } from "./lock.js"
 import { reactive } from "./reactive.js"
 import { type Router, rowsOf } from "./router.js"
+import type { Target } from "./routes.js"
 import { committing } from "./session.js"
 import * as RoutedStatement from "./statement.js"
 import * as TestConnection from "./testConnection.js"
@@ -306,12 +306,13 @@ export class Runner {
   }
 
   /** A connection of one's own, from the group that the fiber is bound to, else from the default group. */
-  readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) => {
-    const engine = this.router.engineForTransaction(fiber, this.workOf(fiber))
-    return RouterError.isRouterError(engine)
-      ? Effect.fail(RouterError.toSqlError(engine))
-      : Effect.map(engine.engine.reserve, (connection) => new ReservedConnection(this.router, connection))
-  })
+  readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) =>
+    Effect.flatMap(this.router.target(fiber, this.workOf(fiber)), ({ engine, group }) =>
+      Effect.flatMap(Effect.scope, (scope) =>
+        this.router.begun(group, engine, (engine) => Scope.extend(engine.reserve, scope))
+      )
+    ).pipe(Effect.map((connection) => new ReservedConnection(this.router, connection)))
+  )
 
   /**
    * Runs an effect in a transaction of the group that the fiber is bound to (else the default group), or in a savepoint
@@ -321,32 +322,42 @@ export class Runner {
     Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
       Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
         const outer = this.workOf(fiber)
-        const target = this.router.engineForTransaction(fiber, outer)
-        if (RouterError.isRouterError(target)) {
-          return Effect.fail(RouterError.toSqlError(target))
-        }
-        for (const [key, value] of this.spanAttributes) span.attribute(key, value)
-        span.attribute("db.router.group", target.group)
-        span.attribute("db.router.engine", target.engine.name)
-        const depth = this.depthOf(fiber)
-        const hooks = new Hooks()
-        const insideOf = (effect: Effect.Effect<A, E | SqlError, R>) => (level: Transaction) =>
-          this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
-        const inside = insideOf(effect)
-        const enclosing = outer?.transaction(target.group)
-        if (outer !== undefined && enclosing !== undefined) {
-          return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks), span, "savepoint")
-        }
-        if (outer?.session !== undefined) {
-          // An early commit of another fiber may end the transaction before the savepoint is there.
-          const root = Effect.suspend(() => outer.session!.transaction(target.group, target.engine))
-          const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
-          return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")
-        }
-        const whole = insideOf(Effect.zipLeft(effect, hooks.beforeCommit))
-        return withEvent(insideTest(this.inTransaction(target, hooks, whole)), span, "commit")
+        return Effect.flatMap(this.router.target(fiber, outer), (target) =>
+          this.within(target, fiber, outer, effect, span)
+        )
       })
     )
+
+  private within<A, E, R>(
+    target: Target,
+    fiber: AnyFiber,
+    outer: Work | undefined,
+    effect: Effect.Effect<A, E, R>,
+    span: Tracer.Span
+  ): Effect.Effect<A, E | SqlError, R> {
+    for (const [key, value] of this.spanAttributes) span.attribute(key, value)
+    span.attribute("db.router.group", target.group)
+    span.attribute("db.router.engine", target.engine.name)
+    const depth = this.depthOf(fiber)
+    const hooks = new Hooks()
+    const insideOf = (effect: Effect.Effect<A, E | SqlError, R>) => (level: Transaction) =>
+      this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
+    const inside = insideOf(effect)
+    const enclosing = outer?.transaction(target.group)
+    if (outer !== undefined && enclosing !== undefined) {
+      return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks), span, "savepoint")
+    }
+    if (outer?.session !== undefined) {
+      // An early commit of another fiber may end the transaction before the savepoint is there.
+      const root = this.router.begun(target.group, target.engine, (engine) =>
+        outer.session!.transaction(target.group, engine)
+      )
+      const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
+      return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")
+    }
+    const whole = insideOf(Effect.zipLeft(effect, hooks.beforeCommit))
+    return withEvent(insideTest(this.inTransaction(target, hooks, whole)), span, "commit")
+  }
 
   private depthOf(fiber: AnyFiber): number {
     const transaction = fiber.currentContext.unsafeMap.get(SqlClient.TransactionConnection.key)
@@ -354,7 +365,7 @@ export class Runner {
   }
 
   private inTransaction<A, E, R>(
-    target: { readonly group: string; readonly engine: Engine },
+    { engine, group }: Target,
     hooks: Hooks,
     use: (level: Transaction) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | SqlError, R> {
@@ -362,7 +373,10 @@ export class Runner {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.make(), (scope) => {
         let outcome: Outcome = "rolled back"
-        return restore(Scope.extend(Transaction.begin(target.group, target.engine, begin), scope)).pipe(
+        const begun = this.router.begun(group, engine, (engine) =>
+          Scope.extend(Transaction.begin(group, engine, begin), scope)
+        )
+        return restore(begun).pipe(
           Effect.flatMap((transaction) =>
             restore(use(transaction)).pipe(
               Effect.exit,
@@ -431,7 +445,7 @@ export const make = (
     const { connection, spanAttributes } = runner
     const statements = (compiler: Statement.Compiler, transformRows: TransformRows) =>
       RoutedStatement.make({ connection, compiler, spanAttributes, transformRows })
-    const listenTo = yield* listen.make(primary)
+    const listenTo = yield* listen.make(() => router.primary)
     const rest = {
       [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
       [PgClient.TypeId as PgClient.TypeId]: PgClient.TypeId as PgClient.TypeId,

@@ -65,12 +65,12 @@ class Listening {
   }
 }
 
-const connect = (engine: Engine): Effect.Effect<Listening, SqlError, Scope.Scope> =>
+const connect = (engineOf: () => Engine): Effect.Effect<Listening, SqlError, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.tryPromise({
         try: async () => {
-          const client = new Pg.Client(poolConfig(engine.client))
+          const client = new Pg.Client(poolConfig(engineOf().client))
           // Before the connection is there, `connect` reports its errors itself.
           client.on("error", () => {})
           await client.connect()
@@ -84,14 +84,14 @@ const connect = (engine: Engine): Effect.Effect<Listening, SqlError, Scope.Scope
   )
 
 /**
- * `listen` for an engine: a stream of the payloads sent to a channel, over one connection that is opened for the first
+ * `listen` for the engine of the moment that a connection is opened: a stream of the payloads sent to a channel, over one connection that is opened for the first
  * stream and closed after the last. The streams fail when that connection breaks: notifications may have been missed.
  */
 export const make = (
-  engine: Engine
+  engineOf: () => Engine
 ): Effect.Effect<(channel: string) => Stream.Stream<string, SqlError>, never, Scope.Scope> =>
   Effect.map(
-    RcRef.make({ acquire: connect(engine) }),
+    RcRef.make({ acquire: connect(engineOf) }),
     (listening) => (channel: string) =>
       Stream.asyncPush<string, SqlError>((emit) =>
         Effect.flatMap(RcRef.get(listening), (connection) =>

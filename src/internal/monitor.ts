@@ -14,7 +14,9 @@ import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
 import type { ResolvedHealth } from "../RouterConfig.js"
+import { isSameServer } from "./election.js"
 import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
+import type { Servers } from "./servers.js"
 
 /** How many events a subscriber may be behind before it misses the oldest. */
 const maxEvents = 1_024
@@ -22,8 +24,6 @@ const maxEvents = 1_024
 /** An engine, and the probes of it. */
 interface Watched {
   readonly engine: Engine
-  readonly group: string
-  readonly isWriter: boolean
   readonly lock: Effect.Semaphore
   /** Open when a probe is to run at once. */
   readonly hurry: Effect.Latch
@@ -33,50 +33,50 @@ interface Watched {
   hurriedAt: number
 }
 
-/** The health of all engines. */
+/** What a monitor watches over. */
+export interface Options {
+  /** `undefined`: nothing is probed. */
+  readonly config: ResolvedHealth | undefined
+  readonly servers: Servers
+  /** Groups of other servers, for those who bind to them. */
+  readonly others: ReadonlyArray<EngineGroup>
+  /** Those that were named as ones that may be the primary. */
+  readonly named: ReadonlySet<Engine>
+  /** How long the start waits for a primary. */
+  readonly startTimeout: Duration.Duration
+}
+
+/** The health of all engines, and which one takes the writes. */
 export class Monitor {
-  /** The last report of the server that takes the writes, as long as it is a primary. */
+  /** The last report of the server that takes the writes. */
   private primary: Health.Report | undefined
   private history: Health.History | undefined
-  private readonly watched: ReadonlyArray<Watched>
+  private rivals: ReadonlyArray<Engine> = []
+  private readonly watched = new Map<Engine, Watched>()
+  /** Who waits for a primary. */
+  private readonly awaiting = new Set<() => void>()
 
   private constructor(
-    private readonly config: ResolvedHealth | undefined,
-    groups: Iterable<EngineGroup>,
-    writer: Engine,
+    private readonly options: Options,
     private readonly clock: Clock.Clock,
     readonly events: PubSub.PubSub<Health.Event>,
     private readonly changes: Queue.Queue<Health.Event>
-  ) {
-    this.watched = Array.from(groups).flatMap(({ engines, name }) =>
-      engines.map((engine) => ({
-        engine,
-        group: name,
-        isWriter: engine === writer,
-        lock: Effect.unsafeMakeSemaphore(1),
-        hurry: Effect.unsafeMakeLatch(false),
-        fresh: false,
-        hurriedAt: Number.NEGATIVE_INFINITY
-      }))
-    )
-  }
+  ) {}
 
   /**
-   * Probes every engine once, and then until the scope closes. Fails when the server that takes the writes cannot be
-   * reached; any other may be down.
+   * Probes every engine once, and then until the scope closes. Fails when there is no server that takes the writes, once
+   * `startTimeout` has passed; any other may be down.
    */
-  static make(options: {
-    readonly config: ResolvedHealth | undefined
-    readonly groups: Iterable<EngineGroup>
-    readonly writer: Engine
-  }): Effect.Effect<Monitor, SqlError, Scope.Scope> {
+  static make(options: Options): Effect.Effect<Monitor, SqlError, Scope.Scope> {
     return Effect.gen(function* () {
-      const { config, groups, writer } = options
       const events = yield* Effect.acquireRelease(PubSub.sliding<Health.Event>(maxEvents), PubSub.shutdown)
       const changes = yield* Effect.acquireRelease(Queue.unbounded<Health.Event>(), Queue.shutdown)
-      const monitor = new Monitor(config, groups, writer, yield* Effect.clock, events, changes)
+      const monitor = new Monitor(options, yield* Effect.clock, events, changes)
       yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(changes), log)))
-      if (config !== undefined) yield* monitor.start(config)
+      const { config, others, servers } = options
+      const engines = [...servers.engines, ...others.flatMap((group) => group.engines)]
+      if (config === undefined) for (const engine of engines) monitor.note(engine)
+      else yield* monitor.start(engines, config)
       return monitor
     })
   }
@@ -86,57 +86,140 @@ export class Monitor {
     return Effect.sync(() => {
       if (engine.isDrained === drained) return
       engine.setDrained(drained)
-      const { group } = this.find(engine)
-      const event = { group, engine: engine.name, at: this.clock.unsafeCurrentTimeMillis() }
-      this.publish(drained ? Health.Event.Drained(event) : Health.Event.Undrained(event))
+      this.publish(drained ? Health.Event.Drained(this.eventOf(engine)) : Health.Event.Undrained(this.eventOf(engine)))
+      this.tellWriter()
     })
   }
 
   /** Probes an engine now. */
   check(engine: Engine): Effect.Effect<void> {
-    const { config } = this
-    return config === undefined ? Effect.void : Effect.suspend(() => this.probe(this.find(engine), config))
-  }
-
-  private find(engine: Engine): Watched {
-    return this.watched.find((watched) => watched.engine === engine)!
-  }
-
-  private start(config: ResolvedHealth): Effect.Effect<void, SqlError, Scope.Scope> {
-    return Effect.gen(this, function* () {
-      for (const watched of this.watched) watched.engine.setHealth(Health.starting(this.now))
-      const first = yield* Effect.forEach(
-        this.watched,
-        (watched) =>
-          Effect.map(
-            Effect.either(ask(watched, this.firstLimit(watched, config), true)),
-            (found) => [watched, found] as const
-          ),
-        { concurrency: "unbounded" }
-      )
-      // The others are judged by what the writer says.
-      const isWriter = ([watched]: (typeof first)[number]) => watched.isWriter
-      for (const [watched, found] of [...first.filter(isWriter), ...first.filter((one) => !isWriter(one))]) {
-        if (watched.isWriter && Either.isLeft(found) && found.left.message === acquireFailed) {
-          return yield* Effect.fail(found.left)
-        }
-        this.settle(watched, found, config)
-      }
-      for (const watched of this.watched) {
-        watched.engine.onError((error) => this.hear(watched, error))
-        yield* Effect.forkScoped(
-          Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config)))
-        )
-      }
+    const { config } = this.options
+    return Effect.suspend(() => {
+      const watched = this.watched.get(engine)
+      return config === undefined || watched === undefined ? Effect.void : this.probe(watched, config)
     })
   }
 
-  /** The layer fails with the writer, so it gets the time that connecting may take. */
-  private firstLimit({ engine, isWriter }: Watched, { timeout }: ResolvedHealth): Duration.Duration {
-    const { connectTimeout } = engine.client
-    const connecting =
-      connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? Duration.seconds(5) : connectTimeout
-    return isWriter ? Duration.max(timeout, connecting) : timeout
+  /** Probes an engine soon. */
+  hasten(engine: Engine): void {
+    this.watched.get(engine)?.hurry.unsafeOpen()
+  }
+
+  /** An engine is another server now: what was known of the one before does not count. */
+  moved(engine: Engine): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (engine === this.options.servers.lastWriter) this.options.servers.forget()
+      if (engine.health !== undefined) engine.setHealth(Health.starting(this.now))
+      return this.check(engine)
+    })
+  }
+
+  /** Watches one engine more, until the scope closes. */
+  add(engine: Engine): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.suspend(() => {
+      const { config } = this.options
+      const watched = this.note(engine)
+      this.publish(Health.Event.EngineAdded(this.eventOf(engine)))
+      if (config === undefined) return Effect.void
+      engine.setHealth(Health.starting(this.now))
+      watched.hurry.unsafeOpen()
+      return this.watch(watched, config)
+    })
+  }
+
+  /** An engine is no more. */
+  remove(engine: Engine): void {
+    if (this.watched.delete(engine)) this.publish(Health.Event.EngineRemoved(this.eventOf(engine)))
+  }
+
+  /** Waits for a server that takes writes, and says whether there is one. */
+  awaitWriter(limit: Duration.Duration): Effect.Effect<boolean> {
+    return Effect.async<boolean>((resume) => {
+      if (this.isWriterUp) return resume(Effect.succeed(true))
+      const tell = () => resume(Effect.succeed(true))
+      this.awaiting.add(tell)
+      return Effect.sync(() => this.awaiting.delete(tell))
+    }).pipe(Effect.timeoutTo({ duration: limit, onSuccess: () => true, onTimeout: () => false }))
+  }
+
+  private get isWriterUp(): boolean {
+    const { writer } = this.options.servers
+    return writer !== undefined && !writer.isDrained && (writer.health === undefined || Health.isUsable(writer.health))
+  }
+
+  private tellWriter(): void {
+    if (this.awaiting.size === 0 || !this.isWriterUp) return
+    const all = [...this.awaiting]
+    this.awaiting.clear()
+    for (const tell of all) tell()
+  }
+
+  private note(engine: Engine): Watched {
+    const watched = {
+      engine,
+      lock: Effect.unsafeMakeSemaphore(1),
+      hurry: Effect.unsafeMakeLatch(false),
+      fresh: false,
+      hurriedAt: Number.NEGATIVE_INFINITY
+    }
+    this.watched.set(engine, watched)
+    return watched
+  }
+
+  private start(engines: ReadonlyArray<Engine>, config: ResolvedHealth): Effect.Effect<void, SqlError, Scope.Scope> {
+    return Effect.gen(this, function* () {
+      const { servers, startTimeout } = this.options
+      for (const engine of engines) {
+        this.note(engine)
+        engine.setHealth(Health.starting(this.now))
+      }
+      const began = this.now
+      let left = engines
+      for (let isFirst = true; ; isFirst = false) {
+        const error = yield* this.firstProbes(left, config)
+        if (error === undefined) break
+        if (this.now - began >= Duration.toMillis(startTimeout)) return yield* Effect.fail(error)
+        if (isFirst) yield* Effect.logWarning(`The router waits for a primary: ${error.message}`, error.cause)
+        yield* Effect.sleep(soon(config))
+        left = servers.engines
+      }
+      for (const watched of this.watched.values()) yield* this.watch(watched, config)
+    })
+  }
+
+  /** Probes engines, all at the same time. The error of the one that is to take the writes, while none does. */
+  private firstProbes(engines: ReadonlyArray<Engine>, config: ResolvedHealth): Effect.Effect<SqlError | undefined> {
+    const { named, servers } = this.options
+    return Effect.gen(this, function* () {
+      const found = yield* Effect.forEach(
+        engines,
+        (engine) => {
+          const watched = this.watched.get(engine)!
+          // The layer fails with the primary, so it gets the time that connecting may take.
+          const limit = named.has(engine) ? Duration.max(config.timeout, connectTimeoutOf(engine)) : config.timeout
+          return Effect.map(Effect.either(ask(watched, limit, true)), (found) => [watched, found] as const)
+        },
+        { concurrency: "unbounded" }
+      )
+      // The others are judged by what the primary says.
+      const isFirst = ([{ engine }, answer]: readonly [Watched, Either.Either<Health.Report, SqlError>]) =>
+        servers.has(engine) && Either.isRight(answer) && answer.right.role === "primary"
+      for (const [watched, one] of [...found.filter(isFirst), ...found.filter((one) => !isFirst(one))]) {
+        yield* this.settle(watched, one, config)
+      }
+      const { lastWriter } = servers
+      const [, writer] = found.find(([{ engine }]) => engine === lastWriter) ?? []
+      return writer !== undefined && Either.isLeft(writer) && writer.left.message === acquireFailed
+        ? writer.left
+        : undefined
+    })
+  }
+
+  private watch(watched: Watched, config: ResolvedHealth): Effect.Effect<void, never, Scope.Scope> {
+    watched.engine.onError((error) => this.hear(watched, error))
+    return Effect.asVoid(
+      Effect.forkScoped(Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config))))
+    )
   }
 
   private get now(): number {
@@ -144,21 +227,22 @@ export class Monitor {
   }
 
   /** Waits for the next probe: a fifth more or less than the interval, so that many routers do not probe all at once. */
-  private pause(watched: Watched, { interval }: ResolvedHealth): Effect.Effect<void> {
+  private pause(watched: Watched, config: ResolvedHealth): Effect.Effect<void> {
     return Effect.gen(this, function* () {
+      const { engine } = watched
+      const { servers } = this.options
       const jitter = yield* Random.nextRange(0.8, 1.2)
-      const soon = Duration.toMillis(interval) / 4
-      // What has failed once is to be known to be down, or not, soon.
-      const isDoubtful = watched.engine.health?.state === "suspect"
-      const wait = (isDoubtful ? soon : Duration.toMillis(interval)) * jitter
+      const early = Duration.toMillis(soon(config)) * jitter
+      // What has failed once is to be known to be down, or not, soon; and who takes the place of the primary.
+      const isPressing = engine.health?.state === "suspect" || (!this.isWriterUp && servers.has(engine))
       const hurried = yield* Effect.raceFirst(
-        Effect.as(Effect.sleep(wait), false),
+        Effect.as(Effect.sleep(isPressing ? early : Duration.toMillis(config.interval) * jitter), false),
         Effect.as(watched.hurry.await, true)
       )
       if (!hurried) return
       // A server that answers probes and fails statements would be probed without end.
-      const early = watched.hurriedAt + soon * jitter - this.now
-      if (early > 0) yield* Effect.sleep(early)
+      const tooSoon = watched.hurriedAt + early - this.now
+      if (tooSoon > 0) yield* Effect.sleep(tooSoon)
       watched.hurriedAt = this.now
     })
   }
@@ -171,71 +255,145 @@ export class Monitor {
         const { fresh } = watched
         watched.fresh = false
         watched.hurry.unsafeClose()
-        return Effect.map(Effect.either(ask(watched, config.timeout, fresh)), (found) => {
+        return Effect.flatMap(Effect.either(ask(watched, config.timeout, fresh)), (found) => {
           // Of the server that it was bound to before.
-          if (engine.client !== client) return watched.hurry.unsafeOpen()
+          if (engine.client !== client) return Effect.sync(() => watched.hurry.unsafeOpen())
           // It has become suspect meanwhile: that may be the news.
-          if (watched.fresh && Either.isRight(found)) return
-          this.settle(watched, found, config)
+          return watched.fresh && Either.isRight(found) ? Effect.void : this.settle(watched, found, config)
         })
       })
     )
   }
 
-  private settle(watched: Watched, found: Either.Either<Health.Report, SqlError>, config: ResolvedHealth): void {
-    const { engine } = watched
+  private settle(
+    watched: Watched,
+    found: Either.Either<Health.Report, SqlError>,
+    config: ResolvedHealth
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const before = this.options.servers.writer
+      const last = this.options.servers.lastWriter
+      this.take(watched, found, config)
+      // Nothing that was begun there may be committed there; and its name may stand for another server now.
+      return before === undefined || before === this.options.servers.writer
+        ? Effect.void
+        : this.drop(last, `${last.name} is not the primary any more`)
+    })
+  }
+
+  private take({ engine }: Watched, found: Either.Either<Health.Report, SqlError>, config: ResolvedHealth): void {
     const { now } = this
     if (Either.isRight(found)) {
-      this.become(watched, this.answered(watched, found.right, config, now))
+      this.become(engine, this.answered(engine, found.right, config, now))
       return
     }
     const { cause, message } = found.left
     const reason = cause instanceof Error ? cause.message : message
-    this.become(watched, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, now))
+    this.become(engine, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, now))
     // A server that refuses the probe may well work on what it has.
     if (engine.health?.state === "down" && !isServerError(found.left)) {
       engine.lose(`The server ${engine.name} does not answer`)
     }
   }
 
-  private answered(watched: Watched, report: Health.Report, config: ResolvedHealth, now: number): Health.Health {
-    const health = watched.engine.health!
-    if (!watched.isWriter) {
-      const { history, primary } = this
-      const comparable = history !== undefined && primary !== undefined && Health.follows(report, primary)
-      const lag = comparable ? Health.lagOf(history, report.position, now) : undefined
-      return Health.answered(health, report, primary, lag, config, now)
+  private answered(engine: Engine, report: Health.Report, config: ResolvedHealth, now: number): Health.Health {
+    const { servers } = this.options
+    const health = engine.health!
+    if (servers.has(engine)) this.elect(engine, report)
+    if (engine === servers.writer) {
+      const before = this.primary
+      this.primary = report
+      if (before !== undefined && (before.system !== report.system || before.timeline !== report.timeline)) {
+        for (const other of this.watched.keys()) if (other !== engine) this.hasten(other)
+      }
+      this.history = Health.record(this.history, report, now)
+      return Health.answered(health, report, { era: undefined, lag: undefined, isRival: false }, config, now)
     }
-    if (report.role === "replica") return Health.demoted(health, report, now)
-    const before = this.primary
-    this.primary = report
-    this.history = Health.record(this.history, report, now)
-    if (before !== undefined && (before.system !== report.system || before.timeline !== report.timeline)) {
-      for (const other of this.watched) if (other !== watched) other.hurry.unsafeOpen()
+    if (engine === servers.lastWriter && report.role === "replica") return Health.demoted(health, report, now)
+    const { history, primary } = this
+    const era = servers.currentEra
+    const isRival = report.role === "primary" && (primary === undefined || !isSameServer(report, primary))
+    const comparable = history !== undefined && era !== undefined && history.timeline === era.timeline
+    const lag = comparable && Health.follows(report, era) ? Health.lagOf(history, report.position, now) : undefined
+    return Health.answered(health, report, { era, lag, isRival: isRival && servers.has(engine) }, config, now)
+  }
+
+  /** Chooses the engine that takes the writes, when one has said what it is. */
+  private elect(engine: Engine, report: Health.Report): void {
+    const { named, servers } = this.options
+    const before = servers.writer
+    const last = servers.lastWriter
+    const { rivals, writer } = servers.elect(
+      servers.engines.map((server) => ({
+        server,
+        isNamed: named.has(server),
+        report: server === engine ? report : server.health?.report,
+        answers: server === engine || (server.health !== undefined && Health.answers(server.health))
+      }))
+    )
+    if (writer !== before) this.change(last, writer, report.role)
+    const isNew = rivals.some((rival) => !this.rivals.includes(rival))
+    this.rivals = rivals
+    if (isNew) {
+      const names = rivals.map(({ name }) => name)
+      this.publish(Health.Event.PrimaryDisputed({ ...this.eventOf(last), engine: writer?.name, rivals: names }))
     }
-    return Health.answered(health, report, report, undefined, config, now)
+  }
+
+  private change(last: Engine, writer: Engine | undefined, role: Health.Report["role"]): void {
+    writer?.restoreIsolation()
+    const reason =
+      writer !== undefined
+        ? `it is the primary of timeline ${this.options.servers.currentEra?.timeline}`
+        : role === "replica"
+          ? `${last.name} is a standby`
+          : `${last.name} is not on the newest timeline`
+    this.publish(
+      Health.Event.PrimaryChanged({ ...this.eventOf(writer ?? last), engine: writer?.name, from: last.name, reason })
+    )
+    for (const engine of this.watched.keys()) this.hasten(engine)
+  }
+
+  private drop(engine: Engine, reason: string): Effect.Effect<void> {
+    const watched = this.watched.get(engine)
+    if (watched !== undefined) watched.fresh = true
+    return engine.drop(reason)
   }
 
   /** A statement has failed on an engine. */
   private hear(watched: Watched, error: SqlError): void {
     const { engine } = watched
-    const found = judge(error, engine.health?.report?.role ?? (watched.isWriter ? "primary" : "replica"))
+    const isWriter = engine === this.options.servers.lastWriter
+    const found = judge(error, engine.health?.report?.role ?? (isWriter ? "primary" : "replica"))
     // A primary that takes no writes has become a standby.
-    if (watched.isWriter && found.why === "25006") watched.hurry.unsafeOpen()
+    if (isWriter && found.why === "25006") watched.hurry.unsafeOpen()
     if (!found.suspect) return
     const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.now)
     if (next === engine.health) return
     watched.fresh = true
     watched.hurry.unsafeOpen()
-    this.become(watched, next)
+    this.become(engine, next)
   }
 
-  private become({ engine, group }: Watched, health: Health.Health): void {
+  private become(engine: Engine, health: Health.Health): void {
     const from = engine.health!.state
     engine.setHealth(health)
-    const { reason, since, state } = health
-    if (state === from) return
-    this.publish(Health.Event.StateChanged({ group, engine: engine.name, from, to: state, reason, at: since }))
+    const { reason, state } = health
+    if (state !== from) {
+      this.publish(Health.Event.StateChanged({ ...this.eventOf(engine), from, to: state, reason }))
+    }
+    if (engine !== this.options.servers.writer) return
+    if (state === "up") this.tellWriter()
+    // Somebody may be about to take its place.
+    else if (from === "up") for (const other of this.options.servers.engines) this.hasten(other)
+  }
+
+  private eventOf(engine: Engine): { readonly group: string; readonly engine: string; readonly at: number } {
+    const { others, servers } = this.options
+    const group =
+      others.find(({ engines }) => engines.includes(engine)) ??
+      (servers.reading?.engines.includes(engine) ? servers.reading : servers.writing)
+    return { group: group.name, engine: engine.name, at: this.now }
   }
 
   private publish(event: Health.Event): void {
@@ -244,13 +402,19 @@ export class Monitor {
   }
 }
 
-const ask = ({ engine, group }: Watched, limit: Duration.Duration, fresh: boolean) =>
+/** How long until a server is probed again of which there must be news. */
+const soon = ({ interval }: ResolvedHealth): Duration.Duration => Duration.times(interval, 0.25)
+
+const connectTimeoutOf = ({ client: { connectTimeout } }: Engine): Duration.Duration =>
+  connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? Duration.seconds(5) : connectTimeout
+
+const ask = ({ engine }: Watched, limit: Duration.Duration, fresh: boolean) =>
   Effect.catchIf(engine.probe(limit, fresh), saysSerializableDefault, (error) =>
     engine.avoidSerializable()
       ? Effect.logWarning(
           `${engine.name} is a standby and its default_transaction_isolation is serializable, which standbys refuse: ` +
             "the router reads there at repeatable read"
-        ).pipe(Effect.annotateLogs({ engine: engine.name, group }), Effect.zipRight(engine.probe(limit, true)))
+        ).pipe(Effect.annotateLogs({ engine: engine.name }), Effect.zipRight(engine.probe(limit, true)))
       : Effect.fail(error)
   )
 
@@ -262,5 +426,23 @@ const log: (event: Health.Event) => Effect.Effect<void> = Health.Event.$match({
     return Effect.annotateLogs(write, { engine, group, from, to })
   },
   Drained: ({ engine, group }) => Effect.annotateLogs(Effect.logInfo(`${engine} is drained`), { engine, group }),
-  Undrained: ({ engine, group }) => Effect.annotateLogs(Effect.logInfo(`${engine} is back`), { engine, group })
+  Undrained: ({ engine, group }) => Effect.annotateLogs(Effect.logInfo(`${engine} is back`), { engine, group }),
+  PrimaryChanged: ({ engine, from, group, reason }) =>
+    Effect.annotateLogs(
+      engine === undefined
+        ? Effect.logError(`No server takes the writes: ${reason}`)
+        : Effect.logWarning(`Writes go to ${engine}: ${reason}`),
+      { engine: engine ?? "none", group, from }
+    ),
+  PrimaryDisputed: ({ engine, group, rivals }) =>
+    Effect.annotateLogs(
+      Effect.logError(
+        `${rivals.join(", ")} claims to be the primary too. Writes go to ${engine ?? "none"}; stop the other, and look for what was written there`
+      ),
+      { engine: engine ?? "none", group, rivals: rivals.join(", ") }
+    ),
+  EngineAdded: ({ engine, group }) =>
+    Effect.annotateLogs(Effect.logInfo(`The topology has a new server: ${engine}`), { engine, group }),
+  EngineRemoved: ({ engine, group }) =>
+    Effect.annotateLogs(Effect.logInfo(`The topology has no ${engine} any more`), { engine, group })
 })

@@ -1,54 +1,86 @@
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
+import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Request, Result } from "./driver/pool.js"
 import { judge } from "./failure.js"
+import type { Monitor } from "./monitor.js"
+import { type Deadline, Patience } from "./patience.js"
 import { catchBeforeRows, Reads } from "./reads.js"
-import { annotate, type Decision, Routes } from "./routes.js"
+import type { Refresh } from "./refresh.js"
+import { annotate, type Decision, Routes, type RoutesOptions, type Target } from "./routes.js"
 import type { Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
+export interface RouterOptions extends RoutesOptions {
+  readonly monitor: Monitor
+  /** What is done before a session. */
+  readonly refresh: Refresh | undefined
+}
+
 /** Runs every statement where it belongs. */
 export class Router extends Routes {
+  /** What is done before a session begins. Connects to nothing that a statement would not. */
+  readonly beforeSession: Effect.Effect<void>
+  /** Waits for a primary. */
+  readonly patience: Patience
   private readonly reads = new Reads(this)
 
   /** Ends what goes on by itself. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => this.reads.hedges?.close ?? Effect.void)
+
+  constructor(options: RouterOptions) {
+    super(options)
+    const { config, monitor, refresh, servers } = options
+    this.beforeSession = refresh?.beforeSession ?? Effect.void
+    const limit = config.health === undefined ? Duration.zero : config.waitForPrimary.statements
+    this.patience = new Patience(servers, monitor, limit)
+  }
 
   /** Runs a statement where it belongs. `span` is the statement's own; in the fiber is only what is around it. */
   execute(
     fiber: AnyFiber,
     work: Work | undefined,
     request: Request,
-    span: Tracer.Span | undefined
+    span: Tracer.Span | undefined,
+    deadline?: Deadline
   ): Effect.Effect<Result, SqlError> {
     const decision = this.decide(fiber, work, request.sql, "choose")
+    const again = (deadline: Deadline) =>
+      Effect.withFiberRuntime<Result, SqlError>((fiber) => this.execute(fiber, work, request, span, deadline))
     if (RouterError.isRouterError(decision)) {
-      return Effect.fail(RouterError.toSqlError(decision))
+      return Effect.flatMap(this.patience.after(RouterError.toSqlError(decision), deadline), again)
     }
     annotate(span, decision)
     const inside = this.transactionOf(work, decision)
     if (inside === undefined) {
-      return decision.kind === "read"
-        ? this.reads.query(fiber, decision, request, span)
-        : this.autocommit(decision, request)
+      const answered =
+        decision.kind === "read" ? this.reads.query(fiber, decision, request, span) : this.autocommit(decision, request)
+      return this.needsPrimary(decision)
+        ? Effect.catchAll(answered, (error) => Effect.flatMap(this.patience.after(error, deadline), again))
+        : answered
     }
     return Effect.flatMap(inside, (transaction) => {
       this.enter(transaction, decision, span)
       return Effect.catchAll(transaction.query(request), (error) => {
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
-        const again = Effect.withFiberRuntime<Result, SqlError>((fiber) => this.execute(fiber, work, request, span))
-        return next === "again" ? again : onThePrimary(again)
+        return next === "again" ? again(deadline) : onThePrimary(again(deadline))
       })
     })
+  }
+
+  /** Whether a statement runs on the primary, or may have to. */
+  private needsPrimary({ group, movable }: Decision): boolean {
+    return movable || group === this.defaultGroup.name
   }
 
   private enter(transaction: Transaction, decision: Decision, span: Tracer.Span | undefined): void {
@@ -82,8 +114,27 @@ export class Router extends Routes {
     return decision.transaction !== undefined
       ? Effect.succeed(decision.transaction)
       : decision.begins
-        ? work!.session!.transaction(decision.group, decision.engine)
+        ? this.begun(decision.group, decision.engine, (engine) => work!.session!.transaction(decision.group, engine))
         : undefined
+  }
+
+  /** What begins on an engine; on the primary of then, if it has to wait for one. */
+  begun<A>(
+    group: string,
+    engine: Engine,
+    begin: (engine: Engine) => Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, SqlError> {
+    return group === this.defaultGroup.name && engine === this.primary
+      ? this.patience.around(Effect.suspend(() => begin(this.primary)))
+      : begin(engine)
+  }
+
+  /** Where a transaction belongs: waits for a primary where it needs one. */
+  target(fiber: AnyFiber, work: Work | undefined): Effect.Effect<Target, SqlError> {
+    const target = this.engineForTransaction(fiber, work)
+    return RouterError.isRouterError(target)
+      ? Effect.flatMap(this.patience.after(RouterError.toSqlError(target), undefined), () => this.target(fiber, work))
+      : Effect.succeed(target)
   }
 
   /** The rows of a statement, from where it belongs. */
@@ -92,13 +143,19 @@ export class Router extends Routes {
     workOf: (fiber: AnyFiber) => Work | undefined,
     sql: string,
     params: ReadonlyArray<unknown>,
-    span: Tracer.Span | undefined
+    span: Tracer.Span | undefined,
+    deadline?: Deadline
   ): Stream.Stream<object, SqlError> {
     const work = workOf(fiber)
     const decision = this.decide(fiber, work, sql, "choose")
-    if (RouterError.isRouterError(decision)) {
-      return Stream.fail(RouterError.toSqlError(decision))
-    }
+    const again = (deadline: Deadline) =>
+      Stream.unwrap(
+        Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
+          Effect.succeed(this.stream(fiber, workOf, sql, params, span, deadline))
+        )
+      )
+    const later = (error: SqlError) => Stream.unwrap(Effect.map(this.patience.after(error, deadline), again))
+    if (RouterError.isRouterError(decision)) return later(RouterError.toSqlError(decision))
     annotate(span, decision)
     const inside = (transaction: Transaction) => {
       this.enter(transaction, decision, span)
@@ -106,21 +163,20 @@ export class Router extends Routes {
       return catchBeforeRows(rows, (error, emitted) => {
         const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
         if (next === undefined || emitted) return Stream.fail(error)
-        const again = Stream.unwrap(
-          Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
-            Effect.succeed(this.stream(fiber, workOf, sql, params, span))
-          )
-        )
-        return next === "again" ? again : RoutingContext.locallyStream(again, { _tag: "Primary" })
+        return next === "again" ? again(deadline) : RoutingContext.locallyStream(again(deadline), { _tag: "Primary" })
       })
     }
     const transaction = this.transactionOf(work, decision)
     if (transaction !== undefined) {
       return Stream.unwrap(Effect.map(transaction, inside))
     }
-    return decision.kind === "write"
-      ? Stream.unwrap(Effect.as(this.config.consistency.afterWrite, decision.engine.stream(sql, params)))
-      : this.reads.stream(fiber, decision, sql, params, span)
+    const rows =
+      decision.kind === "write"
+        ? Stream.unwrap(Effect.as(this.config.consistency.afterWrite, decision.engine.stream(sql, params)))
+        : this.reads.stream(fiber, decision, sql, params, span)
+    return this.needsPrimary(decision)
+      ? catchBeforeRows(rows, (error, emitted) => (emitted ? Stream.fail(error) : later(error)))
+      : rows
   }
 
   /** What a statement does that runs on a connection from `reserve`. */

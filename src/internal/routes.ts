@@ -7,6 +7,7 @@ import type { RouterConfig } from "../RouterConfig.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
+import type { Servers } from "./servers.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
@@ -48,6 +49,20 @@ export const annotate = (span: Tracer.Span | undefined, decision: Decision): voi
   }
 }
 
+/** Where a transaction belongs. */
+export interface Target {
+  readonly group: string
+  readonly engine: Engine
+}
+
+export interface RoutesOptions {
+  readonly config: RouterConfig
+  readonly servers: Servers
+  /** Groups to bind to. */
+  readonly others: ReadonlyArray<EngineGroup>
+  readonly classifier: SqlClassifier
+}
+
 /** Where every statement goes. Runs none. */
 export class Routes {
   readonly defaultGroup: EngineGroup
@@ -55,13 +70,20 @@ export class Routes {
   /** The engine of a test that all fibers belong to. */
   test: Engine | undefined
 
-  constructor(
-    readonly config: RouterConfig,
-    readonly groups: ReadonlyMap<string, EngineGroup>,
-    readonly classifier: SqlClassifier
-  ) {
-    this.defaultGroup = groups.get(config.defaultGroup)!
-    this.readGroup = config.readGroup === undefined ? undefined : groups.get(config.readGroup)
+  readonly config: RouterConfig
+  readonly groups: ReadonlyMap<string, EngineGroup>
+  readonly classifier: SqlClassifier
+  protected readonly servers: Servers
+
+  constructor(options: RoutesOptions) {
+    const { classifier, config, others, servers } = options
+    this.config = config
+    this.classifier = classifier
+    this.servers = servers
+    this.defaultGroup = servers.writing
+    this.readGroup = servers.reading
+    const own = servers.reading === undefined ? [servers.writing] : [servers.writing, servers.reading]
+    this.groups = new Map([...own, ...others].map((group) => [group.name, group]))
   }
 
   /** Decides where a statement of a fiber goes. `choose` takes a turn among the engines; `peek` only looks. */
@@ -199,10 +221,7 @@ export class Routes {
   }
 
   /** Where a transaction of a fiber belongs: the bound group, else that of the transaction around it, else the default. */
-  engineForTransaction(
-    fiber: AnyFiber,
-    work: Work | undefined
-  ): { readonly group: string; readonly engine: Engine } | RouterError.RouterError {
+  engineForTransaction(fiber: AnyFiber, work: Work | undefined): Target | RouterError.RouterError {
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const name = bound._tag === "Some" ? bound.value : (work?.level?.group ?? this.defaultGroup.name)
     if (work?.session?.ended === true) return RouterError.sessionClosed()
@@ -241,8 +260,8 @@ export class Routes {
     return undefined
   }
 
-  /** The engine of the default group. */
+  /** The engine that takes the writes, or was the last to. */
   get primary(): Engine {
-    return this.defaultGroup.engines[0]!
+    return this.servers.lastWriter
   }
 }

@@ -271,6 +271,7 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     isDrained: false,
     health: engine.health,
     poolStatus: engine.poolStatus,
+    positions: engine.positions,
     query,
     begin: (request, callback) => {
       const answered = Effect.match(query(request), {
@@ -287,9 +288,12 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     observeLatency: () => {},
     probe: engine.probe,
     avoidSerializable: () => false,
+    restoreIsolation: () => {},
+    drop: () => Effect.void,
     setHealth: () => {},
     onError: () => {},
     lose: () => {},
+    setShare: () => {},
     setDrained: () => {},
     rebind: () => Effect.void
   }

@@ -1,4 +1,4 @@
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -12,6 +12,7 @@ import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import type { Request, Result } from "./driver/pool.js"
+import { acquireFailed } from "./failure.js"
 import { Lock } from "./lock.js"
 
 /** How long an interruption waits for what must not be cancelled, and a rollback for anything, before the connection is closed. */
@@ -125,7 +126,10 @@ export class Transaction {
           changedSchema: false
         }
         const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
-        yield* restore(connection.query(command(options.begin)))
+        yield* Effect.mapError(restore(connection.query(command(options.begin))), (error) =>
+          // It can be begun anew: nothing has run in it.
+          connection.isUsable ? error : new SqlError({ cause: error.cause, message: acquireFailed })
+        )
         if (options.settings.length > 0) {
           yield* Effect.onError(restore(connection.query(setLocal(options.settings))), () => transaction.rollback)
         }

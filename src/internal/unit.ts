@@ -14,13 +14,16 @@ export interface Unit {
   readonly runner: Runner
 }
 
-/** Opens a session. Connects to nothing. */
+/** Opens a session. Connects to nothing; where the topology says so, it is read before. */
 export const open = (options: SessionOptions): Effect.Effect<Unit, never, DbRouter> =>
   Effect.flatMap(DbRouter, ({ runner }) =>
-    Effect.withFiberRuntime((fiber) => {
-      const session = new Session(runner.router, options, runner.placeOf(fiber))
-      return Effect.succeed({ session, work: new Work(session, undefined, session.hooks, undefined), runner })
-    })
+    Effect.zipRight(
+      runner.router.beforeSession,
+      Effect.withFiberRuntime<Unit>((fiber) => {
+        const session = new Session(runner.router, options, runner.placeOf(fiber))
+        return Effect.succeed({ session, work: new Work(session, undefined, session.hooks, undefined), runner })
+      })
+    )
   )
 
 /**

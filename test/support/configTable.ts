@@ -22,7 +22,7 @@ export const options = {
     type: "`Record<string, Array<EngineConfig>>`",
     default: "required",
     meaning:
-      "The servers. The default group holds the one that takes the writes, the read group its replicas; any other group is reached by `bindGroup`",
+      "The servers. The default group holds the one that takes the writes (or several, of which one does), the read group its replicas; any other group is reached by `bindGroup`",
     from: "`DATABASE_URL`, `DATABASE_REPLICA_URLS`, `DATABASE_GROUPS` and `DATABASE_<NAME>_URLS`"
   },
   defaultGroup: { type: "`string`", default: '`"default"`', meaning: "The group whose server takes the writes" },
@@ -126,12 +126,29 @@ export const options = {
     default: "`67108864`",
     meaning: "A replica that has more bytes of the primary's write-ahead log to replay gets no reads until it has less"
   },
+  topology: {
+    type: "`Topology`",
+    default: "`Topology.fixed`",
+    meaning:
+      "Where the servers of the default and the read group come from: those of `groups`, or a list that may change. A `Topology` in the context takes its place"
+  },
+  "waitForPrimary.atStart": {
+    type: "`DurationInput`",
+    default: "`0`",
+    meaning: "How long building the layer waits for a primary. `0`: it fails at once when there is none"
+  },
+  "waitForPrimary.statements": {
+    type: "`DurationInput`",
+    default: '`"5 seconds"`',
+    meaning:
+      "How long what needs a primary, and was not sent, waits while there is none, as after a failure until a standby is promoted. `0`: it fails at once"
+  },
   shutdownTimeout: {
     type: "`DurationInput`",
     default: '`"5 seconds"`',
     meaning: "How long closing the layer lets running work finish before it closes the connections"
   }
-} satisfies Record<Exclude<keyof Options, "classifier">, Row> & Record<string, Row>
+} satisfies Record<Exclude<keyof Options, "classifier" | "waitForPrimary">, Row> & Record<string, Row>
 
 export const engine = {
   name: {

@@ -61,12 +61,11 @@ const entryOf = (group: string, index: number, given: unknown): check.Checked<En
 }
 
 const sizeOf = (group: string, engines: ReadonlyArray<unknown>, roles: Roles): check.Checked<void> => {
-  if (group === roles.defaultGroup && engines.length !== 1) {
+  if (group === roles.defaultGroup && engines.length === 0) {
     return check.invalid(
       fieldOf(group),
       engines,
-      "The default group holds the one server that takes the writes. Put its replicas into " +
-        `${JSON.stringify(roles.readGroup)}, and other servers into a group of another name`
+      `It must list the server that takes the writes; its replicas go into ${JSON.stringify(roles.readGroup)}`
     )
   }
   return engines.length === 0 && group !== roles.readGroup

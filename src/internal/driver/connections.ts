@@ -1,7 +1,6 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
-import * as RouterError from "../../RouterError.js"
 import { PoolBusy } from "../failure.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
@@ -19,6 +18,8 @@ export interface Limits {
   readonly waitMillis: number
   /** The clock, in milliseconds. */
   readonly now: () => number
+  /** Hears that a connection has broken that nobody has closed here: the server may have started anew. */
+  readonly onBroken: () => void
 }
 
 type Callback = (error: Error | undefined, connection: Connection | undefined) => void
@@ -53,6 +54,8 @@ export class Connections {
   /** Goes up when connections of before are not to be used again. */
   private generation = 0
   private state: "open" | "closing" | "cut" = "open"
+  /** Why it was closed. */
+  private reason: Error | undefined
   private timer: NodeJS.Timeout | undefined
   private timerDue = Number.POSITIVE_INFINITY
   private whenEmpty: () => void = () => {}
@@ -77,7 +80,7 @@ export class Connections {
   /** Calls back with a connection: now, if one is free. It comes back by `put`. Until then, `withdraw` takes this back. */
   acquire(callback: Callback): Waiter | undefined {
     if (this.state !== "open") {
-      callback(RouterError.routerClosed(), undefined)
+      callback(this.reason, undefined)
       return undefined
     }
     for (let connection = this.free.pop(); connection !== undefined; connection = this.free.pop()) {
@@ -129,8 +132,11 @@ export class Connections {
     }
   }
 
-  /** Runs a statement first on every connection from now on. Those that are open are replaced when they are given back. */
-  beginWith(sql: string): void {
+  /**
+   * Runs a statement first on every connection from now on, or none. Those that are open are replaced when they are given
+   * back.
+   */
+  beginWith(sql: string | undefined): void {
     this.initial = sql
     this.generation++
     this.closeIdle()
@@ -141,10 +147,14 @@ export class Connections {
     for (const connection of this.free.splice(0)) this.dismiss(connection)
   }
 
-  /** Refuses newcomers, waits up to a limit for everything that runs or waits, and closes every connection. */
-  close(limit: Duration.Duration): Effect.Effect<void> {
+  /**
+   * Refuses newcomers, waits up to a limit for everything that runs or waits, and closes every connection. What it refuses
+   * or ends fails for this reason.
+   */
+  close(limit: Duration.Duration, reason: Error): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.state = "closing"
+      this.reason = reason
       clearTimeout(this.timer)
       this.closeIdle()
       this.stopOpening()
@@ -158,7 +168,7 @@ export class Connections {
   /** Ends what still runs or waits. */
   private readonly cut: Effect.Effect<void> = Effect.suspend(() => {
     this.state = "cut"
-    const reason = RouterError.routerClosed()
+    const reason = this.reason!
     for (let waiter = this.nextWaiter(); waiter !== undefined; waiter = this.nextWaiter()) {
       waiter.callback(reason, undefined)
     }
@@ -250,7 +260,7 @@ export class Connections {
 
   private forget(connection: Connection): void {
     if (!this.all.delete(connection)) return
-    this.leaving.delete(connection)
+    if (!this.leaving.delete(connection)) this.limits.onBroken()
     const index = this.free.indexOf(connection)
     if (index >= 0) this.free.splice(index, 1)
     this.open()

@@ -9,6 +9,7 @@ import { acquireFailed, cameTooLate } from "../failure.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
 import { Connections } from "./connections.js"
+import type { Sampler } from "./position.js"
 import { judge, PreparedStatements } from "./prepared.js"
 import { toWire } from "./values.js"
 
@@ -22,6 +23,8 @@ export interface Request {
   readonly asArrays: boolean
   /** Whether it may run as a server-side prepared statement. */
   readonly prepare: boolean
+  /** Who hears of the server's position right after it. Not for COPY, which takes no message behind it. */
+  readonly sampler?: Sampler
 }
 
 /** A connection that is checked out, until it is given back. */
@@ -64,6 +67,8 @@ export class Pool {
       readonly waitMillis: number
       /** Hears of every error. */
       readonly onError: (error: SqlError) => void
+      /** Hears that a connection has broken. */
+      readonly onBroken: () => void
       readonly now: () => number
     }
   ) {
@@ -73,7 +78,8 @@ export class Pool {
       idleMillis: config.idleTimeoutMillis ?? 10_000,
       lifeMillis: (config.maxLifetimeSeconds ?? 0) * 1_000,
       waitMillis: options.waitMillis,
-      now: options.now
+      now: options.now,
+      onBroken: options.onBroken
     })
     this.prepared = options.maxPrepared > 0 ? new PreparedStatements(options.maxPrepared) : undefined
   }
@@ -180,8 +186,8 @@ export class Pool {
     })
   }
 
-  /** Runs a statement first on every connection from now on. */
-  beginWith(sql: string): void {
+  /** Runs a statement first on every connection from now on, or none. */
+  beginWith(sql: string | undefined): void {
     this.connections.beginWith(sql)
   }
 
@@ -213,9 +219,9 @@ export class Pool {
       : this.failed(new SqlError({ cause: cause ?? new Error("No connection"), message: acquireFailed }))
   }
 
-  /** Waits for running work up to a limit, then closes every connection. New work fails at once. */
-  close(limit: Duration.Duration): Effect.Effect<void> {
-    return this.connections.close(limit)
+  /** Waits for running work up to a limit, then closes every connection. New work fails at once. All for this reason. */
+  close(limit: Duration.Duration, reason: Error): Effect.Effect<void> {
+    return this.connections.close(limit, reason)
   }
 
   private start(connection: Connection, run: Run, callback: Callback): void {
@@ -237,8 +243,18 @@ export class Pool {
     }
     const config = { text: sql, values: values as Array<unknown>, ...(asArrays && { rowMode: "array" }) }
     const name = prepare ? this.prepared?.nameOf(sql, params.length) : undefined
-    if (name === undefined) connection.query(config, settle)
+    if (name === undefined) this.send(connection, request, config, settle)
     else this.startPrepared(connection, run, { ...config, name }, this.prepared!, settle)
+  }
+
+  private send(
+    connection: Connection,
+    { sampler }: Request,
+    config: Pg.QueryConfig,
+    callback: (error: Error | undefined, result: Result | undefined) => void
+  ): void {
+    if (sampler === undefined) connection.query(config, callback)
+    else connection.queryAndAsk(config, callback, sampler, this.prepared !== undefined)
   }
 
   private startPrepared(
@@ -251,7 +267,7 @@ export class Pool {
     const execute = (isRetry: boolean) => {
       const closed = prepared.use(connection, config.name)
       for (const name of closed) connection.closeStatement(name)
-      connection.query(config, (error, result) => {
+      this.send(connection, run.request, config, (error, result) => {
         const verdict = error === undefined ? "fine" : judge(error, closed.length === 0)
         if (error === undefined || verdict === "fine") return settle(error, result)
         prepared.forget(connection, config.name)

@@ -1,0 +1,76 @@
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as RouterError from "../RouterError.js"
+import { acquireFailed, judge, PoolBusy } from "./failure.js"
+import type { Monitor } from "./monitor.js"
+import type { Servers } from "./servers.js"
+
+/** Until when something may be tried again, in milliseconds of the clock. `undefined`: it has not failed yet. */
+export type Deadline = number | undefined
+
+/**
+ * Waits, while there is no server that takes the writes, with what needs one and was not sent. What was sent is never sent
+ * again, unless the server has said that it did nothing because it is a standby now.
+ */
+export class Patience {
+  private readonly millis: number
+
+  constructor(
+    private readonly servers: Servers,
+    private readonly monitor: Pick<Monitor, "awaitWriter" | "check">,
+    limit: Duration.Duration
+  ) {
+    this.millis = Duration.toMillis(limit)
+  }
+
+  /** Runs an attempt, and again each time that there is another primary to try it on. */
+  around<A>(attempt: Effect.Effect<A, SqlError>, deadline?: Deadline): Effect.Effect<A, SqlError> {
+    if (this.millis === 0) return attempt
+    return Effect.catchAll(attempt, (error) =>
+      Effect.flatMap(this.after(error, deadline), (deadline) => this.around(attempt, deadline))
+    )
+  }
+
+  /**
+   * Ends when there is a primary to try again on what has failed with this error, and says until when. Fails with the error
+   * when it is not to be tried again.
+   */
+  after(error: SqlError, deadline: Deadline): Effect.Effect<number, SqlError> {
+    return Effect.suspend(() => {
+      if (this.millis === 0) return Effect.fail(error)
+      if (isRefused(error)) {
+        const { lastWriter } = this.servers
+        return Effect.zipRight(
+          this.monitor.check(lastWriter),
+          // A primary that refuses writes has been told to.
+          Effect.suspend(() => (this.servers.writer === lastWriter ? Effect.fail(error) : this.wait(error, deadline)))
+        )
+      }
+      return this.wasNotSent(error) ? this.wait(error, deadline) : Effect.fail(error)
+    })
+  }
+
+  private wait(error: SqlError, deadline: Deadline): Effect.Effect<number, SqlError> {
+    return Effect.clockWith((clock) => {
+      const now = clock.unsafeCurrentTimeMillis()
+      const until = deadline ?? now + this.millis
+      return Effect.filterOrFail(
+        now >= until ? Effect.succeed(false) : this.monitor.awaitWriter(Duration.millis(until - now)),
+        (isThere) => isThere,
+        () => error
+      ).pipe(Effect.as(until))
+    })
+  }
+
+  private wasNotSent(error: SqlError): boolean {
+    const { cause, message } = error
+    if (RouterError.isRouterError(cause)) {
+      return cause.reason === "NoEngineAvailable" && cause.group === this.servers.writing.name
+    }
+    return message === acquireFailed && !(cause instanceof PoolBusy) && judge(error, "primary").action === "elsewhere"
+  }
+}
+
+/** Whether a server has said that it takes no writes, so that it has done nothing. */
+const isRefused = (error: SqlError): boolean => judge(error, "replica").why === "25006"
