@@ -84,6 +84,18 @@ export interface Options {
   readonly lifetime?: Duration.DurationInput | undefined
 }
 
+/**
+ * The options after validation.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Resolved {
+  /** `undefined`: a random one of the process. */
+  readonly keys: Keys | undefined
+  readonly lifetime: Duration.Duration
+}
+
 const version = 1
 
 const signedLength = 28
