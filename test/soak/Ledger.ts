@@ -32,41 +32,48 @@ export class Ledger {
     this.told[id - this.first] = told
   }
 
-  /** The ids that were given out since the one, that one included. */
-  since(id: number): ReadonlyArray<number> {
-    return Array.from({ length: Math.max(0, next - id) }, (_, i) => id + i)
-  }
-
   /** The id that comes next. */
   get upcoming(): number {
     return next
   }
 
-  /** How many commits were acknowledged. */
-  get committed(): number {
-    return this.told.reduce((sum, told) => (told === Told.committed ? sum + 1 : sum), 0)
+  /** Whether a write of that id, or of a later one, was acknowledged. */
+  hasCommitFrom(id: number): boolean {
+    return this.told.subarray(id - this.first, next - this.first).includes(Told.committed)
   }
 
-  /** Compares what the callers were told with what a server has. */
+  /** Compares what the callers have been told by now with what a server has. */
   audit(node: Pick<PgCluster.Node, "query">): Effect.Effect<ReadonlyArray<Check>, PgCluster.PgClusterError> {
-    return Effect.map(
-      node.query<{ ids: ReadonlyArray<number> }>(
-        "SELECT coalesce(array_agg(id::int), '{}') AS ids FROM ledger WHERE id >= $1",
-        [this.first]
-      ),
-      ([row]) => {
-        const there = new Set(row!.ids)
-        const all = this.since(this.first)
-        const toldBut = (told: Told, isThere: boolean) =>
-          all.filter((id) => this.told[id - this.first] === told && there.has(id) === isThere)
-        const lost = toldBut(Told.committed, false)
-        const ghosts = toldBut(Told.failed, true)
-        const ids = (list: ReadonlyArray<number>) => [`ids ${list.slice(0, 20).join(", ")}`]
-        return [
-          { ...none(`of ${count(this.committed)} acknowledged commits missing`, lost.length, ids(lost)) },
-          none("writes there that were reported as not there", ghosts.length, ids(ghosts))
-        ]
-      }
-    )
+    return Effect.suspend(() => {
+      const told = this.told.slice(0, next - this.first)
+      return Effect.map(node.query<There>(everything, [this.first]), ([row]) => this.compare(told, row!))
+    })
+  }
+
+  private compare(told: Uint8Array, { halves, ids }: There): ReadonlyArray<Check> {
+    const there = new Set(ids)
+    const toldBut = (what: Told, isThere: boolean) =>
+      Array.from(told.keys(), (i) => this.first + i).filter(
+        (id) => told[id - this.first] === what && there.has(id) === isThere
+      )
+    const lost = toldBut(Told.committed, false)
+    const ghosts = toldBut(Told.failed, true)
+    const committed = told.reduce((sum, one) => (one === Told.committed ? sum + 1 : sum), 0)
+    const show = (list: ReadonlyArray<number>) => [`ids ${list.slice(0, 20).join(", ")}`]
+    return [
+      none(`of ${count(committed)} acknowledged commits missing`, lost.length, show(lost)),
+      none("writes there that were reported as not there", ghosts.length, show(ghosts)),
+      none("sessions there in part", halves.length, show(halves))
+    ]
   }
 }
+
+interface There {
+  readonly ids: ReadonlyArray<number>
+  /** Sessions of which a part is there. */
+  readonly halves: ReadonlyArray<number>
+}
+
+const everything = `SELECT coalesce(array_agg(id::int), '{}') AS ids,
+    coalesce(array_agg(id::int) FILTER (WHERE kind = 'session' AND NOT done), '{}') AS halves
+  FROM ledger WHERE id >= $1`

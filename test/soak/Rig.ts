@@ -111,15 +111,24 @@ const grown = (megabytes: number): Check => ({
   met: megabytes <= memoryNoise
 })
 
-/** Engines whose connections are not all free while nothing runs. */
+/** Engines whose connections are not all free while nothing runs: what was cancelled may take a moment to end. */
 const unwhole = ({ router }: Rig) =>
-  Effect.map(router.status, (all): ReadonlyArray<Check> => {
-    const bad = all.filter(
-      ({ inFlight, pool }) => inFlight !== 0 || pool.waiting !== 0 || pool.idle !== pool.total || pool.total > pool.max
-    )
-    const evidence = bad.map(({ inFlight, name, pool }) => `${name}: ${inFlight} in flight, ${JSON.stringify(pool)}`)
-    return [none("pools not whole", bad.length, evidence)]
-  })
+  Effect.map(
+    Effect.repeat(
+      Effect.map(router.status, (all) => all.filter(isUnwhole)),
+      {
+        until: (bad) => bad.length === 0,
+        schedule: Schedule.intersect(Schedule.spaced("20 millis"), Schedule.recurs(100))
+      }
+    ).pipe(Effect.zipRight(Effect.map(router.status, (all) => all.filter(isUnwhole)))),
+    (bad): ReadonlyArray<Check> => {
+      const evidence = bad.map(({ inFlight, name, pool }) => `${name}: ${inFlight} in flight, ${JSON.stringify(pool)}`)
+      return [none("pools not whole", bad.length, evidence)]
+    }
+  )
+
+const isUnwhole = ({ inFlight, pool }: DbRouter.EngineStatus) =>
+  inFlight !== 0 || pool.waiting !== 0 || pool.idle !== pool.total || pool.total > pool.max
 
 /** A server notices some time after it that a connection was closed. */
 const leaks = (nodes: ReadonlyArray<PgCluster.Node>, applicationName: string) =>

@@ -58,6 +58,8 @@ export const make = (target: {
       const pair = [client, server]
       for (const socket of pair) {
         sockets.add(socket)
+        // Messages go out one by one: with Nagle's algorithm each would wait for the other side to say that it has the one before.
+        socket.setNoDelay(true)
         socket.on("error", () => {})
         socket.on("close", () => {
           sockets.delete(socket)

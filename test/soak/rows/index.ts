@@ -5,16 +5,25 @@ import * as Frozen from "./Frozen.js"
 import * as Killed from "./Killed.js"
 import * as Lag from "./Lag.js"
 import * as Migration from "./Migration.js"
+import * as Promotion from "./Promotion.js"
+import * as Slow from "./Slow.js"
+import * as Start from "./Start.js"
 import * as Terminated from "./Terminated.js"
 
 /** All rows, in the order of the table. */
 export const rows: ReadonlyArray<Row> = [
   Killed.one,
   Frozen.row,
+  Slow.row,
   Lag.row,
   Killed.both,
+  Promotion.row,
   Terminated.row,
   Conflicts.row,
   Migration.row,
-  Exhausted.row
+  Exhausted.row,
+  Start.row
 ]
+
+/** Whether a row leaves the cluster with another primary than before. */
+export const movesPrimary = (row: Row): boolean => row === Promotion.row
