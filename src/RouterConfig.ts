@@ -15,8 +15,10 @@ import * as check from "./internal/config/check.js"
 import * as engine from "./internal/config/engine.js"
 import * as environment from "./internal/config/environment.js"
 import * as groups from "./internal/config/groups.js"
+import * as tokens from "./internal/config/tokens.js"
 import { RouterConfigError } from "./RouterError.js"
 import * as Selector from "./Selector.js"
+import type * as Token from "./Token.js"
 import * as Topology from "./Topology.js"
 
 /**
@@ -134,6 +136,8 @@ export interface Options {
   readonly topology?: Topology.Topology | undefined
   /** How long to wait for a server that takes the writes, while there is none. Needs `health`. */
   readonly waitForPrimary?: WaitForPrimary | undefined
+  /** How positions travel to other requests and processes. Default: signed with a random key of the process. */
+  readonly tokens?: Token.Options | undefined
   /** How long closing the layer lets running work finish before it closes the connections. Default: `"5 seconds"`. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
 }
@@ -293,6 +297,7 @@ export interface RouterConfig {
   readonly health: ResolvedHealth | undefined
   readonly topology: Topology.Topology
   readonly waitForPrimary: { readonly atStart: Duration.Duration; readonly statements: Duration.Duration }
+  readonly tokens: Token.Resolved
   readonly shutdownTimeout: Duration.Duration
 }
 
@@ -383,6 +388,7 @@ const optionFields = {
   health,
   topology,
   waitForPrimary: check.struct(waitForPrimaryFields),
+  tokens: tokens.tokens,
   shutdownTimeout: check.duration({ positive: false })
 } satisfies Record<keyof Options, check.Check<unknown>>
 
@@ -461,6 +467,7 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
         atStart: given.waitForPrimary?.atStart ?? Duration.zero,
         statements: given.waitForPrimary?.statements ?? Duration.seconds(5)
       }),
+      tokens: given.tokens ?? tokens.resolved(),
       shutdownTimeout: given.shutdownTimeout ?? Duration.seconds(5)
     })
   })

@@ -20,7 +20,7 @@ const rows = (text: string) => text.split("\n").filter((line) => line.startsWith
 describe("the README's table", () => {
   it("has every option, and no other", () => {
     const code = allowed({ ...valid, zzzzzzzz: 1 }).flatMap((name) =>
-      name === "classifier" || name === "waitForPrimary"
+      name === "classifier" || name === "waitForPrimary" || name === "tokens"
         ? allowed({ ...valid, [name]: { zzzzzzzz: 1 } }).map((field) => `${name}.${field}`)
         : name === "prepare" || name === "health" || name === "hedge"
           ? [name, ...allowed({ ...valid, [name]: { zzzzzzzz: 1 } }).map((field) => `${name}.${field}`)]
@@ -92,6 +92,8 @@ describe("the README's table", () => {
     }
     assert.strictEqual(plain(options["health.failures"].default), health.failures)
     assert.strictEqual(BigInt(plain(options["health.maxLagBytes"].default)), health.maxLagBytes)
+    assert.strictEqual(duration(options["tokens.lifetime"].default), Duration.toMillis(config.tokens.lifetime))
+    assert.isUndefined(config.tokens.keys)
     assert.strictEqual(duration(options.shutdownTimeout.default), Duration.toMillis(config.shutdownTimeout))
     assert.strictEqual(options.strategy.default, "`Selector.roundRobin`")
     assert.strictEqual(config.strategy.name, "round-robin")

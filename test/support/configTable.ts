@@ -143,12 +143,23 @@ export const options = {
     meaning:
       "How long what needs a primary, and was not sent, waits while there is none, as after a failure until a standby is promoted. `0`: it fails at once"
   },
+  "tokens.keys": {
+    type: "`Array<Redacted>`",
+    default: "a random one of the process",
+    meaning:
+      "The secrets that tokens of positions are signed with, at least 32 bytes each: the first signs, all are accepted. Commas between them in the variable"
+  },
+  "tokens.lifetime": {
+    type: "`DurationInput`",
+    default: '`"1 minute"`',
+    meaning: "How long a token of a position is good for. Longer than `health.maxLag`"
+  },
   shutdownTimeout: {
     type: "`DurationInput`",
     default: '`"5 seconds"`',
     meaning: "How long closing the layer lets running work finish before it closes the connections"
   }
-} satisfies Record<Exclude<keyof Options, "classifier" | "waitForPrimary">, Row> & Record<string, Row>
+} satisfies Record<Exclude<keyof Options, "classifier" | "waitForPrimary" | "tokens">, Row> & Record<string, Row>
 
 export const engine = {
   name: {

@@ -30,6 +30,14 @@ const asBoolean: Decode = (text) => {
   return /^(false|no|off|0)$/i.test(text) ? Either.right(false) : Either.left("It must be true or false")
 }
 
+const splitList = (text: string): ReadonlyArray<string> =>
+  text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "")
+
+const asSecrets: Decode = (text) => Either.right(splitList(text).map((secret) => Redacted.make(secret)))
+
 const asOneOf =
   (known: Record<string, unknown>): Decode =>
   (text) =>
@@ -68,6 +76,8 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_HEALTH_MAX_LAG_BYTES", "health.maxLagBytes", asNumber),
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_AT_START", "waitForPrimary.atStart", asText),
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_STATEMENTS", "waitForPrimary.statements", asText),
+  scalar("DB_ROUTER_TOKEN_KEYS", "tokens.keys", asSecrets),
+  scalar("DB_ROUTER_TOKEN_LIFETIME", "tokens.lifetime", asText),
   scalar("DB_ROUTER_SHUTDOWN_TIMEOUT", "shutdownTimeout", asText),
   scalar("DB_ROUTER_MAX_CONNECTIONS", "engine.maxConnections", asNumber),
   scalar("DB_ROUTER_MIN_CONNECTIONS", "engine.minConnections", asNumber),
@@ -152,6 +162,7 @@ const scalarOptions = (found: ReadonlyMap<string, unknown>) =>
     prepare: switchOf(found, "prepare"),
     classifier: below(found, "classifier"),
     health: switchOf(found, "health"),
+    tokens: below(found, "tokens"),
     shutdownTimeout: found.get("shutdownTimeout")
   })
 
@@ -160,12 +171,6 @@ const replicasVariable = "DATABASE_REPLICA_URLS"
 const groupsVariable = "DATABASE_GROUPS"
 
 const urlsVariable = (group: string) => `DATABASE_${group.toUpperCase().replace(/[^A-Z0-9]/g, "_")}_URLS`
-
-const splitList = (text: string): ReadonlyArray<string> =>
-  text
-    .split(",")
-    .map((part) => part.trim())
-    .filter((part) => part !== "")
 
 /** The groups of `DATABASE_GROUPS`, each with the variable that lists its engines. */
 const boundGroups = Effect.gen(function* () {
@@ -205,7 +210,8 @@ const variableOf = (found: ReadonlyMap<string, unknown>, lists: ReadonlyArray<Li
   )
   return (field: string): string | undefined => {
     const engine = engines.find(([prefix]) => field === prefix || field.startsWith(`${prefix}.`))
-    if (engine === undefined) return own.get(field) ?? groups.get(field)
+    // A variable may hold the elements of a list.
+    if (engine === undefined) return own.get(field) ?? groups.get(field) ?? own.get(field.replace(/\[\d+\]$/, ""))
     const [prefix, variable] = engine
     return own.get(`engine.${field.slice(prefix.length + 1)}`) ?? variable
   }
