@@ -3,6 +3,7 @@ import { ConfigError, ConfigProvider, Duration, Effect, Either, Redacted } from 
 import * as RouterConfig from "effect-db-router/RouterConfig"
 import * as RouterError from "effect-db-router/RouterError"
 import * as Selector from "effect-db-router/Selector"
+import * as Token from "effect-db-router/Token"
 
 const required = { DATABASE_URL: "postgresql://app:hunter2@primary/shop" }
 
@@ -163,6 +164,8 @@ describe("the scalar options", () => {
         DB_ROUTER_HEALTH_MAX_LAG: "4 seconds",
         DB_ROUTER_HEALTH_MAX_LAG_BYTES: "3",
         DB_ROUTER_SHUTDOWN_TIMEOUT: "1 second",
+        DB_ROUTER_TOKEN_KEYS: `${"a".repeat(32)}, ${"b".repeat(44)}`,
+        DB_ROUTER_TOKEN_LIFETIME: "2 minutes",
         DB_ROUTER_MAX_CONNECTIONS: "4",
         DB_ROUTER_MIN_CONNECTIONS: "2",
         DB_ROUTER_CONNECT_TIMEOUT: "3 seconds",
@@ -188,6 +191,10 @@ describe("the scalar options", () => {
       )
       assert.deepStrictEqual([failures, maxLagBytes], [5, 3n])
       assert.strictEqual(Duration.toMillis(config.shutdownTimeout), 1_000)
+      assert.strictEqual(Duration.toMillis(config.tokens.lifetime), 120_000)
+      const keys = Token.keys([Redacted.make("b".repeat(44))])
+      const older = Token.encode(Either.getOrThrow(keys), { system: "1", timeline: 1, lsn: 1n }, { expiresAt: 2 })
+      assert.isTrue(Either.isRight(Token.decode(config.tokens.keys!, older, 1)))
       for (const group of ["default", "read"]) {
         const client = config.groups.get(group)!.engines[0]!.known!.client
         assert.strictEqual(client.maxConnections, 4)
@@ -226,6 +233,14 @@ describe("the scalar options", () => {
     })
   )
 
+  it.effect("a key that is too short is a RouterConfigError that names its variable, and does not show it", () =>
+    Effect.gen(function* () {
+      const error = yield* refused({ DB_ROUTER_TOKEN_KEYS: `${"a".repeat(32)},hunter2` })
+      assert.deepStrictEqual([error.variable, error.field], ["DB_ROUTER_TOKEN_KEYS", "tokens.keys[1]"])
+      assert.include(error.remedy, "7 bytes")
+    })
+  )
+
   it.effect("DB_ROUTER_PREPARE=false stays so, whatever the limit", () =>
     Effect.gen(function* () {
       const off = yield* from({ ...required, DB_ROUTER_PREPARE: "no", DB_ROUTER_PREPARE_MAX_PER_CONNECTION: "9" })
@@ -261,6 +276,7 @@ describe("the scalar options", () => {
     ["DB_ROUTER_HEALTH_FAILURES", "0", "health.failures", "from 1"],
     ["DB_ROUTER_HEALTH_MAX_LAG_BYTES", "many", "health.maxLagBytes", "number"],
     ["DB_ROUTER_SHUTDOWN_TIMEOUT", "5", "shutdownTimeout", "5 seconds"],
+    ["DB_ROUTER_TOKEN_LIFETIME", "0", "tokens.lifetime", "longer than zero"],
     ["DB_ROUTER_MAX_CONNECTIONS", "0", "groups.default[0].maxConnections", "from 1"],
     ["DB_ROUTER_MIN_CONNECTIONS", "11", "groups.default[0].minConnections", "which is 10"],
     ["DB_ROUTER_CONNECT_TIMEOUT", "-1 seconds", "groups.default[0].connectTimeout", "5 seconds"],

@@ -226,6 +226,18 @@ const optionCases: ReadonlyArray<Case> = [
     remedy: '"cacheSize", "refreshInterval"'
   },
   {
+    what: "no key for tokens",
+    options: { groups: { default: [primary] }, tokens: { keys: [] } },
+    field: "tokens.keys",
+    remedy: "at least one key"
+  },
+  {
+    what: "a misspelt option of tokens",
+    options: { groups: { default: [primary] }, tokens: { key: [] } },
+    field: "tokens.key",
+    remedy: '"keys"'
+  },
+  {
     what: "a misspelt option",
     options: { groups: { default: [primary] }, stratgey: Selector.random },
     field: "stratgey",
@@ -268,6 +280,7 @@ const durationCases: ReadonlyArray<Case> = [
     (name) => [`groups.default[0].${name}`, (value: unknown) => withEngine({ [name]: value })] as const
   ),
   ["shutdownTimeout", (value: unknown) => ({ groups: { default: [primary] }, shutdownTimeout: value })] as const,
+  ["tokens.lifetime", (value: unknown) => ({ groups: { default: [primary] }, tokens: { lifetime: value } })] as const,
   ["health.interval", (value: unknown) => ({ groups: { default: [primary] }, health: { interval: value } })] as const,
   [
     "classifier.refreshInterval",
@@ -276,7 +289,9 @@ const durationCases: ReadonlyArray<Case> = [
 ].flatMap(([field, options]) =>
   [
     ...badDurations,
-    ...(field === "classifier.refreshInterval" || field === "health.interval" ? [0, "0 seconds"] : [])
+    ...(field === "classifier.refreshInterval" || field === "health.interval" || field === "tokens.lifetime"
+      ? [0, "0 seconds"]
+      : [])
   ].map((value) => ({
     what: `${field} of ${typeof value} ${String(value)}`,
     options: options(value),

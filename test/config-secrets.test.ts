@@ -53,6 +53,8 @@ const places: ReadonlyArray<(text: string) => unknown> = [
   (text) => ({ groups: { default: [{ url: Redacted.make(text) }] }, defaultGroup: text }),
   (text) => ({ groups: { default: [{ url: Redacted.make(text) }] }, readGroup: text }),
   (text) => ({ groups: { default: [{ url: Redacted.make(text) }] }, reads: text }),
+  (text) => ({ groups: { default: [{}] }, tokens: { keys: [Redacted.make(text.slice(-16)), text] } }),
+  (text) => ({ groups: { default: [{}] }, tokens: { keys: text } }),
   (text) => text
 ]
 

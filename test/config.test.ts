@@ -25,7 +25,7 @@ const upper = (name: string) => name.toUpperCase()
 describe("defaults", () => {
   it("fill in everything but the groups", () => {
     const config = resolved({ groups: { default: [primary], read: [replica, {}] } })
-    const { classifier, consistency, groups, health, shutdownTimeout, waitForPrimary, ...rest } = config
+    const { classifier, consistency, groups, health, shutdownTimeout, tokens, waitForPrimary, ...rest } = config
     assert.deepStrictEqual(rest, {
       defaultGroup: "default",
       readGroup: "read",
@@ -50,6 +50,7 @@ describe("defaults", () => {
     )
     assert.deepStrictEqual([health!.failures, health!.maxLagBytes], [2, 67_108_864n])
     assert.strictEqual(Duration.toMillis(shutdownTimeout), 5_000)
+    assert.deepStrictEqual([tokens.keys, Duration.toMillis(tokens.lifetime)], [undefined, 60_000])
     assert.deepStrictEqual(
       Array.from(groups.values(), ({ engines, name }) => [name, engines.map((engine) => engine.name)]),
       [
