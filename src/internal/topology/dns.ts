@@ -100,9 +100,12 @@ const isResolver: check.Check<Resolver> = (field, value) =>
     ? Either.right(value as Resolver)
     : check.invalid(field, value, "It must be a resolver, such as Topology.resolver({ servers: [...] }) returns")
 
+// The dot at the end of a full name is not in certificates.
+const withoutDot = (name: string) => (name.endsWith(".") ? name.slice(0, -1) : name)
+
 const domain: check.Check<string> = (field, value) =>
   typeof value === "string" && /^[^\s\p{Cc}@,:/?#[\]\\%"'<>]+$/u.test(value) && isIP(value) === 0
-    ? Either.right(value)
+    ? Either.right(withoutDot(value))
     : check.invalid(field, value, "It must be a name of DNS; for addresses there is Topology.hosts")
 
 const family: check.Check<4 | 6> = (field, value) =>
@@ -128,20 +131,28 @@ const meanings: Readonly<Record<string, string>> = {
   EREFUSED: "the name server refused to answer (REFUSED)"
 }
 
+/** What a resolver has yielded is no list of addresses. */
+class Unusable {
+  readonly description = "its resolver yielded something else than a list of addresses"
+}
+
 const describe = (cause: unknown) => {
+  if (cause instanceof Unusable) return cause
   const code = codeOf(cause)
   const meaning = code === undefined ? undefined : meanings[code]
   return meaning === undefined ? source.failedWith(cause) : { description: meaning, cause }
 }
 
-const byName = (hostname: string, port: number | undefined, only: 4 | 6 | undefined, found: ReadonlyArray<string>) => {
-  const addresses = only === undefined ? found : found.filter((one) => isIP(one) === only)
-  return Array.from(new Set(addresses), (host) => ({
-    host,
-    port,
-    name: `${hostname}/${host}`,
-    serverName: hostname
-  })).sort((a, b) => (a.name < b.name ? -1 : 1))
+const byName = (hostname: string, port: number | undefined, only: 4 | 6 | undefined, found: unknown) => {
+  if (!Array.isArray(found) || !found.every((one) => typeof one === "string" && isIP(one) !== 0)) {
+    return Either.left(new Unusable())
+  }
+  const addresses = new Set<string>(only === undefined ? found : found.filter((one) => isIP(one) === only))
+  return Either.right(
+    Array.from(addresses)
+      .sort()
+      .map((host) => ({ host, port, name: `${hostname}/${host}`, serverName: hostname }))
+  )
 }
 
 // RFC 2782: a record of weight 0 among others has "a very small chance of being selected".
@@ -151,7 +162,7 @@ const byService = (records: ReadonlyArray<SrvRecord>) => {
   const weighted = records.some(({ weight }) => weight > 0)
   const found = new Map<string, object>()
   for (const { name, port, weight } of records) {
-    const host = name.endsWith(".") ? name.slice(0, -1) : name
+    const host = withoutDot(name)
     // RFC 2782: a target of "." means that the service is decidedly not available at this domain.
     if (host === "") continue
     const key = `${host}:${port}`
@@ -191,7 +202,7 @@ export const make = (options: unknown) =>
     if (hostname === undefined) return yield* check.invalid("hostname", undefined, 'Name "hostname", or "srv"')
     return source.make(settings, {
       target: `the addresses of ${hostname}`,
-      read: Effect.map(
+      read: Effect.flatMap(
         Effect.suspend(() => addresses(hostname)),
         (found) => byName(hostname, given.port, given.family, found)
       ),

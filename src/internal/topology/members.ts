@@ -51,23 +51,17 @@ export const member: check.Check<check.Struct<typeof fields> & address.Address> 
       : Object.freeze({ host, ...rest })
   })
 
-/** The name of an engine whose member has none. */
-export const nameOf = (
-  member: { readonly name?: string | undefined; readonly host: string },
-  port: number | undefined
-) => {
-  if (member.name !== undefined) return member.name
-  const host = member.host.includes(":") ? `[${member.host}]` : member.host
-  return port === undefined ? host : `${host}:${port}`
+interface Named extends address.Address {
+  readonly name?: string | undefined
 }
 
-const unique = (
-  field: string,
-  members: ReadonlyArray<address.Address & { readonly name?: string | undefined }>
-): check.Checked<void> => {
+const nameOf = ({ host, name, port }: Named) =>
+  name ?? `${host.includes(":") ? `[${host}]` : host}${port === undefined ? "" : `:${port}`}`
+
+const unique = (field: string, members: ReadonlyArray<Named>): check.Checked<void> => {
   const seen = new Map<string, number>()
   for (const [index, one] of members.entries()) {
-    const name = nameOf(one, one.port)
+    const name = nameOf(one)
     const other = seen.get(name)
     if (other !== undefined) {
       return check.invalid(

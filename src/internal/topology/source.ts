@@ -2,6 +2,7 @@
  * What all sources have in common: when they are read, and that whatever goes wrong is a `TopologyError`.
  */
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -48,16 +49,26 @@ export interface Asked<E> {
   readonly describe: (error: E) => { readonly description: string; readonly cause?: unknown }
 }
 
-// A fiber of its own: what ignores its interruption does not hold up the router, and one that interrupts itself is told
-// from the interruption of who asks.
+// In a fiber of its own: what ignores its interruption does not hold up the router, and what interrupts itself is told from
+// the interruption of the reader. A clock beside it: `Effect.timeout` never ends where its fiber is uninterruptible.
 const bounded = <A, E>(
   effect: Effect.Effect<A, E>,
   timeout: Duration.Duration
 ): Effect.Effect<Option.Option<Exit.Exit<A, E>>> =>
   Effect.acquireUseRelease(
-    Effect.forkDaemon(Effect.interruptible(effect)),
-    (fiber) => Effect.timeoutOption(Fiber.await(fiber), timeout),
-    Fiber.interruptFork
+    Effect.gen(function* () {
+      const done = yield* Deferred.make<Option.Option<Exit.Exit<A, E>>>()
+      const reading = Effect.flatMap(Effect.exit(Effect.interruptible(effect)), (exit) =>
+        Deferred.succeed(done, Option.some(exit))
+      )
+      const clock = Effect.zipRight(Effect.sleep(timeout), Deferred.succeed(done, Option.none()))
+      return {
+        done,
+        fibers: yield* Effect.all([Effect.forkDaemon(reading), Effect.forkDaemon(Effect.interruptible(clock))])
+      }
+    }),
+    ({ done }) => Deferred.await(done),
+    ({ fibers }) => Effect.forEach(fibers, Fiber.interruptFork, { discard: true })
   )
 
 const nameOfError = (error: unknown): string => {
