@@ -2,13 +2,20 @@
  * What a flow of work sees of its own writes. A policy is told of every write and commit, and is asked before every read;
  * it knows nothing of servers and pools.
  *
- * Inside a transaction that has written, and has not ended, reads always use that transaction: no policy is asked.
+ * Inside a transaction that has written, and has not ended, reads always use that transaction: no policy is asked. Nor is one
+ * inside a bind group, whose servers may be of another system.
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import * as Seen from "./internal/seen.js"
 import * as RoutingContext from "./RoutingContext.js"
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
 /**
  * A consistency policy.
@@ -19,12 +26,32 @@ import * as RoutingContext from "./RoutingContext.js"
 export interface Consistency {
   /** The policy's name, as it appears in reasons and in the environment variable `DB_ROUTER_CONSISTENCY`. */
   readonly name: string
-  /** Runs in the writing fiber after a statement outside a transaction was sent that may have written. Must not fail. */
+  /**
+   * Runs in the writing fiber when a statement outside a transaction is sent that may write, and again when it has ended,
+   * however it has. Must not fail.
+   */
   readonly afterWrite: Effect.Effect<void>
   /** Runs in the fiber around a transaction, after it has written and its COMMIT succeeded. Must not fail. */
   readonly afterCommit: Effect.Effect<void>
   /** Whether the reads of this fiber go to the primary now. Called once per read, synchronously. */
-  readonly readsFromPrimary: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => boolean
+  readonly readsFromPrimary: (fiber: AnyFiber) => boolean
+  /** How positions in the write-ahead log decide which replicas a read may go to. Default: they do not. */
+  readonly positions?: Positions | undefined
+}
+
+/**
+ * How positions in the write-ahead log decide which replicas a read may go to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Positions {
+  /** How long a read waits for a replica that may have what the flow has seen. */
+  readonly wait: Duration.Duration
+  /** Whose writes a read has to see: those of its flow, or those of all flows of the process. */
+  readonly scope: "flow" | "process"
+  /** For how long after a write reads go to the primary where servers do not tell their positions. */
+  readonly window: Duration.Duration
 }
 
 /**
@@ -43,6 +70,85 @@ export const sticky = (options?: { readonly resetOnCommit?: boolean | undefined 
   afterWrite: RoutingContext.setStickyPrimary,
   afterCommit: options?.resetOnCommit === false ? RoutingContext.setStickyPrimary : Effect.void,
   readsFromPrimary: RoutingContext.unsafeIsStuck
+})
+
+const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
+
+/** Notes the time of a write. */
+const noteTime: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
+  const now = clockOf(fiber).unsafeCurrentTimeMillis()
+  RoutingContext.unsafeChange(fiber, (seen) => Seen.withWrite(seen, now))
+  return Effect.void
+})
+
+/**
+ * Reads go to the primary for a while after each write of the flow: a write outside a transaction, or the COMMIT of one that
+ * has written. After that they go to any replica, whether it has the write or not: the while has to be longer than replicas
+ * are behind.
+ *
+ * @since 0.1.0
+ * @category policies
+ */
+export const window = (duration: Duration.DurationInput): Consistency => {
+  const millis = Duration.toMillis(duration)
+  return {
+    name: "window",
+    afterWrite: noteTime,
+    afterCommit: noteTime,
+    readsFromPrimary: (fiber) => {
+      if (RoutingContext.unsafeIsStuck(fiber)) return true
+      const { writtenAt } = fiber.getFiberRef(RoutingContext.flow).seen
+      return writtenAt > Number.NEGATIVE_INFINITY && clockOf(fiber).unsafeCurrentTimeMillis() - writtenAt < millis
+    }
+  }
+}
+
+/**
+ * Options of {@link causal}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CausalOptions {
+  /**
+   * How long a read waits at most for a replica to have what the flow has seen, before it goes to the primary. A replica that
+   * did not get on is not waited for again until it does. `0` never waits and never asks. Default: `"50 millis"`.
+   */
+  readonly wait?: Duration.DurationInput | undefined
+  /**
+   * `process`: a read sees the writes of all flows that use this router in this process, not just its own. What the flows have
+   * read does not bind each other. Default: `"flow"`.
+   */
+  readonly scope?: "flow" | "process" | undefined
+  /**
+   * Where servers do not tell their positions (managed ones may not, and with `health: false` nobody knows which system they
+   * are of): for how long after a write reads go to the primary, as with {@link window}. Default: `"2 seconds"`.
+   */
+  readonly window?: Duration.DurationInput | undefined
+}
+
+/**
+ * Reads go to replicas as soon as, and only when, those have what the flow has written; and never back in time: a read sees
+ * at least what the reads of the flow before it have seen. While no replica has it, they go to the primary.
+ *
+ * A flow knows positions in the write-ahead log: after a write and after each COMMIT that of the primary
+ * (`pg_current_wal_insert_lsn()`, asked in the same packet), after a read one that the server had then or later. Positions of
+ * other timelines do not compare, so after a promotion the next read is the primary's. Inside `DbRouter.replica` reads go to
+ * replicas even if none has the flow's writes.
+ *
+ * @since 0.1.0
+ * @category policies
+ */
+export const causal = (options?: CausalOptions): Consistency => ({
+  name: "causal",
+  afterWrite: noteTime,
+  afterCommit: noteTime,
+  readsFromPrimary: RoutingContext.unsafeIsStuck,
+  positions: {
+    wait: Duration.decode(options?.wait ?? "50 millis"),
+    scope: options?.scope ?? "flow",
+    window: Duration.decode(options?.window ?? "2 seconds")
+  }
 })
 
 /**

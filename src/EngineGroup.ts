@@ -24,7 +24,7 @@ export interface EngineGroup {
   /** The engine for the next statement, of those that are eligible and not excluded; `undefined` when none is. */
   readonly choose: (except?: ReadonlySet<Engine>) => Engine | undefined
   /** The engine that a statement could get, without taking a turn. */
-  readonly peek: () => Engine | undefined
+  readonly peek: (except?: ReadonlySet<Engine>) => Engine | undefined
   /** Why none of its engines is eligible, engine by engine; `undefined` when it has none. */
   readonly whyNone: () => string | undefined
 }

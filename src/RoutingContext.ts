@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import type * as Request from "effect/Request"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Seen from "./internal/seen.js"
 
 /**
  * Keeps the reads of a flow on the primary while `true`. It is yours to set (`Effect.locally`, `FiberRef.set`); the router
@@ -64,52 +65,79 @@ export const bindGroup: FiberRef.FiberRef<Option.Option<string>> = globalValue(
 )
 
 /**
- * What one flow of work has written, as far as its reads must know. A value: fibers take it along when they are forked, and
- * give back what is new when they are joined. Only what a session or a request shares with all its fibers changes in place.
+ * How old the data of a replica may be that reads go to, in milliseconds: see `DbRouter.maxStaleness`. Default: any age.
+ *
+ * @since 0.1.0
+ * @category fiber refs
+ */
+export const maxStaleness: FiberRef.FiberRef<number> = globalValue("effect-db-router/RoutingContext/maxStaleness", () =>
+  FiberRef.unsafeMake(Number.POSITIVE_INFINITY)
+)
+
+/**
+ * What one flow of work has written and read, as far as its reads must know. A value: fibers take it along when they are
+ * forked, and give back what is new when they are joined. Only what a session or a request shares with all its fibers changes
+ * in place.
  *
  * @since 0.1.0
  * @category models
  */
 export class Flow {
-  /** Whether this flow has written. */
-  readonly stuck: boolean
   /** What all fibers of a session or a request have instead. */
-  readonly shared: { stuck: boolean } | undefined
+  readonly shared: { seen: Seen.Seen } | undefined
+  private readonly own: Seen.Seen
 
   constructor(options?: {
-    /** Whether it begins as one that has written. Default: `false`. */
+    /** Whether it begins as one that sticks to the primary. Default: as `seen` says. */
     readonly stuck?: boolean
     /** Whether the fibers below share it instead of copying it. Default: `false`. */
     readonly shared?: boolean
+    /** What it has seen when it begins. Default: nothing. */
+    readonly seen?: Seen.Seen
   }) {
-    const { shared = false, stuck = false } = options ?? {}
-    this.stuck = stuck && !shared
-    this.shared = shared ? { stuck } : undefined
+    const { seen = Seen.nothing, shared = false, stuck = seen.stuck } = options ?? {}
+    this.own = Seen.withStuck(seen, stuck)
+    this.shared = shared ? { seen: this.own } : undefined
+  }
+
+  /** What it has written and read. */
+  get seen(): Seen.Seen {
+    return this.shared === undefined ? this.own : this.shared.seen
   }
 
   /** Whether reads stick to the primary. */
   get isStuck(): boolean {
-    return this.shared?.stuck ?? this.stuck
+    return this.seen.stuck
   }
 
   /** The flow after a write, or after a reset. */
   with(stuck: boolean): Flow {
+    return this.to(stuck ? Seen.withStuck(this.seen, true) : Seen.nothing)
+  }
+
+  /** The flow after it has seen something. */
+  to(seen: Seen.Seen): Flow {
     // A new one even if it is no change: a join passes over what a child has left as it was.
-    if (this.shared === undefined) return new Flow({ stuck })
-    this.shared.stuck = stuck
+    if (this.shared === undefined) return new Flow({ seen })
+    this.shared.seen = seen
     return this
+  }
+
+  /** The flow once it has seen that too. */
+  absorb(seen: Seen.Seen): Flow {
+    return this.to(Seen.merge(this.seen, seen))
   }
 }
 
 /**
- * The current flow: copied on fork, or-ed on join, shared inside a session. {@link shouldUsePrimary} asks it.
+ * The current flow: copied on fork, merged on join, shared inside a session. {@link shouldUsePrimary} asks it.
  *
  * @since 0.1.0
  * @category fiber refs
  */
 export const flow: FiberRef.FiberRef<Flow> = globalValue("effect-db-router/RoutingContext/flow", () =>
   FiberRef.unsafeMake(new Flow(), {
-    join: (parent, child) => (child.stuck && child !== parent ? parent.with(true) : parent)
+    join: (parent, child) => (child === parent || child.seen === parent.seen ? parent : parent.absorb(child.seen))
   })
 )
 
@@ -118,30 +146,48 @@ const currentRequestMap = globalValue(Symbol.for("effect/FiberRef/currentRequest
   FiberRef.unsafeMake<ReadonlyMap<unknown, Request.Entry<unknown>>>(new Map())
 )
 
-const told = globalValue("effect-db-router/RoutingContext/told", () => new WeakSet<object>())
+const told = globalValue("effect-db-router/RoutingContext/told", () => new WeakMap<object, { seen: Seen.Seen }>())
 
 // Every fiber has this; its interface does not show it.
 interface SettableFiber extends Fiber.RuntimeFiber<unknown, unknown> {
   setFiberRef<A>(ref: FiberRef.FiberRef<A>, value: A): void
 }
 
+type Change = (seen: Seen.Seen) => Seen.Seen
+
 // A resolver runs in a daemon that nobody joins. Whoever made the request leaves its listeners when it has the answer, and
-// that is a moment in the fiber that the write has to reach.
-const tellRequesters = (fiber: Fiber.RuntimeFiber<unknown, unknown>): void => {
+// that is a moment in the fiber that it has to reach.
+const tellRequesters = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change: Change): void => {
   const requests = fiber.getFiberRef(currentRequestMap)
-  if (requests.size === 0 || told.has(requests)) return
-  told.add(requests)
+  if (requests.size === 0) return
+  const before = told.get(requests)
+  if (before !== undefined) {
+    before.seen = change(before.seen)
+    return
+  }
+  const news = { seen: change(Seen.nothing) }
+  told.set(requests, news)
   for (const { listeners, state } of requests.values()) {
     if (state.completed) continue
     const observer = (count: number) => {
       if (count === 0 && state.completed) listeners.removeObserver(observer)
-      Option.map(Fiber.getCurrentFiber(), (requester) => {
-        ;(requester as SettableFiber).setFiberRef(flow, requester.getFiberRef(flow).with(true))
-        tellRequesters(requester)
-      })
+      Option.map(Fiber.getCurrentFiber(), (requester) => unsafeChange(requester, (seen) => Seen.merge(seen, news.seen)))
     }
     listeners.addObserver(observer)
   }
+}
+
+/**
+ * Changes what the flow of a running fiber has seen. In a `RequestResolver` it is also for the flows whose requests it answers,
+ * from their answers on.
+ *
+ * @since 0.1.0
+ * @category unsafe
+ */
+export const unsafeChange = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change: Change): void => {
+  tellRequesters(fiber, change)
+  const now = fiber.getFiberRef(flow)
+  ;(fiber as SettableFiber).setFiberRef(flow, now.to(change(now.seen)))
 }
 
 /**
@@ -161,12 +207,15 @@ export const unsafeIsStuck = (fiber: Fiber.RuntimeFiber<unknown, unknown>): bool
  * @category stickiness
  */
 export const setStickyPrimary: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
-  tellRequesters(fiber)
-  return FiberRef.set(flow, fiber.getFiberRef(flow).with(true))
+  unsafeChange(fiber, stick)
+  return Effect.void
 })
 
+const stick: Change = (seen) => Seen.withStuck(seen, true)
+
 /**
- * Ends the stickiness that writes of this flow (or {@link setStickyPrimary}) have caused.
+ * Forgets what this flow has written and read: ends the stickiness that its writes (or {@link setStickyPrimary}) have caused,
+ * and its next read need not see them.
  *
  * @since 0.1.0
  * @category stickiness
@@ -200,6 +249,7 @@ export const reset: Effect.Effect<void> = Effect.all(
     FiberRef.set(forcePrimary, false),
     FiberRef.set(preferReplica, false),
     FiberRef.set(bindGroup, Option.none()),
+    FiberRef.set(maxStaleness, Number.POSITIVE_INFINITY),
     clearStickyPrimary
   ],
   { discard: true }
@@ -294,6 +344,30 @@ export const locallyStream: {
 )
 
 /**
+ * Runs an effect with a bound of how old the data of a replica may be, in milliseconds. The innermost bound holds.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const locallyMaxStaleness: {
+  (millis: number): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, millis: number): Effect.Effect<A, E, R>
+} = dual(2, <A, E, R>(self: Effect.Effect<A, E, R>, millis: number) => Effect.locally(self, maxStaleness, millis))
+
+/**
+ * The same for a stream, as {@link locallyStream} does it.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const locallyMaxStalenessStream: {
+  (millis: number): <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E, R>
+  <A, E, R>(self: Stream.Stream<A, E, R>, millis: number): Stream.Stream<A, E, R>
+} = dual(2, <A, E, R>(self: Stream.Stream<A, E, R>, millis: number) =>
+  Stream.fromPull(Effect.map(locallyMaxStaleness(Stream.toPull(self), millis), locallyMaxStaleness(millis)))
+)
+
+/**
  * Runs an effect with a clean routing context: not forced, not bound, not sticky. With `shared`, all fibers inside have one
  * cell for what they write.
  *
@@ -310,6 +384,7 @@ export const fresh = <A, E, R>(
       Effect.locally(forcePrimary, false),
       Effect.locally(preferReplica, false),
       Effect.locally(bindGroup, Option.none()),
+      Effect.locally(maxStaleness, Number.POSITIVE_INFINITY),
       Effect.locally(flow, new Flow({ shared: options?.shared ?? false }))
     )
   )

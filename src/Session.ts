@@ -139,9 +139,9 @@ export const detached = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
     const around = fiber.getFiberRef(RoutingContext.flow)
     if (around.shared === undefined) return client.detached(self)
     const tellAround = Effect.map(FiberRef.get(RoutingContext.flow), (flow) => {
-      if (flow.isStuck) around.with(true)
+      around.absorb(flow.seen)
     })
-    const flow = new RoutingContext.Flow({ stuck: around.isStuck })
+    const flow = new RoutingContext.Flow({ seen: around.seen })
     return client.detached(Effect.locally(Effect.ensuring(self, tellAround), RoutingContext.flow, flow))
   })
 
@@ -381,7 +381,9 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
       if (around === undefined) {
         return Effect.gen(function* () {
           const flow = yield* unit.sharedFlow
-          const opened = yield* Effect.acquireRelease(unit.open(resolved), closeScoped)
+          const opened = yield* Effect.acquireRelease(unit.open(resolved), (opened, exit) =>
+            Effect.ensuring(closeScoped(opened, exit), unit.rejoin(flow))
+          )
           yield* client.setScoped(RoutingContext.flow, flow)
           yield* runner.enter(opened.work)
           return handle(runner, opened.work, flow)

@@ -117,16 +117,30 @@ class RoutedConnection extends AnyConnection {
 /** A connection that `reserve` gave out. Its writes count as writes of the flow. */
 class ReservedConnection extends AnyConnection {
   private readonly statements = new Lock()
+  /** Whether it may have written: any statement after that may be what commits it. */
+  private wrote = false
 
   constructor(
     private readonly router: Router,
+    private readonly engine: Engine,
     private readonly connection: ExclusiveConnection
   ) {
     super()
   }
 
   protected run(request: Request) {
-    return Effect.zipRight(this.router.noteUnrouted(request.sql), this.statements.run(this.connection.query(request)))
+    const running = Effect.mapError(
+      this.statements.run(this.connection.query(request)),
+      this.router.ofReserved(request.sql, this.engine)
+    )
+    return Effect.scoped(Effect.zipRight(this.noted(request.sql), running))
+  }
+
+  private noted(sql: string): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.suspend(() => {
+      this.wrote ||= this.router.mayWrite(sql)
+      return this.wrote ? this.router.writes(this.engine) : Effect.void
+    })
   }
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
@@ -139,12 +153,13 @@ class ReservedConnection extends AnyConnection {
           return release
         })
         // After a batch that is not full the statement is over, and others may run between its last rows.
-        const rows = Stream.mapChunksEffect(this.connection.stream(sql, params), (chunk) =>
+        const all = Stream.mapError(this.connection.stream(sql, params), this.router.ofReserved(sql, this.engine))
+        const rows = Stream.mapChunksEffect(all, (chunk) =>
           chunk.length < batchSize ? Effect.as(free, chunk) : Effect.succeed(chunk)
         )
         return Effect.uninterruptibleMask((restore) =>
           Effect.acquireRelease(this.statements.take(restore), () => free)
-        ).pipe(Effect.zipRight(this.router.noteUnrouted(sql)), Effect.as(withTransform(rows, transformRows)))
+        ).pipe(Effect.zipRight(this.noted(sql)), Effect.as(withTransform(rows, transformRows)))
       })
     )
   }
@@ -309,9 +324,14 @@ export class Runner {
   readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) =>
     Effect.flatMap(this.router.target(fiber, this.workOf(fiber)), ({ engine, group }) =>
       Effect.flatMap(Effect.scope, (scope) =>
-        this.router.begun(group, engine, (engine) => Scope.extend(engine.reserve, scope))
+        this.router.begun(group, engine, (engine) =>
+          Effect.map(
+            Scope.extend(engine.reserve, scope),
+            (connection) => new ReservedConnection(this.router, engine, connection)
+          )
+        )
       )
-    ).pipe(Effect.map((connection) => new ReservedConnection(this.router, connection)))
+    )
   )
 
   /**
@@ -369,7 +389,7 @@ export class Runner {
     hooks: Hooks,
     use: (level: Transaction) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | SqlError, R> {
-    const begin = { begin: "BEGIN", settings: [], replaceable: false }
+    const begin = { begin: "BEGIN", settings: [], replaceable: false, mark: this.router.mark }
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.make(), (scope) => {
         let outcome: Outcome = "rolled back"

@@ -39,7 +39,9 @@ export class Fallback {
   constructor(
     private readonly replicas: EngineGroup,
     private readonly writers: EngineGroup,
-    private readonly usesPrimary: boolean
+    private readonly usesPrimary: boolean,
+    /** Replicas that the read may not go to, eligible as they are. */
+    private readonly unfit: () => Iterable<Engine> = () => []
   ) {}
 
   /** The read has failed on a replica that it was sent to as well. */
@@ -76,7 +78,7 @@ export class Fallback {
   }
 
   private get tried(): ReadonlySet<Engine> {
-    return new Set(this.failed.keys())
+    return new Set([...this.failed.keys(), ...this.unfit()])
   }
 
   private get failures(): string {

@@ -38,6 +38,9 @@ const reportOf = ([standby, system, timeline, position, started]: Row): Report =
 export class Probe {
   private connection: Connection | undefined
 
+  /** `ended` hears of every connection that is closed. */
+  constructor(private readonly ended: () => void) {}
+
   /**
    * One probe. `fresh` lets it connect anew, since a server may keep what it has and take nothing more. It never waits for
    * a server that is silent: what has not answered by `limit` is cut off. `initial` runs first.
@@ -80,7 +83,9 @@ export class Probe {
       if (this.connection?.isUsable === true) return resume(Effect.succeed(this.connection))
       let connection: Connection
       try {
-        connection = new Connection({ ...config, connectionTimeoutMillis: Duration.toMillis(limit) }, () => {})
+        connection = new Connection({ ...config, connectionTimeoutMillis: Duration.toMillis(limit) }, () =>
+          this.ended()
+        )
       } catch (cause) {
         return resume(Effect.fail(new SqlError({ cause, message: acquireFailed })))
       }

@@ -1,9 +1,8 @@
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import type { Engine } from "../Engine.js"
@@ -11,7 +10,7 @@ import type { Request, Result } from "./driver/pool.js"
 import { isStandbyRefusal } from "./failure.js"
 import { Fallback, movedReads, type Step } from "./fallback.js"
 import { type Failed, Hedges } from "./hedge.js"
-import { annotate, type Decision, type Routes } from "./routes.js"
+import { annotate, clockOf, type Decision, type Routes } from "./routes.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -33,17 +32,20 @@ export class Reads {
     span: Tracer.Span | undefined
   ): Effect.Effect<Result, SqlError> {
     const { engine, movable } = decision
-    if (!movable) return this.on(fiber, engine, request, false)
+    if (!movable) return this.on(fiber, decision.group, engine, request, false)
     const move = this.mover(fiber, decision, request.sql, span)
     const next =
       (engine: Engine, movable: boolean, other?: Failed["other"]) =>
       (error: SqlError): Effect.Effect<Result, SqlError> =>
         Effect.flatMap(move(engine, movable, error, other), (step) =>
-          Effect.catchAll(this.on(fiber, step.engine, request, step.movable), next(step.engine, step.movable))
+          Effect.catchAll(
+            this.on(fiber, step.group, step.engine, request, step.movable),
+            next(step.engine, step.movable)
+          )
         )
     const { hedges } = this
     return hedges === undefined
-      ? Effect.catchAll(this.on(fiber, engine, request, true), next(engine, true))
+      ? Effect.catchAll(this.on(fiber, decision.group, engine, request, true), next(engine, true))
       : Effect.catchAll(this.hedged(hedges, fiber, decision, request, span), ({ engine, error, other }) =>
           next(engine, true, other)(error)
         )
@@ -63,12 +65,13 @@ export class Reads {
       hedges.read(clockOf(fiber), {
         request,
         engine,
-        choose: () => readGroup!.choose(new Set([engine])),
+        choose: () => readGroup!.choose(new Set([engine, ...(this.routes.unfit(fiber)?.engines ?? [])])),
         onHedge: (other) => span?.attribute("db.router.hedged", other.name)
       }),
       ({ engine: winner, isHedge, result }) => {
         const reason = `${engine.name} had not answered in time`
         if (isHedge) annotate(span, { ...decision, engine: winner, reason })
+        this.routes.causal?.begin(fiber, winner).succeeded()
         return result
       }
     )
@@ -82,10 +85,10 @@ export class Reads {
     params: ReadonlyArray<unknown>,
     span: Tracer.Span | undefined
   ): Stream.Stream<object, SqlError> {
-    if (!decision.movable) return decision.engine.stream(sql, params)
+    if (!decision.movable) return this.noting(decision.group, decision.engine, decision.engine.stream(sql, params))
     const move = this.mover(fiber, decision, sql, span)
     const from = (engine: Engine, movable: boolean): Stream.Stream<object, SqlError> =>
-      catchBeforeRows(engine.stream(sql, params, movable), (error, emitted) => {
+      catchBeforeRows(this.noting(decision.group, engine, engine.stream(sql, params, movable)), (error, emitted) => {
         // Once rows were emitted the error is the caller's; the next time a refused one is a write.
         if (emitted) return Stream.unwrap(Effect.as(this.rememberRefused(sql, error), Stream.fail(error)))
         return Stream.unwrap(Effect.map(move(engine, movable, error), (step) => from(step.engine, step.movable)))
@@ -93,12 +96,40 @@ export class Reads {
     return from(decision.engine, true)
   }
 
-  private on(fiber: AnyFiber, engine: Engine, request: Request, movable: boolean): Effect.Effect<Result, SqlError> {
+  private on(
+    fiber: AnyFiber,
+    group: string,
+    engine: Engine,
+    request: Request,
+    movable: boolean
+  ): Effect.Effect<Result, SqlError> {
     const clock = clockOf(fiber)
+    const watch = this.routes.causalIn(group)?.begin(fiber, engine)
     const began = clock.unsafeCurrentTimeNanos()
-    return Effect.map(engine.query(request, movable), (result) => {
+    return Effect.map(engine.query(watch?.askingWhenDue(request) ?? request, movable), (result) => {
+      watch?.succeeded()
       engine.observeLatency(Number(clock.unsafeCurrentTimeNanos() - began) / 1e6)
       return result
+    })
+  }
+
+  /** The rows of a read, after the first of which, or their end, its flow knows what it has seen. */
+  noting(group: string, engine: Engine, rows: Stream.Stream<object, SqlError>): Stream.Stream<object, SqlError> {
+    const causal = this.routes.causalIn(group)
+    if (causal === undefined) return rows
+    return Stream.suspend(() => {
+      let isNoted = false
+      const note = () => {
+        const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
+        if (isNoted || fiber === undefined) return
+        isNoted = true
+        causal.begin(fiber, engine).succeeded()
+      }
+      const noted = Stream.mapChunks(rows, (chunk) => {
+        note()
+        return chunk
+      })
+      return Stream.onEnd(noted, Effect.sync(note))
     })
   }
 
@@ -112,7 +143,12 @@ export class Reads {
       error: SqlError,
       other?: Failed["other"]
     ): Effect.Effect<Step, SqlError> => {
-      fallback ??= new Fallback(readGroup!, defaultGroup, config.onNoReplica === "primary")
+      fallback ??= new Fallback(
+        readGroup!,
+        defaultGroup,
+        config.onNoReplica === "primary",
+        () => this.routes.unfit(fiber)?.engines ?? []
+      )
       if (other !== undefined) fallback.note(other.engine, other.error)
       const step = fallback.after(engine, isReplica, error, clockOf(fiber).unsafeCurrentTimeMillis())
       if (!("engine" in step)) return Effect.fail(step)
@@ -139,8 +175,6 @@ export class Reads {
     })
   }
 }
-
-const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
 
 /** Recovers from a failure; says whether rows were emitted before it. */
 export const catchBeforeRows = (

@@ -1,20 +1,25 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
+import type { Causal } from "./causal.js"
 import type { Request, Result } from "./driver/pool.js"
-import { judge } from "./failure.js"
+import { judge, ofWrite } from "./failure.js"
 import type { Monitor } from "./monitor.js"
 import { type Deadline, Patience } from "./patience.js"
 import { catchBeforeRows, Reads } from "./reads.js"
 import type { Refresh } from "./refresh.js"
-import { annotate, type Decision, Routes, type RoutesOptions, type Target } from "./routes.js"
+import { annotate, clockOf, type Decision, Routes, type RoutesOptions, type Target } from "./routes.js"
+import * as Seen from "./seen.js"
+import { Mark } from "./tracker.js"
 import type { Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
 
@@ -51,7 +56,8 @@ export class Router extends Routes {
     work: Work | undefined,
     request: Request,
     span: Tracer.Span | undefined,
-    deadline?: Deadline
+    deadline?: Deadline,
+    hasWaited = false
   ): Effect.Effect<Result, SqlError> {
     const decision = this.decide(fiber, work, request.sql, "choose")
     const again = (deadline: Deadline) =>
@@ -59,23 +65,48 @@ export class Router extends Routes {
     if (RouterError.isRouterError(decision)) {
       return Effect.flatMap(this.patience.after(RouterError.toSqlError(decision), deadline), again)
     }
+    if (decision.awaits && !hasWaited) {
+      return Effect.zipRight(
+        this.causal!.await(fiber, nowOf(fiber)),
+        Effect.suspend(() => this.execute(fiber, work, request, span, deadline, true))
+      )
+    }
     annotate(span, decision)
     const inside = this.transactionOf(work, decision)
     if (inside === undefined) {
       const answered =
-        decision.kind === "read" ? this.reads.query(fiber, decision, request, span) : this.autocommit(decision, request)
+        decision.kind === "read"
+          ? this.reads.query(fiber, decision, request, span)
+          : Effect.mapError(this.autocommit(fiber, decision, request), ofWrite(decision))
       return this.needsPrimary(decision)
         ? Effect.catchAll(answered, (error) => Effect.flatMap(this.patience.after(error, deadline), again))
         : answered
     }
     return Effect.flatMap(inside, (transaction) => {
       this.enter(transaction, decision, span)
-      return Effect.catchAll(transaction.query(request), (error) => {
+      return Effect.catchAll(this.inTransaction(decision, transaction, request), (error) => {
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
         return next === "again" ? again(deadline) : onThePrimary(again(deadline))
       })
     })
+  }
+
+  /** A statement in a transaction. What a flow has read in one it must not miss afterwards. */
+  private inTransaction(
+    { group, kind }: Decision,
+    transaction: Transaction,
+    request: Request
+  ): Effect.Effect<Result, SqlError> {
+    const running = transaction.query(request)
+    const causal = kind === "read" ? this.causalIn(group) : undefined
+    if (causal === undefined) return running
+    return Effect.flatMap(running, (result) =>
+      Effect.withFiberRuntime<Result>((fiber) => {
+        causal.begin(fiber, transaction.engine).succeeded()
+        return Effect.succeed(result)
+      })
+    )
   }
 
   /** Whether a statement runs on the primary, or may have to. */
@@ -144,7 +175,8 @@ export class Router extends Routes {
     sql: string,
     params: ReadonlyArray<unknown>,
     span: Tracer.Span | undefined,
-    deadline?: Deadline
+    deadline?: Deadline,
+    hasWaited = false
   ): Stream.Stream<object, SqlError> {
     const work = workOf(fiber)
     const decision = this.decide(fiber, work, sql, "choose")
@@ -156,10 +188,18 @@ export class Router extends Routes {
       )
     const later = (error: SqlError) => Stream.unwrap(Effect.map(this.patience.after(error, deadline), again))
     if (RouterError.isRouterError(decision)) return later(RouterError.toSqlError(decision))
+    if (decision.awaits && !hasWaited) {
+      return Stream.unwrap(
+        Effect.map(this.causal!.await(fiber, nowOf(fiber)), () =>
+          this.stream(fiber, workOf, sql, params, span, deadline, true)
+        )
+      )
+    }
     annotate(span, decision)
     const inside = (transaction: Transaction) => {
       this.enter(transaction, decision, span)
-      const rows = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
+      const all = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
+      const rows = decision.kind === "read" ? this.reads.noting(decision.group, transaction.engine, all) : all
       return catchBeforeRows(rows, (error, emitted) => {
         const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
         if (next === undefined || emitted) return Stream.fail(error)
@@ -172,37 +212,94 @@ export class Router extends Routes {
     }
     const rows =
       decision.kind === "write"
-        ? Stream.unwrap(Effect.as(this.config.consistency.afterWrite, decision.engine.stream(sql, params)))
+        ? Stream.unwrapScoped(Effect.as(this.writes(decision.engine), decision.engine.stream(sql, params)))
         : this.reads.stream(fiber, decision, sql, params, span)
+    const answered = decision.kind === "read" ? rows : Stream.mapError(rows, ofWrite(decision))
     return this.needsPrimary(decision)
-      ? catchBeforeRows(rows, (error, emitted) => (emitted ? Stream.fail(error) : later(error)))
-      : rows
+      ? catchBeforeRows(answered, (error, emitted) => (emitted ? Stream.fail(error) : later(error)))
+      : answered
   }
 
-  /** What a statement does that runs on a connection from `reserve`. */
-  noteUnrouted(sql: string): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      this.classifier.classify(sql).kind === "write" ? this.config.consistency.afterWrite : Effect.void
+  /** Whether a statement may write. */
+  mayWrite(sql: string): boolean {
+    return this.classifier.classify(sql).kind === "write"
+  }
+
+  /** What the caller gets of a statement that has failed on a connection from `reserve`. */
+  ofReserved(sql: string, engine: Engine): (error: SqlError) => SqlError {
+    return (error) => (this.classifier.classify(sql).kind === "read" ? error : ofWrite({ engine })(error))
+  }
+
+  /** Something may write on an engine, until the scope closes, outside the transactions that the router knows. */
+  writes(engine: Engine): Effect.Effect<void, never, Scope.Scope> {
+    const { afterWrite } = this.config.consistency
+    const begin = Effect.zipRight(
+      afterWrite,
+      Effect.withFiberRuntime<Mark | undefined>((fiber) =>
+        Effect.succeed(this.causal?.begin(fiber, engine).writes().mark)
+      )
+    )
+    return Effect.asVoid(
+      Effect.acquireRelease(begin, (mark) =>
+        Effect.zipRight(
+          Effect.sync(() => mark?.end()),
+          afterWrite
+        )
+      )
     )
   }
 
-  private autocommit({ changesSchema, engine, kind }: Decision, request: Request): Effect.Effect<Result, SqlError> {
-    const running = engine.query(request)
-    if (kind === "session") return running
-    return Effect.zipRight(
-      this.config.consistency.afterWrite,
-      changesSchema ? Effect.zipLeft(running, this.classifier.refresh) : running
-    )
+  private autocommit(
+    fiber: AnyFiber,
+    { changesSchema, engine, kind }: Decision,
+    request: Request
+  ): Effect.Effect<Result, SqlError> {
+    if (kind === "session") return engine.query(request)
+    const { afterWrite } = this.config.consistency
+    const running =
+      this.causal === undefined ? engine.query(request) : this.watched(this.causal, fiber, engine, request)
+    const noted = Effect.ensuring(running, afterWrite)
+    return Effect.zipRight(afterWrite, changesSchema ? Effect.zipLeft(noted, this.classifier.refresh) : noted)
   }
 
-  /** What follows a COMMIT that succeeded. */
+  /** Runs a statement that may write, and tells its flow the position after it. */
+  private watched(causal: Causal, fiber: AnyFiber, engine: Engine, request: Request): Effect.Effect<Result, SqlError> {
+    return Effect.suspend(() => {
+      const watch = causal.begin(fiber, engine).writes()
+      return Effect.onExit(engine.query(watch.asking(request)), (exit) =>
+        Effect.sync(() => {
+          if (Exit.isSuccess(exit)) watch.succeeded()
+          else watch.mark.end()
+        })
+      )
+    })
+  }
+
+  /** Hears of the position after a COMMIT on an engine. */
+  readonly mark = (engine: Engine): Mark | undefined =>
+    this.causal === undefined ? undefined : new Mark(engine.positions)
+
+  /** What follows a COMMIT that succeeded, or may have. */
   afterCommit(transaction: Transaction): Effect.Effect<void> {
+    const { mark } = transaction
+    const { causal } = this
+    const noted =
+      causal === undefined || mark === undefined
+        ? Effect.void
+        : Effect.withFiberRuntime<void>((fiber) => {
+            mark.end()
+            causal.note(fiber, (seen) => Seen.withMark(seen, mark))
+            return Effect.void
+          })
     return Effect.zipRight(
-      transaction.wrote ? this.config.consistency.afterCommit : Effect.void,
+      transaction.wrote ? Effect.zipRight(this.config.consistency.afterCommit, noted) : Effect.void,
       transaction.changedSchema ? this.classifier.refresh : Effect.void
     )
   }
 }
+
+const nowOf = (fiber: AnyFiber) => () => clockOf(fiber).unsafeCurrentTimeMillis()
+
 const onThePrimary = RoutingContext.locally({ _tag: "Primary" })
 
 /** The rows of a result, as `@effect/sql` wants them: an array of rows, or one for each statement of the text. */

@@ -1,3 +1,5 @@
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import type * as Fiber from "effect/Fiber"
 import type * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
@@ -7,6 +9,7 @@ import type { RouterConfig } from "../RouterConfig.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
+import { Causal } from "./causal.js"
 import type { Servers } from "./servers.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
@@ -25,6 +28,8 @@ export interface Decision {
   readonly transaction: Transaction | undefined
   /** Whether it belongs in a transaction of the session that is begun for it. */
   readonly begins: boolean
+  /** Whether it goes to the primary because no replica is known to have what it has to see, and one may turn out to. */
+  readonly awaits: boolean
   /** Whether it is free to run on the primary instead: a read for which the router has chosen a replica. */
   readonly movable: boolean
   /** With `reads: "observe"`: the engine that it would have gone to. */
@@ -49,6 +54,14 @@ export const annotate = (span: Tracer.Span | undefined, decision: Decision): voi
   }
 }
 
+/** Replicas that a read may not go to, and why it goes to the primary where it may go to none. */
+export interface Unfit {
+  readonly engines: ReadonlySet<Engine>
+  readonly why: string
+  /** Whether one may turn out to be fit soon. */
+  readonly awaits: boolean
+}
+
 /** Where a transaction belongs. */
 export interface Target {
   readonly group: string
@@ -63,6 +76,8 @@ export interface RoutesOptions {
   readonly classifier: SqlClassifier
 }
 
+export const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
+
 /** Where every statement goes. Runs none. */
 export class Routes {
   readonly defaultGroup: EngineGroup
@@ -73,6 +88,8 @@ export class Routes {
   readonly config: RouterConfig
   readonly groups: ReadonlyMap<string, EngineGroup>
   readonly classifier: SqlClassifier
+  /** Where positions decide. */
+  readonly causal: Causal | undefined
   protected readonly servers: Servers
 
   constructor(options: RoutesOptions) {
@@ -83,6 +100,10 @@ export class Routes {
     this.defaultGroup = servers.writing
     this.readGroup = servers.reading
     const own = servers.reading === undefined ? [servers.writing] : [servers.writing, servers.reading]
+    const { positions } = config.consistency
+    if (positions !== undefined && servers.reading !== undefined) {
+      this.causal = new Causal(positions, servers.writing, servers.reading)
+    }
     this.groups = new Map([...own, ...others].map((group) => [group.name, group]))
   }
 
@@ -163,11 +184,20 @@ export class Routes {
     }
     if (session?.readsOnPrimary === true) return toDefault("standbys have no serializable isolation")
     if (readGroup === undefined) return toDefault("there is no read group")
+    const unfit = this.unfit(fiber, explicit)
     const transaction = session?.current(readGroup.name)
     if (transaction !== undefined) {
-      return this.decision(classification, readGroup.name, transaction.engine, classification.reason, { transaction })
+      // One state of the data stays as it is. Else every read stands for itself.
+      if (session?.isSnapshot === true || unfit?.engines.has(transaction.engine) !== true) {
+        return this.decision(classification, readGroup.name, transaction.engine, classification.reason, { transaction })
+      }
+      return toDefault(unfit.why)
     }
-    const engine = readGroup[config.reads === "observe" ? "peek" : take]()
+    const engine = readGroup[config.reads === "observe" ? "peek" : take](unfit?.engines)
+    if (engine === undefined && unfit !== undefined && readGroup.peek() !== undefined) {
+      const decision = toDefault(unfit.why)
+      return RouterError.isRouterError(decision) ? decision : { ...decision, awaits: unfit.awaits }
+    }
     if (engine === undefined) {
       return config.onNoReplica === "fail"
         ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone() })
@@ -180,7 +210,47 @@ export class Routes {
         : { ...decision, observed: { group: readGroup.name, engine: engine.name } }
     }
     const begins = session?.readsInTransaction === true
-    return this.decision(classification, readGroup.name, engine, classification.reason, { begins, movable: !begins })
+    const reason = (unfit && this.whyOn(fiber, engine)) ?? classification.reason
+    return this.decision(classification, readGroup.name, engine, reason, { begins, movable: !begins })
+  }
+
+  /**
+   * The replicas that a read of a fiber may not go to, eligible as they are: those that may not have what its flow has seen,
+   * and those that may be staler than it allows. `undefined` where there is nothing to see to.
+   */
+  unfit(fiber: AnyFiber, explicit = fiber.getFiberRef(RoutingContext.preferReplica)): Unfit | undefined {
+    const { causal, readGroup } = this
+    const maxStaleness = fiber.getFiberRef(RoutingContext.maxStaleness)
+    const needs = causal?.needs(fiber)
+    const hasNeeds = needs !== undefined && (needs.marks.length > 0 || needs.positions.length > 0)
+    if (readGroup === undefined || (!hasNeeds && maxStaleness === Number.POSITIVE_INFINITY)) return undefined
+    const now = clockOf(fiber).unsafeCurrentTimeMillis()
+    const stale = new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now) > maxStaleness))
+    if (!hasNeeds) return { engines: stale, why: "no replica is known to be fresh enough", awaits: false }
+    const engines = new Set(readGroup.engines.filter((engine) => stale.has(engine) || !causal!.has(engine, needs, now)))
+    // Whoever asks for a replica gets one, one that does not go back in time if there is one.
+    if (explicit && readGroup.peek(engines) === undefined)
+      return { engines: stale, why: "no replica is fresh", awaits: false }
+    return { engines, why: "causal: no replica is known to have what the flow has seen", awaits: !explicit }
+  }
+
+  /** How old the data of a replica may be, in milliseconds. */
+  private stalenessOf({ health, positions }: Engine, now: number): number {
+    if (health?.lag === undefined) return Number.POSITIVE_INFINITY
+    // What it was compared with is as old as the primary's own last probe.
+    return health.lag.millis + now - Math.min(positions.probedAt, this.primary.positions.probedAt)
+  }
+
+  private whyOn(fiber: AnyFiber, engine: Engine): string | undefined {
+    const needs = this.causal?.needs(fiber)
+    return needs !== undefined && (needs.marks.length > 0 || needs.positions.length > 0)
+      ? this.causal!.whyOn(engine, needs)
+      : undefined
+  }
+
+  /** Where positions decide for a group. */
+  causalIn(group: string): Causal | undefined {
+    return group === this.defaultGroup.name || group === this.readGroup?.name ? this.causal : undefined
   }
 
   private inGroup(
@@ -216,6 +286,7 @@ export class Routes {
       transaction: how.transaction,
       begins: how.begins ?? false,
       movable: how.movable ?? false,
+      awaits: false,
       observed: undefined
     }
   }

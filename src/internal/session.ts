@@ -159,6 +159,7 @@ export class Session implements SessionWork {
         ...(deferrable ? ["DEFERRABLE"] : [])
       ].join(" "),
       settings,
+      mark: isReading ? () => undefined : this.router.mark,
       replaceable: isReading && !snapshot
     }
   }

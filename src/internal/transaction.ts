@@ -14,6 +14,7 @@ import * as RouterError from "../RouterError.js"
 import type { Request, Result } from "./driver/pool.js"
 import { acquireFailed } from "./failure.js"
 import { Lock } from "./lock.js"
+import type { Mark } from "./tracker.js"
 
 /** How long an interruption waits for what must not be cancelled, and a rollback for anything, before the connection is closed. */
 const endTimeout = Duration.seconds(5)
@@ -25,6 +26,8 @@ export interface Begin {
   readonly begin: string
   /** Settings that hold until its end. */
   readonly settings: ReadonlyArray<readonly [name: string, value: string]>
+  /** What hears of the engine's position after its COMMIT, if anybody wants to know. */
+  readonly mark: (engine: Engine) => Mark | undefined
   /** Whether it ends with a statement that fails, because each stands for itself: another one takes its place. */
   readonly replaceable: boolean
 }
@@ -55,6 +58,7 @@ interface Shared {
   ending: Ending | undefined
   wrote: boolean
   changedSchema: boolean
+  mark: Mark | undefined
 }
 
 /**
@@ -87,6 +91,11 @@ export class Transaction {
   /** Whether a statement that ran in it changed the schema. */
   get changedSchema(): boolean {
     return this.shared.changedSchema
+  }
+
+  /** What hears of the engine's position after its COMMIT. */
+  get mark(): Mark | undefined {
+    return this.shared.mark
   }
 
   /** Notes what a statement that is about to run may do. */
@@ -123,7 +132,8 @@ export class Transaction {
           ended: false,
           ending: undefined,
           wrote: false,
-          changedSchema: false
+          changedSchema: false,
+          mark: options.mark(engine)
         }
         const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
         yield* Effect.mapError(restore(connection.query(command(options.begin))), (error) =>
@@ -249,7 +259,10 @@ export class Transaction {
     // A connection that has broken before never takes the COMMIT.
     if (!this.connection.isUsable) return Effect.fail(RouterError.toSqlError(RouterError.connectionLost(this.where)))
     this.closed = true
-    return Effect.matchEffect(this.connection.finish(command("COMMIT"), endTimeout), {
+    const { mark } = this.shared
+    // The question has a Sync of its own: an error of it comes after the COMMIT was answered, and is none of the COMMIT.
+    const commit = mark?.tracker.isTelling === true ? { ...command("COMMIT"), sampler: mark } : command("COMMIT")
+    return Effect.matchEffect(this.connection.finish(commit, endTimeout), {
       onSuccess: (result) =>
         "command" in result && result.command === "COMMIT"
           ? Effect.void

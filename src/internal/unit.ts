@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Runner } from "./client.js"
+import * as Seen from "./seen.js"
 import { DbRouter } from "./service.js"
 import { Session, type SessionOptions } from "./session.js"
 import { Work } from "./work.js"
@@ -37,8 +38,24 @@ export const end = ({ runner, session }: Unit, exit: Exit.Exit<unknown, unknown>
 
 /** The flow inside a session, one cell for all its fibers. It begins as the flow around it is. */
 export const sharedFlow: Effect.Effect<RoutingContext.Flow> = Effect.withFiberRuntime((fiber) =>
-  Effect.succeed(new RoutingContext.Flow({ shared: true, stuck: RoutingContext.unsafeIsStuck(fiber) }))
+  Effect.succeed(
+    new RoutingContext.Flow({
+      shared: true,
+      stuck: RoutingContext.unsafeIsStuck(fiber),
+      seen: fiber.getFiberRef(RoutingContext.flow).seen
+    })
+  )
 )
+
+/** What a session has seen, the flow around it has seen after its end. */
+export const rejoin = (flow: RoutingContext.Flow): Effect.Effect<void> =>
+  Effect.withFiberRuntime((fiber) => {
+    const { marks, positions } = flow.seen
+    if (marks.length > 0 || positions.length > 0) {
+      RoutingContext.unsafeChange(fiber, (seen) => Seen.merge(seen, { ...Seen.nothing, marks, positions }))
+    }
+    return Effect.void
+  })
 
 /** Runs an effect in a session, and ends it with that. */
 export const use = <A, E, R>(self: Effect.Effect<A, E, R>, unit: Unit): Effect.Effect<A, E | SqlError, R> =>
@@ -49,7 +66,7 @@ export const use = <A, E, R>(self: Effect.Effect<A, E, R>, unit: Unit): Effect.E
         Effect.locally(RoutingContext.flow, flow),
         restore,
         Effect.exit,
-        Effect.flatMap((exit) => Effect.zipRight(end(unit, exit), exit))
+        Effect.flatMap((exit) => Effect.zipRight(Effect.ensuring(end(unit, exit), rejoin(flow)), exit))
       )
     )
   )

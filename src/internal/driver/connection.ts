@@ -2,8 +2,10 @@ import type { Duplex } from "node:stream"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
+import { brokenBefore, isServerError, Unanswered } from "../failure.js"
 import { Batch, type Progress } from "./batch.js"
 import { Portal } from "./portal.js"
+import { type Asked, Question, type Sampler } from "./position.js"
 
 /** What the driver's client has and its type declarations leave out. */
 interface Internals {
@@ -13,6 +15,7 @@ interface Internals {
   readonly ssl: NonNullable<Pg.ClientConfig["ssl"]>
   readonly _queryable: boolean
   readonly _ending: boolean
+  readonly readyForQuery?: boolean
   readonly connection: {
     readonly stream: Duplex & { readonly remoteAddress?: string; readonly remotePort?: number }
     readonly parsedStatements: Record<string, string>
@@ -52,6 +55,7 @@ export class Connection {
   idleSince = 0
   /** The names of the statements that are prepared on it, the least recently used first. */
   readonly prepared = new Set<string>()
+  private readonly asked: Asked = { isPrepared: false }
   /** Whether the outcome of what runs must be known, so that it is never cancelled. */
   mustFinish = false
 
@@ -126,6 +130,31 @@ export class Connection {
     })
   }
 
+  /**
+   * Runs a statement, and asks for the server's position right behind it, in the same packet. The statement is answered as
+   * ever; the connection is ready when both are.
+   */
+  queryAndAsk(
+    config: Pg.QueryConfig,
+    callback: (error: Error | undefined, result: Result | undefined) => void,
+    sampler: Sampler,
+    isNamed: boolean
+  ): void {
+    const { connection, readyForQuery } = this.internals
+    const { stream } = connection
+    stream.cork()
+    try {
+      this.query(config, callback)
+      const question = new Question(sampler, this.asked, isNamed)
+      // What the driver cannot send at once, it sends in turn.
+      if (readyForQuery === true) question.send(stream)
+      this.unanswered++
+      this.client.query(question)
+    } finally {
+      stream.uncork()
+    }
+  }
+
   /** Starts a statement whose rows are fetched in batches. No other statement can run until it is closed. */
   open(sql: string, values: ReadonlyArray<unknown>, batchSize: number): Portal {
     this.unanswered++
@@ -175,12 +204,32 @@ export class Connection {
     this.deadline ??= setTimeout(() => this.destroy(), readyMillis).unref()
   }
 
-  /** The error of a statement: why the connection broke, if that is what happened, else the statement's own. */
+  /**
+   * The error of a statement that was sent: why the connection broke, if that is what happened, else the statement's own.
+   * Only a server that goes on with the connection has answered.
+   */
   statementError(error: Error): SqlError {
-    const cause = this.isUsable ? error : (this.firstError ?? error)
-    return RouterError.isRouterError(cause)
-      ? RouterError.toSqlError(cause)
-      : new SqlError({ cause, message: "Failed to execute statement" })
+    const { isUsable } = this
+    const cause = isUsable ? error : (this.firstError ?? error)
+    const Kind = isUsable && isServerError({ cause }) ? SqlError : Unanswered
+    return new Kind({
+      cause,
+      message: RouterError.isRouterError(cause) ? cause.message : "Failed to execute statement"
+    })
+  }
+
+  /** The error of a statement that cannot be sent, because the connection broke before it came. */
+  get unsentError(): SqlError {
+    return new SqlError({ cause: this.firstError ?? new Error("Connection terminated"), message: brokenBefore })
+  }
+
+  /**
+   * Calls back when it is known whether the server goes on with the connection after an error. What is no answer of the
+   * server's is known at once.
+   */
+  whenAnswered(error: Error, callback: () => void): void {
+    if (isServerError({ cause: error })) this.whenReady(callback)
+    else callback()
   }
 
   /** Closes the socket at once, for this reason. Whatever runs fails with it. */

@@ -1,0 +1,308 @@
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as Metric from "effect/Metric"
+import type * as Consistency from "../Consistency.js"
+import type { Engine } from "../Engine.js"
+import type { EngineGroup } from "../EngineGroup.js"
+import * as Position from "../Position.js"
+import * as RoutingContext from "../RoutingContext.js"
+import type { Request, Result } from "./driver/pool.js"
+import { answerOf, text } from "./driver/position.js"
+import * as Seen from "./seen.js"
+import { Mark } from "./tracker.js"
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+/** Questions for the position of a server that were statements of their own, by engine. */
+export const positionQuestions = Metric.counter("db_router_position_questions", {
+  description: "Extra round trips that asked a server for its position",
+  incremental: true
+})
+
+/** How long a server that did not get on is not asked again, in milliseconds. */
+const stalledMillis = 10
+
+/** How long to wait before a server is asked again, in milliseconds; twice as long each time. */
+const firstPause = 0.5
+const longestPause = 8
+
+/** At most so many replicas are asked at once for one read. */
+const maxAsked = 2
+
+const question: Request = { sql: text, params: [], asArrays: true, prepare: true }
+
+// Of real time: a test's clock that stands still must not keep a read waiting for ever.
+const pause = (millis: number): Effect.Effect<void> =>
+  Effect.async<void>((resume) => {
+    const timer = setTimeout(() => resume(Effect.void), millis)
+    return Effect.sync(() => clearTimeout(timer))
+  })
+
+/** A statement that takes the question for a position behind it. COPY takes nothing behind it, and one text may hide one. */
+const takesQuestion = ({ params, sql }: Request): boolean =>
+  (params.length > 0 || !sql.includes(";")) && /^\s*(?:select|insert|update|delete|with|values|merge)\b/i.test(sql)
+
+/** What has to happen before a read knows its replica. */
+interface Missing {
+  /** Answers that are on their way. */
+  readonly awaited: ReadonlyArray<Mark>
+  /** Servers whose positions decide. */
+  readonly engines: ReadonlyArray<Engine>
+}
+
+/** Decides by positions where the reads of a flow may go. */
+export class Causal {
+  /** What all flows have written, where that binds them all. */
+  private process: Seen.Seen = Seen.nothing
+  private readonly asking = new Map<Engine, Deferred.Deferred<void>>()
+  private readonly told = new Set<string>()
+  private readonly window: number
+
+  constructor(
+    private readonly policy: Consistency.Positions,
+    private readonly writing: EngineGroup,
+    private readonly reading: EngineGroup
+  ) {
+    this.window = Duration.toMillis(policy.window)
+  }
+
+  /** What a read of a fiber has to see. */
+  needs(fiber: AnyFiber): Seen.Seen {
+    const { seen } = fiber.getFiberRef(RoutingContext.flow)
+    if (this.policy.scope === "process") {
+      this.process = Seen.latest(Seen.resolved(this.process))
+      return Seen.resolved(Seen.merge(seen, this.process))
+    }
+    return seen.marks.length === 0 ? seen : Seen.resolved(seen)
+  }
+
+  /** Whether an engine has what a read has to see. */
+  has(engine: Engine, { marks, positions, writtenAt }: Seen.Seen, now: number): boolean {
+    const { positions: server } = engine
+    let isBlind = !server.isTelling
+    for (const mark of marks) {
+      if (!mark.tracker.isTelling) isBlind = true
+      else if (mark.tracker !== server || !mark.hasEnded || mark.isLost) return false
+    }
+    if (isBlind) return now - writtenAt >= this.window
+    if (positions.length === 0) return true
+    return server.known !== undefined && Position.coversAll(server.known, positions)
+  }
+
+  /** Why a read may go to an engine that has what it has to see. */
+  whyOn(engine: Engine, { positions }: Seen.Seen): string {
+    const { known } = engine.positions
+    return positions.length === 0 || known === undefined
+      ? `causal: the flow has read on ${engine.name}`
+      : `causal: ${engine.name} has replayed ${Position.printLsn(known.lsn)}`
+  }
+
+  /** What a fiber does on an engine from now on, until its `end`. */
+  begin(fiber: AnyFiber, engine: Engine): Watch {
+    return new Watch(this, fiber, engine, this.reading)
+  }
+
+  /** Notes a write, for every flow that has to see it. */
+  note(fiber: AnyFiber, change: (seen: Seen.Seen) => Seen.Seen): void {
+    RoutingContext.unsafeChange(fiber, change)
+    if (this.policy.scope === "process") this.process = change(this.process)
+  }
+
+  /** Waits, for as long as the policy says, until a replica is known to have what a fiber has to see, if one soon will. */
+  await(fiber: AnyFiber, now: () => number): Effect.Effect<void> {
+    const millis = Duration.toMillis(this.policy.wait)
+    if (millis === 0) return Effect.void
+    const isLate = Effect.map(pause(millis), () => {
+      // The next one does not wait for the same.
+      for (const { positions } of this.reading.engines) positions.stalledAt = positions.known?.lsn
+    })
+    return Effect.raceFirst(this.approach(fiber, now, firstPause), isLate)
+  }
+
+  /** What a fiber has seen, as far as that can be known. */
+  settled(fiber: AnyFiber): Effect.Effect<Seen.Seen> {
+    const settle = Effect.suspend(() => {
+      const { marks } = this.needs(fiber)
+      const sources = [...this.writing.engines, ...this.reading.engines].filter(({ positions }) =>
+        marks.some((mark) => mark.tracker === positions && mark.hasEnded && !mark.isAwaited)
+      )
+      return Effect.zipRight(
+        awaitMarks(marks.filter((mark) => mark.isAwaited)),
+        Effect.forEach(sources, (engine) => this.ask(engine), { concurrency: "unbounded", discard: true })
+      )
+    })
+    return Effect.raceFirst(settle, pause(Math.max(1, Duration.toMillis(this.policy.wait)))).pipe(
+      Effect.map(() => this.needs(fiber))
+    )
+  }
+
+  /** Asks a server for its position, once for all who want to know it now. Never fails. */
+  ask(engine: Engine): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const other = this.asking.get(engine)
+      if (other !== undefined) return Deferred.await(other)
+      const done = Deferred.unsafeMake<void>(FiberId.none)
+      this.asking.set(engine, done)
+      const { positions } = engine
+      const { epoch } = positions
+      const number = positions.ask()
+      const answered = Effect.match(engine.query(question), {
+        onFailure: ({ cause }) => {
+          if (cause instanceof Error) positions.fail(cause)
+        },
+        onSuccess: (result) => {
+          const [row] = (result as Exclude<Result, ReadonlyArray<unknown>>).rows
+          const answer = answerOf(row as unknown as ReadonlyArray<unknown>)
+          if (!(answer instanceof Error)) positions.hear(number, epoch, answer)
+        }
+      })
+      // Whoever asked first may leave, and others wait.
+      return Metric.increment(Metric.tagged(positionQuestions, "engine", engine.name)).pipe(
+        Effect.zipRight(
+          Effect.forkDaemon(
+            Effect.ensuring(
+              answered,
+              Effect.suspend(() => {
+                this.asking.delete(engine)
+                return Deferred.succeed(done, undefined)
+              })
+            )
+          )
+        ),
+        Effect.zipRight(Deferred.await(done))
+      )
+    })
+  }
+
+  private approach(fiber: AnyFiber, now: () => number, wait: number): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const needs = this.needs(fiber)
+      const missing = this.missing(needs, now())
+      if (missing === undefined) return this.warnOfBlindness(needs)
+      const { awaited, engines } = missing
+      if (awaited.length > 0) return Effect.zipRight(awaitMarks(awaited), this.approach(fiber, now, wait))
+      const asked = engines.filter(({ positions }) => !isStalled(positions) || positions.isDue(stalledMillis))
+      if (asked.length === 0) return Effect.void
+      return Effect.zipRight(
+        Effect.forEach(asked, (engine) => this.ask(engine), { concurrency: "unbounded", discard: true }),
+        Effect.suspend(() => {
+          const still = this.missing(this.needs(fiber), now())
+          if (still === undefined || !asked.some((engine) => this.isNear(engine))) return Effect.void
+          return Effect.zipRight(pause(wait), this.approach(fiber, now, Math.min(2 * wait, longestPause)))
+        })
+      )
+    })
+  }
+
+  /** Whether a replica may have what is missing within the time that reads wait. */
+  private isNear({ health, positions }: Engine): boolean {
+    return !isStalled(positions) && (health?.lag?.millis ?? 0) <= Duration.toMillis(this.policy.wait)
+  }
+
+  /** What is missing for a read to go to a replica; `undefined` where nothing is, or nothing helps. */
+  private missing(needs: Seen.Seen, now: number): Missing | undefined {
+    const eligible = this.reading.engines.filter((engine) => this.reading.isEligible(engine))
+    if (eligible.some((engine) => this.has(engine, needs, now))) return undefined
+    const { marks, positions } = needs
+    if (marks.some((mark) => !mark.hasEnded || mark.isLost)) return undefined
+    const awaited = marks.filter((mark) => mark.isAwaited)
+    if (awaited.length > 0) return { awaited, engines: [] }
+    // What the primary alone can say it says with the read itself.
+    const sources = eligible.filter((engine) => marks.some((mark) => mark.tracker === engine.positions))
+    if (sources.length < marks.length) return undefined
+    if (sources.length > 0) return { awaited, engines: sources }
+    const engines = eligible.filter(
+      ({ positions: { isTelling, known } }) =>
+        isTelling && (known === undefined || positions.every((position) => Position.isComparable(known, position)))
+    )
+    return engines.length === 0 ? undefined : { awaited, engines: engines.slice(0, maxAsked) }
+  }
+
+  private warnOfBlindness({ marks }: Seen.Seen): Effect.Effect<void> {
+    const blind = [...this.writing.engines, ...this.reading.engines].filter(
+      ({ name, positions }) =>
+        !positions.isTelling &&
+        !this.told.has(name) &&
+        (this.reading.engines.some((engine) => engine.positions === positions) ||
+          marks.some((mark) => mark.tracker === positions))
+    )
+    for (const { name } of blind) this.told.add(name)
+    return Effect.forEach(
+      blind,
+      ({ name, positions }) =>
+        Effect.logWarning(
+          `${name} does not tell its position in the write-ahead log (${positions.refused ?? "nobody probes it"}): ` +
+            `reads go to the primary for ${Duration.format(this.policy.window)} after a write`
+        ).pipe(Effect.annotateLogs({ engine: name })),
+      { discard: true }
+    )
+  }
+}
+
+const isStalled = ({ known, stalledAt }: Engine["positions"]): boolean =>
+  stalledAt !== undefined && stalledAt === known?.lsn
+
+const awaitMarks = (marks: ReadonlyArray<Mark>): Effect.Effect<void> =>
+  Effect.forEach(
+    marks,
+    (mark) =>
+      Effect.async<void>((resume) => {
+        if (!mark.isAwaited) return resume(Effect.void)
+        return Effect.sync(mark.onHeard(() => resume(Effect.void)))
+      }),
+    { concurrency: "unbounded", discard: true }
+  )
+
+/** A statement of a fiber on an engine: what its flow has to know of it. */
+export class Watch {
+  readonly mark: Mark
+  private before: Seen.Seen
+  private readonly isReplica: boolean
+
+  constructor(
+    private readonly causal: Causal,
+    private readonly fiber: AnyFiber,
+    private readonly engine: Engine,
+    reading: EngineGroup
+  ) {
+    this.mark = new Mark(engine.positions)
+    this.before = fiber.getFiberRef(RoutingContext.flow).seen
+    this.isReplica = reading.engines.includes(engine)
+  }
+
+  /** It may write. Whatever becomes of it, reads stay on the primary until it has ended. */
+  writes(): this {
+    this.causal.note(this.fiber, (seen) => Seen.withMark(seen, this.mark))
+    this.before = this.fiber.getFiberRef(RoutingContext.flow).seen
+    return this
+  }
+
+  /** A statement that may write, with the question for the position behind it, where it takes one. */
+  asking(request: Request): Request {
+    return this.mark.tracker.isTelling && takesQuestion(request) ? { ...request, sampler: this.mark } : request
+  }
+
+  /** A read, with the question for the position behind it, if that is worth it. */
+  askingWhenDue(request: Request): Request {
+    const { tracker } = this.mark
+    if (!tracker.isTelling) return request
+    // What binds the flow to the primary ends with the answer.
+    const isWanted =
+      tracker.isDue() || (!this.isReplica && (this.before.marks.length > 0 || this.before.positions.length > 0))
+    return isWanted ? { ...request, sampler: this.mark } : request
+  }
+
+  /** It has succeeded, and the flow goes on from there. */
+  succeeded(): void {
+    const { before } = this
+    const mark = this.mark.end()
+    if (!this.isReplica && this.engine.positions.isPrimary) {
+      RoutingContext.unsafeChange(this.fiber, (seen) => Seen.superseded(seen, before, mark))
+    } else {
+      RoutingContext.unsafeChange(this.fiber, (seen) => Seen.withMark(seen, mark))
+    }
+  }
+}

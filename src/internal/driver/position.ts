@@ -1,0 +1,128 @@
+import type { Duplex } from "node:stream"
+
+/** What a server says of itself right after a statement. */
+export interface Answer {
+  readonly isStandby: boolean
+  /** The insert position of a primary, the replay position of a standby. */
+  readonly lsn: bigint
+  /** `undefined` where a standby does not say. */
+  readonly timeline: number | undefined
+}
+
+/** Whoever wants to know a server's position right after a statement. */
+export interface Sampler {
+  /** A statement is sent, with the question behind it. Returns a number for the answer. */
+  readonly send: () => number
+  /** The answer, or why there is none. The last thing that happens. */
+  readonly heard: (question: number, answer: Answer | Error) => void
+}
+
+/**
+ * For primaries and standbys. The insert position, because under `synchronous_commit = off` the written one is behind what
+ * is committed and visible. A standby tells the timeline that it receives only to roles with `pg_read_all_stats`.
+ */
+export const text =
+  "SELECT r::text, ((CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END) - '0/0')::text," +
+  " CASE WHEN r THEN (SELECT received_tli::text FROM pg_stat_wal_receiver)" +
+  " ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int::text END" +
+  " FROM (SELECT pg_is_in_recovery() AS r) AS s"
+
+/** The answer in a row of that statement. */
+export const answerOf = ([standby, lsn, timeline]: ReadonlyArray<unknown>): Answer | Error =>
+  lsn === null || lsn === undefined
+    ? new Error("The server has not replayed anything")
+    : {
+        isStandby: standby === "true",
+        lsn: BigInt(String(lsn)),
+        timeline: timeline === null ? undefined : Number(timeline)
+      }
+
+const message = (type: string, ...parts: ReadonlyArray<string | number>): Buffer => {
+  // A number is one of two bytes, but the last of Execute has four.
+  const body = Buffer.concat(
+    parts.map((part) => {
+      if (typeof part === "string") return Buffer.from(`${part}\0`)
+      const bytes = Buffer.alloc(type === "E" ? 4 : 2)
+      if (type === "E") bytes.writeInt32BE(part)
+      else bytes.writeInt16BE(part)
+      return bytes
+    })
+  )
+  const head = Buffer.alloc(5)
+  head.write(type)
+  head.writeInt32BE(body.length + 4, 1)
+  return Buffer.concat([head, body])
+}
+
+const name = "edr_position"
+
+/** Runs a statement that is prepared under a name: no parameters, all results as text. */
+const execution = (statement: string) => [message("B", "", statement, 0, 0, 0), message("E", "", 0), message("S")]
+
+// Closing it first, because somebody else may have prepared one under that name, behind a proxy. It never fails.
+const preparing = Buffer.concat([message("C", `S${name}`), message("P", name, text, 0), ...execution(name)])
+const prepared = Buffer.concat(execution(name))
+const unprepared = Buffer.concat([message("P", "", text, 0), ...execution("")])
+
+/** What one connection knows of the question. */
+export interface Asked {
+  isPrepared: boolean
+}
+
+/**
+ * The question for the server's position, for `client.query`, which calls the methods `submit` and `handle...`. It goes onto
+ * the wire behind a statement, before the driver is ready for it, and has a Sync of its own: so it runs once the statement
+ * has committed, and its error cannot touch the statement.
+ */
+export class Question {
+  private row: ReadonlyArray<string | null> | undefined
+  private isSent = false
+  private isAnswered = false
+  private readonly question: number
+
+  constructor(
+    private readonly sampler: Sampler,
+    private readonly asked: Asked,
+    private readonly isNamed: boolean
+  ) {
+    this.question = sampler.send()
+  }
+
+  /** Sends it now. The driver has just sent a statement, and takes the answers in that order. */
+  send(stream: Pick<Duplex, "writable" | "write">): void {
+    this.isSent = true
+    if (!stream.writable) return
+    stream.write(!this.isNamed ? unprepared : this.asked.isPrepared ? prepared : preparing)
+    if (this.isNamed) this.asked.isPrepared = true
+  }
+
+  submit(connection: { readonly stream: Duplex }): void {
+    if (!this.isSent) this.send(connection.stream)
+  }
+
+  handleDataRow({ fields }: { readonly fields: ReadonlyArray<string | null> }): void {
+    this.row = fields
+  }
+
+  handleRowDescription(): void {}
+
+  handleCommandComplete(): void {}
+
+  handleEmptyQuery(): void {}
+
+  handleError(error: Error): void {
+    // A server that has forgotten the statement is told of it again.
+    this.asked.isPrepared = false
+    this.answer(error)
+  }
+
+  handleReadyForQuery(): void {
+    this.answer(this.row === undefined ? new Error("The server did not tell its position") : answerOf(this.row))
+  }
+
+  private answer(answer: Answer | Error): void {
+    if (this.isAnswered) return
+    this.isAnswered = true
+    this.sampler.heard(this.question, answer)
+  }
+}

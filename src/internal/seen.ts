@@ -1,0 +1,78 @@
+import * as Position from "../Position.js"
+import type { Mark } from "./tracker.js"
+
+/** What a flow of work has written and read, as far as its reads must know. A value. */
+export interface Seen {
+  /** Whether its reads stick to the primary. */
+  readonly stuck: boolean
+  /** When it last wrote or committed, in milliseconds of the clock. */
+  readonly writtenAt: number
+  /** What a server must have replayed. */
+  readonly positions: ReadonlyArray<Position.Position>
+  /** Where it has written and read, and the position is not known yet. */
+  readonly marks: ReadonlyArray<Mark>
+}
+
+export const nothing: Seen = { stuck: false, writtenAt: Number.NEGATIVE_INFINITY, positions: [], marks: [] }
+
+export const withStuck = (seen: Seen, stuck: boolean): Seen => (seen.stuck === stuck ? seen : { ...seen, stuck })
+
+export const withWrite = (seen: Seen, at: number): Seen => (seen.writtenAt >= at ? seen : { ...seen, writtenAt: at })
+
+export const withPosition = (seen: Seen, position: Position.Position): Seen => {
+  const positions = Position.add(seen.positions, position)
+  return positions === seen.positions ? seen : { ...seen, positions }
+}
+
+/** The same with positions in the place of marks, as far as they are known. */
+export const resolved = (seen: Seen): Seen => {
+  const { marks } = seen
+  if (marks.length === 0) return seen
+  let { positions } = seen
+  const unknown: Array<Mark> = []
+  for (const mark of marks) {
+    const { known } = mark
+    if (known === undefined) unknown.push(mark)
+    else positions = Position.add(positions, known)
+  }
+  return unknown.length === marks.length ? seen : { ...seen, positions, marks: unknown }
+}
+
+export const withMark = (seen: Seen, mark: Mark): Seen => {
+  const { marks, positions, stuck, writtenAt } = resolved(seen)
+  if (marks.length === 0) return { stuck, writtenAt, positions, marks: [mark] }
+  if (marks.includes(mark)) return seen
+  // What a server says after the later of two holds for both.
+  const others = marks.filter((other) => other.tracker !== mark.tracker || !other.hasEnded || other.isLost)
+  return { stuck, writtenAt, positions, marks: [...others, mark] }
+}
+
+/**
+ * After something on the primary that has ended: it has everything that was to be seen before. `before` is what the flow had
+ * seen when it began; what came since then stays.
+ */
+export const superseded = (seen: Seen, before: Seen, mark: Mark): Seen =>
+  seen === before
+    ? { ...seen, positions: [], marks: [...seen.marks.filter((other) => !other.hasEnded), mark] }
+    : withMark(seen, mark)
+
+/**
+ * The same without positions of timelines that are no more. For positions that the primary had: once it is on a later
+ * timeline, what has survived of the earlier ones is before it there.
+ */
+export const latest = (seen: Seen): Seen => {
+  const { positions } = seen
+  if (positions.length < 2) return seen
+  const isLatest = ({ system, timeline }: Position.Position) =>
+    positions.every((other) => other.system !== system || other.timeline <= timeline)
+  return { ...seen, positions: positions.filter(isLatest) }
+}
+
+/** Both. The first where the second adds nothing. */
+export const merge = (self: Seen, that: Seen): Seen => {
+  if (self === that || that === nothing) return self
+  let seen = withWrite(withStuck(self, self.stuck || that.stuck), that.writtenAt)
+  for (const position of that.positions) seen = withPosition(seen, position)
+  for (const mark of that.marks) seen = withMark(seen, mark)
+  return seen
+}

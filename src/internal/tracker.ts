@@ -1,0 +1,199 @@
+import type * as Health from "../Health.js"
+import * as Position from "../Position.js"
+import type { Answer, Sampler } from "./driver/position.js"
+
+/** How long what a server has just said is good enough for those who only want to know it lately, in milliseconds. */
+const recentMillis = 1
+
+/** These say that a server does not tell positions, to this role or at all, and never will. */
+const refusals = ["42501", "42883", "0A000"]
+
+/**
+ * What is known of the positions of one server. All of it is a lower bound: a server that has replayed a position has it
+ * from then on, until it starts anew.
+ */
+export class Tracker {
+  /** The furthest position that it has told. */
+  known: Position.Position | undefined
+  /** Why it does not tell positions. */
+  refused: string | undefined
+  /** Whether it was a primary when it last said something. */
+  isPrimary = false
+  /** Goes up when nothing that it has told counts any more. */
+  epoch = 0
+  /** When the last probe was sent that it has answered, in milliseconds of the clock. */
+  probedAt = Number.NEGATIVE_INFINITY
+  /** The position that it stayed at while somebody waited for more. */
+  stalledAt: bigint | undefined
+
+  // Questions are numbered in the order in which they are sent.
+  private asked = 0
+  private answered = 0
+  private askedAt = Number.NEGATIVE_INFINITY
+  /** Whether it is another server now, that has said nothing yet. */
+  private isNew = false
+  private identity: Pick<Health.Report, "system" | "timeline" | "startedAt"> | undefined
+
+  constructor(private readonly now: () => number) {}
+
+  /** Whether its positions can be known. */
+  get isTelling(): boolean {
+    return (this.identity !== undefined || this.isNew) && this.refused === undefined
+  }
+
+  /** How many questions were sent: what it says to later ones holds for all that it has shown so far. */
+  get questions(): number {
+    return this.asked
+  }
+
+  /** Whether nobody has asked it lately. */
+  isDue(millis = recentMillis): boolean {
+    const age = this.now() - this.askedAt
+    return age >= millis || age < 0
+  }
+
+  /** A question is sent. */
+  ask(): number {
+    this.askedAt = this.now()
+    return ++this.asked
+  }
+
+  /** The answer to a question that was sent in an epoch. Returns the position. */
+  hear(question: number, epoch: number, answer: Answer): Position.Position | undefined {
+    const { identity } = this
+    if (epoch !== this.epoch || identity === undefined) return undefined
+    const isNews = question > this.answered
+    // Before the first promotion there is one that it can be on.
+    const timeline = answer.timeline ?? identity.timeline ?? 1
+    const position: Position.Position = { system: identity.system, timeline, lsn: answer.lsn }
+    const { known } = this
+    if (known === undefined || (Position.isComparable(known, position) ? known.lsn < position.lsn : isNews)) {
+      this.known = position
+    }
+    if (isNews) {
+      this.answered = question
+      this.isPrimary = !answer.isStandby
+    }
+    return position
+  }
+
+  /** Why a question was not answered. */
+  fail(error: Error): void {
+    const { code } = error as { readonly code?: string }
+    if (code !== undefined && refusals.includes(code)) this.refused ??= error.message
+  }
+
+  /** What a probe has found; it was sent as that question, at that time. */
+  report(question: number, at: number, report: Health.Report): void {
+    const { identity } = this
+    const isOther =
+      identity !== undefined && (identity.system !== report.system || identity.startedAt !== report.startedAt)
+    if (isOther) this.forget()
+    this.identity = report
+    this.isNew = false
+    this.probedAt = at
+    const { position: lsn, role, timeline } = report
+    this.hear(question, this.epoch, { isStandby: role === "replica", lsn, timeline })
+  }
+
+  /** What it says after having been asked later than that, in the same epoch. */
+  after(questions: number, epoch: number): Position.Position | undefined {
+    return epoch === this.epoch && this.answered > questions ? this.known : undefined
+  }
+
+  /** It may have started anew: what it has told counts no more. */
+  forget(): void {
+    this.epoch++
+    this.known = undefined
+    this.stalledAt = undefined
+    this.answered = this.asked
+  }
+
+  /** It is another server from now on, of which nothing is known. */
+  rebind(): void {
+    this.forget()
+    this.isNew = this.isTelling
+    this.identity = undefined
+    this.refused = undefined
+    this.probedAt = Number.NEGATIVE_INFINITY
+  }
+}
+
+/** What is known of the positions of a server, for those who need no more than that. */
+export type Positions = Pick<Tracker, keyof Tracker>
+
+/**
+ * That a flow has written on a server, or read there. Once a position is known that the server had at that time or later,
+ * other servers that have it will do as well.
+ */
+export class Mark implements Sampler {
+  private position: Position.Position | undefined
+  // Nothing that the server says before the end of the statement counts, but for the question that was sent with it.
+  private since = Number.POSITIVE_INFINITY
+  private question = 0
+  private readonly epoch: number
+  private listeners: Array<() => void> | undefined
+
+  constructor(readonly tracker: Positions) {
+    this.epoch = tracker.epoch
+  }
+
+  send(): number {
+    // A statement may be sent again. Then only the last question comes after it.
+    this.question = this.tracker.ask()
+    return this.question
+  }
+
+  heard(question: number, answer: Answer | Error): void {
+    if (answer instanceof Error) this.tracker.fail(answer)
+    const position = answer instanceof Error ? undefined : this.tracker.hear(question, this.epoch, answer)
+    if (question !== this.question) return
+    this.question = 0
+    this.position ??= position
+    this.wake()
+  }
+
+  /** The statement has ended, however. */
+  end(): this {
+    if (!this.hasEnded) this.since = this.tracker.questions
+    this.wake()
+    return this
+  }
+
+  /** Whether the statement has ended. */
+  get hasEnded(): boolean {
+    return this.since !== Number.POSITIVE_INFINITY
+  }
+
+  /** Whether the answer to its own question is on its way, of a statement that has ended. */
+  get isAwaited(): boolean {
+    return this.question !== 0 && this.hasEnded && this.known === undefined
+  }
+
+  /** The position, if it is known. */
+  get known(): Position.Position | undefined {
+    this.position ??= this.tracker.after(this.since, this.epoch)
+    return this.position
+  }
+
+  /** Whether its server has started anew before it told the position. */
+  get isLost(): boolean {
+    return this.epoch !== this.tracker.epoch && this.known === undefined
+  }
+
+  /** Calls back when the answer to its own question is there, or is none. Returns what ends that. */
+  onHeard(listener: () => void): () => void {
+    this.listeners ??= []
+    this.listeners.push(listener)
+    return () => {
+      this.listeners = this.listeners?.filter((other) => other !== listener)
+    }
+  }
+
+  private wake(): void {
+    if (this.isAwaited) return
+    const { listeners } = this
+    this.listeners = undefined
+    for (const listener of listeners ?? []) listener()
+  }
+}
