@@ -201,11 +201,12 @@ export const decode =
       if (issue === undefined) return `${name} cannot be used`
       const found = inside(value, issue.path)
       const field = at([name, ...issue.path])
-      return found === undefined
-        ? `${field} is missing. ${issue.message}`
-        : `${field} is ${print(found)}. ${issue.message}`
+      return found === undefined ? `${field} is missing` : `${field} is ${print(found)}. ${issue.message}`
     })
 
-/** A schema that says what is allowed, without the value. */
+/** A schema that says what is allowed, without the value. What is wrong inside an object is said there. */
 export const saying = <A, I>(schema: Schema.Schema<A, I>, remedy: string): Schema.Schema<A, I> =>
-  schema.annotations({ message: () => ({ message: remedy, override: true }) })
+  schema.annotations({ message: ({ actual }) => ({ message: remedy, override: !check.isObject(actual) }) })
+
+/** A field that may be left out, or null. */
+export const optional = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { nullable: true })

@@ -48,3 +48,13 @@ export const hosts = (list: unknown, options: unknown) =>
       source: Object.freeze({ members: Effect.succeed(found), interval: Duration.infinity, beforeSession: undefined })
     })
   })
+
+const { timeout: _, ...resolvingFields } = source.fields
+
+const isResolving = check.struct(resolvingFields)
+
+export const resolving = (options: unknown) =>
+  Either.map(isResolving("", options), (given) => {
+    const { beforeSession, interval, name } = source.settle(given, "resolving")
+    return Object.freeze({ name, source: Object.freeze({ members: undefined, interval, beforeSession }) })
+  })

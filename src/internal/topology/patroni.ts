@@ -12,9 +12,7 @@ import * as check from "../config/check.js"
 import * as endpoint from "./endpoint.js"
 import * as source from "./source.js"
 
-const { saying } = endpoint
-
-const optional = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { nullable: true })
+const { optional, saying } = endpoint
 
 const text = saying(Schema.String, "Patroni gives a text")
 
