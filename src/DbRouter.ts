@@ -11,6 +11,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
@@ -82,7 +83,12 @@ export const make = (
     return fromParts(yield* build.make(config))
   })
 
-const fromParts = ({ client, monitor, runner }: Effect.Effect.Success<ReturnType<typeof build.make>>): DbRouter => {
+const fromParts = ({
+  client,
+  monitor,
+  runner,
+  tokens
+}: Effect.Effect.Success<ReturnType<typeof build.make>>): DbRouter => {
   const { router } = runner
   const engineOf = (name: string) =>
     Effect.suspend(() => {
@@ -93,7 +99,7 @@ const fromParts = ({ client, monitor, runner }: Effect.Effect.Success<ReturnType
     })
   const setDrained = (name: string, drained: boolean) =>
     Effect.flatMap(engineOf(name), (engine) => monitor.setDrained(engine, drained))
-  return {
+  const made: DbRouter = {
     runner,
     client,
     explain: (sql) =>
@@ -111,6 +117,8 @@ const fromParts = ({ client, monitor, runner }: Effect.Effect.Success<ReturnType
     drain: (engine) => setDrained(engine, true),
     undrain: (engine) => setDrained(engine, false)
   }
+  tokens.serve(made, client)
+  return made
 }
 
 const rebind = (
@@ -208,6 +216,24 @@ export const bindGroup: {
 )
 
 /**
+ * Lets the reads of an effect go only to replicas whose data are known to be no older than that: the replica's lag at its last
+ * probe, and the age of what that was measured by, are within the bound. Else they go to the primary. So a bound that is
+ * shorter than the interval of the probes (`health.interval`) often means the primary.
+ *
+ * Holds under every consistency policy, and inside `replica`. Statements in transactions, and in a bind group, are not affected.
+ * The innermost bound holds.
+ *
+ * @since 0.1.0
+ * @category routing
+ */
+export const maxStaleness: {
+  (bound: Duration.DurationInput): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, bound: Duration.DurationInput): Effect.Effect<A, E, R>
+} = dual(2, <A, E, R>(self: Effect.Effect<A, E, R>, bound: Duration.DurationInput) =>
+  RoutingContext.locallyMaxStaleness(self, Duration.toMillis(bound))
+)
+
+/**
  * Puts the routing of this flow back to the defaults: not forced, not bound, not sticky after its writes.
  *
  * @since 0.1.0
@@ -228,11 +254,18 @@ export const stream: {
     (group: string): <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E, R>
     <A, E, R>(self: Stream.Stream<A, E, R>, group: string): Stream.Stream<A, E, R>
   }
+  readonly maxStaleness: {
+    (bound: Duration.DurationInput): <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E, R>
+    <A, E, R>(self: Stream.Stream<A, E, R>, bound: Duration.DurationInput): Stream.Stream<A, E, R>
+  }
 } = {
   primary: RoutingContext.locallyStream({ _tag: "Primary" }),
   replica: RoutingContext.locallyStream({ _tag: "Replica" }),
   bindGroup: dual(2, <A, E, R>(self: Stream.Stream<A, E, R>, group: string) =>
     RoutingContext.locallyStream(self, { _tag: "Group", name: group })
+  ),
+  maxStaleness: dual(2, <A, E, R>(self: Stream.Stream<A, E, R>, bound: Duration.DurationInput) =>
+    RoutingContext.locallyMaxStalenessStream(self, Duration.toMillis(bound))
   )
 }
 

@@ -232,7 +232,7 @@ export class Router extends Routes {
 
   /** Something may write on an engine, until the scope closes, outside the transactions that the router knows. */
   writes(engine: Engine): Effect.Effect<void, never, Scope.Scope> {
-    const { afterWrite } = this.config.consistency
+    const { afterWrite, afterWriteEnded = Effect.void } = this.config.consistency
     const begin = Effect.zipRight(
       afterWrite,
       Effect.withFiberRuntime<Mark | undefined>((fiber) =>
@@ -255,10 +255,10 @@ export class Router extends Routes {
     request: Request
   ): Effect.Effect<Result, SqlError> {
     if (kind === "session") return engine.query(request)
-    const { afterWrite } = this.config.consistency
+    const { afterWrite, afterWriteEnded } = this.config.consistency
     const running =
       this.causal === undefined ? engine.query(request) : this.watched(this.causal, fiber, engine, request)
-    const noted = Effect.ensuring(running, afterWrite)
+    const noted = afterWriteEnded === undefined ? running : Effect.ensuring(running, afterWriteEnded)
     return Effect.zipRight(afterWrite, changesSchema ? Effect.zipLeft(noted, this.classifier.refresh) : noted)
   }
 
