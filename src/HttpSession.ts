@@ -9,14 +9,19 @@ import type * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import type { HttpMethod } from "@effect/platform/HttpMethod"
 import { RouteContext } from "@effect/platform/HttpRouter"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import type { KeyValueStore } from "@effect/platform/KeyValueStore"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { RequestFlow, RequestSession } from "./internal/requestScope.js"
 import { DbRouter } from "./internal/service.js"
 import type { SessionOptions } from "./internal/session.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
+import * as carriers from "./internal/tokenCarriers.js"
+import { Tokens } from "./internal/tokens.js"
 import * as unit from "./internal/unit.js"
 import type * as Session from "./Session.js"
 
@@ -50,7 +55,108 @@ export interface Options<R = never> {
   readonly beforeCommit?: Effect.Effect<unknown, unknown, R> | undefined
   /** Options of the sessions: isolation, timeouts, ... Default: none. */
   readonly session?: Session.Options | undefined
+  /**
+   * How a client's next request gets to know what this one has written and read, also in another process: by
+   * {@link tokenCookie}, {@link tokenHeader} or {@link tokenStore}, or several of them. Needs a policy that keeps positions
+   * (`Consistency.causal()`), and keys that the processes share (the option `tokens.keys` of the router). Default: none, every
+   * request starts clean: a cookie on a response is for its owner to decide.
+   */
+  readonly token?: TokenCarrier<R> | ReadonlyArray<TokenCarrier<R>> | undefined
 }
+
+/**
+ * A way that a position takes from one request to the next. {@link tokenCookie}, {@link tokenHeader} and {@link tokenStore} are
+ * the ones there are.
+ *
+ * @since 0.1.0
+ * @category tokens
+ */
+export interface TokenCarrier<R = never> extends carriers.Carrier<R> {}
+
+/**
+ * The cookie of {@link tokenCookie}.
+ *
+ * @since 0.1.0
+ * @category tokens
+ */
+export interface TokenCookieOptions {
+  /** Default: `"db-router-token"`. */
+  readonly name?: string | undefined
+  /** Default: none, the host alone. */
+  readonly domain?: string | undefined
+  /** Default: `"/"`. */
+  readonly path?: string | undefined
+  /** Whether scripts cannot read it. Default: `true`. */
+  readonly httpOnly?: boolean | undefined
+  /** Whether it travels over HTTPS only; browsers make an exception for `localhost`. Default: `true`. */
+  readonly secure?: boolean | undefined
+  /** Default: `"lax"`. */
+  readonly sameSite?: "lax" | "strict" | "none" | undefined
+  /** Default: `false`. */
+  readonly partitioned?: boolean | undefined
+}
+
+/**
+ * Carries the token in a cookie, for browsers. Its `Max-Age` is the lifetime of tokens. Throws a `RouterConfigError` for what no
+ * cookie can be.
+ *
+ * @since 0.1.0
+ * @category tokens
+ */
+export const tokenCookie = (options: TokenCookieOptions = {}): TokenCarrier => carriers.cookie(options)
+
+/**
+ * The headers of {@link tokenHeader}.
+ *
+ * @since 0.1.0
+ * @category tokens
+ */
+export interface TokenHeaderOptions {
+  /** In which header a request brings it. Default: `"db-router-token"`. */
+  readonly request?: string | undefined
+  /** In which header a response has it. Default: the same. */
+  readonly response?: string | undefined
+}
+
+/**
+ * Carries the token in a header of the response, which the client sends with its next requests: for APIs. Scripts of other
+ * origins see it only if `Access-Control-Expose-Headers` names it. Throws a `RouterConfigError` for what no header can be.
+ *
+ * @since 0.1.0
+ * @category tokens
+ */
+export const tokenHeader = (options: TokenHeaderOptions = {}): TokenCarrier => carriers.header(options)
+
+/**
+ * What {@link tokenStore} needs to know.
+ *
+ * @since 0.1.0
+ * @category tokens
+ */
+export interface TokenStoreOptions<E = never, R = never> {
+  /**
+   * Whose request it is: the id of a user or a client, which nobody else can claim. `None` for nobody's: it starts clean. Asked
+   * before the handler and after it, outside its session.
+   */
+  readonly subject: (request: HttpServerRequest) => Effect.Effect<Option.Option<string>, E, R>
+  /**
+   * How long to wait for the subject and the store, each time. What takes longer is given up, with a warning in the log: the
+   * request starts clean, or the next one does not know of it. Default: `"1 second"`.
+   */
+  readonly timeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * Keeps the position on the server, for each subject, in the `KeyValueStore` of the context: for clients without cookies. All
+ * processes need the same store; what is in one needs no key. One entry a subject, which nothing removes: it is not used any
+ * more after the lifetime of tokens, and gives way to the next one. A store gets and sets but cannot compare, so of two
+ * processes that answer the same subject at the same time the earlier position may win.
+ *
+ * @since 0.1.0
+ * @category tokens
+ */
+export const tokenStore = <E = never, R = never>(options: TokenStoreOptions<E, R>): TokenCarrier<R | KeyValueStore> =>
+  carriers.store(options)
 
 /**
  * Whether a request with this status commits: below 400.
@@ -83,6 +189,11 @@ export const commitByStatus = (status: number): boolean => status < 400
  * the end of the session, each by itself, in the routing context of the request; it makes no difference whether the stream
  * has captured the handler's context. Files and other raw bodies are only sent: statements in them, in finalizers of the
  * request's scope, and in fibers that outlive the request fail with the reason `SessionClosed`. See `DbRouter.detached`.
+ *
+ * **Tokens** (option `token`). The request's flow begins with the position that the request brings; a token that is forged,
+ * expired or impossible is ignored and counted (metric `db_router_rejected_tokens`), and the request starts clean. The response
+ * takes the position of the end along, after the COMMIT, if the request wrote, or read further than it knew. So do requests that
+ * `skip` names. What a streaming body or a WebSocket does after the head cannot be in it, and a 500 for a failed COMMIT has none.
  *
  * **WebSockets.** `HttpServerRequest.upgrade` ends the session, with the status 101, before the client hears of the
  * upgrade. Everything later commits by itself, or in sessions of its own (`DbRouter.session` around each message).
@@ -126,10 +237,14 @@ export type Middleware = <E extends HttpLayerRouter.unhandled>(
 export const make = <R0 = never>(options: Options<R0> = {}): Effect.Effect<Middleware, never, R0 | DbRouter> => {
   const policy = resolve(options)
   return Effect.map(Effect.context<R0 | DbRouter>(), (context) => {
-    const beforeCommit = Effect.mapInputContext(policy.beforeCommit, (request: Context.Context<never>) =>
-      Context.merge(context, request)
-    )
-    return (app) => inSession(app, { ...policy, beforeCommit }, Context.get(context, DbRouter))
+    const provide = <A, E>(effect: Effect.Effect<A, E, R0>): Effect.Effect<A, E> =>
+      Effect.mapInputContext(effect, (request: Context.Context<never>) => Context.merge(context, request))
+    const closed = {
+      ...policy,
+      beforeCommit: provide(policy.beforeCommit),
+      carriers: policy.carriers.map((carrier) => carriers.provided(carrier, provide))
+    }
+    return (app) => inSession(app, closed, Context.get(context, DbRouter))
   })
 }
 
@@ -139,6 +254,7 @@ interface Policy<R> {
   readonly isInterruptible: boolean
   readonly beforeCommit: Effect.Effect<unknown, unknown, R>
   readonly sessionOf: (request: HttpServerRequest) => SessionOptions
+  readonly carriers: ReadonlyArray<carriers.Carrier<R>>
 }
 
 const resolve = <R>(options: Options<R>): Policy<R> => {
@@ -151,7 +267,8 @@ const resolve = <R>(options: Options<R>): Policy<R> => {
     isSkipped: typeof skip === "function" ? skip : ({ method }) => skip.includes(method),
     isInterruptible: interruptible,
     beforeCommit,
-    sessionOf: ({ method }) => (method === "GET" || method === "HEAD" ? reading : writing)
+    sessionOf: ({ method }) => (method === "GET" || method === "HEAD" ? reading : writing),
+    carriers: options.token === undefined ? [] : [options.token].flat()
   }
 }
 
@@ -166,14 +283,12 @@ const inSession = <E, R, R0>(
       const app = isInterruptible ? Effect.interruptible(plain) : plain
       const around = router.runner.workOf(fiber)
       if (around !== undefined && around.session?.ended !== true) return app
-      const flow = new RequestFlow()
-      if (policy.isSkipped(request)) {
-        return Effect.zipRight(
-          HttpApp.appendPreResponseHandler((_request, response) => Effect.succeed(flow.withBody(response))),
-          flow.run(app)
-        )
-      }
       return Effect.gen(function* () {
+        const flow = yield* RequestFlow.begin(yield* carriedOf(policy, router, request))
+        if (policy.isSkipped(request)) {
+          yield* HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
+          return yield* flow.run(app)
+        }
         const opened = yield* Effect.provideService(unit.open(policy.sessionOf(request)), DbRouter, router)
         const beforeCommit = yield* router.runner.deferred(policy.beforeCommit)
         const session = new RequestSession(opened, flow, { commits: policy.commits, beforeCommit, isInterruptible })
@@ -185,6 +300,20 @@ const inSession = <E, R, R0>(
       })
     })
   )
+
+const carriedOf = <R>(
+  policy: Policy<R>,
+  router: DbRouter,
+  request: HttpServerRequest
+): Effect.Effect<carriers.Carried | undefined, never, R> => {
+  const tokens = Tokens.ofService(router)
+  if (tokens === undefined || policy.carriers.length === 0) return Effect.succeed(undefined)
+  return Effect.map(Effect.context<R>(), (context) => {
+    const provide = <A, E>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, context)
+    const all = policy.carriers.map((carrier) => carriers.provided(carrier, provide))
+    return new carriers.Carried(all, tokens, request)
+  })
+}
 
 const isUninterruptibleRoute = (context: Context.Context<never>): boolean => {
   const route = Context.getOption(context, RouteContext)

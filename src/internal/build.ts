@@ -20,6 +20,8 @@ import { Monitor } from "./monitor.js"
 import { Refresh } from "./refresh.js"
 import { Router, rowsOf } from "./router.js"
 import { Servers } from "./servers.js"
+import * as tokenSource from "./tokenSource.js"
+import type { Tokens } from "./tokens.js"
 
 /** The configuration of an engine that is given as an Effect. */
 export const configured = <A>(
@@ -174,7 +176,12 @@ const withTopology = (config: RouterConfig.RouterConfig): Effect.Effect<RouterCo
 export const make = (
   options: RouterConfig.RouterConfig
 ): Effect.Effect<
-  { readonly client: PgClient.PgClient; readonly monitor: Monitor; readonly runner: Client.Runner },
+  {
+    readonly client: PgClient.PgClient
+    readonly monitor: Monitor
+    readonly runner: Client.Runner
+    readonly tokens: Tokens
+  },
   RouterConfigError | SqlError,
   Scope.Scope | Reactivity.Reactivity
 > =>
@@ -190,5 +197,5 @@ export const make = (
     const classifier = yield* makeClassifier(config, servers)
     const router = new Router({ config, servers, others, classifier, monitor, refresh })
     const made = yield* Client.make(router)
-    return { ...made, monitor }
+    return { ...made, monitor, tokens: tokenSource.make(router) }
   })

@@ -9,22 +9,47 @@ import * as FiberRef from "effect/FiberRef"
 import { identity } from "effect/Function"
 import * as HashSet from "effect/HashSet"
 import * as Stream from "effect/Stream"
+import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
 import * as client from "./client.js"
+import * as Seen from "./seen.js"
+import type { Carried } from "./tokenCarriers.js"
 import * as unit from "./unit.js"
 
 type Response = HttpServerResponse.HttpServerResponse
 
 /** The routing context of one request: nothing of other requests, nor of the program around the server. */
 export class RequestFlow {
-  private readonly flow = new RoutingContext.Flow({ shared: true })
+  private readonly flow: RoutingContext.Flow
+
+  private constructor(
+    private readonly carried: Carried | undefined,
+    brought: ReadonlyArray<Position>
+  ) {
+    this.flow = new RoutingContext.Flow({ shared: true, seen: brought.reduce(Seen.withPosition, Seen.nothing) })
+  }
+
+  /** It begins with what the request brings. */
+  static begin(carried: Carried | undefined): Effect.Effect<RequestFlow> {
+    return carried === undefined
+      ? Effect.sync(() => new RequestFlow(undefined, []))
+      : Effect.map(carried.read, (brought) => new RequestFlow(carried, brought))
+  }
 
   /** Runs an effect with it. */
   readonly run = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     RoutingContext.fresh(Effect.locally(effect, RoutingContext.flow, this.flow))
 
+  /** A response that takes along what the next request has to know, and whose body has it too. */
+  take(response: Response): Effect.Effect<Response> {
+    return Effect.suspend(() => {
+      const answer = this.withBody(response)
+      return this.carried === undefined ? Effect.succeed(answer) : this.run(this.carried.write(answer))
+    })
+  }
+
   /** A response whose body has it too. What the body still does is done after the COMMIT, and commits by itself. */
-  withBody(response: Response): Response {
+  private withBody(response: Response): Response {
     const { body } = response
     if (body._tag !== "Stream") return response
     const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -61,7 +86,7 @@ export class RequestSession {
   /** Ends it by the status of a response, and returns what may be sent. */
   answer(response: Response): Effect.Effect<Response> {
     return this.once(
-      Effect.as(this.end(response.status), this.flow.withBody(response)).pipe(
+      Effect.zipRight(this.end(response.status), this.flow.take(response)).pipe(
         // Returned, not failed: an encoder of errors could turn a failure into anything.
         Effect.catchAllCause((cause) =>
           Effect.as(Effect.logError("The request was not committed", cause), notCommitted(response))

@@ -1,0 +1,239 @@
+/** The ways that a position takes from one request to the next. */
+import * as Cookies from "@effect/platform/Cookies"
+import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as KeyValueStore from "@effect/platform/KeyValueStore"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Hash from "effect/Hash"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type { Position } from "../Position.js"
+import type { RouterConfigError } from "../RouterError.js"
+import * as check from "./config/check.js"
+import { isBefore, reject, type Tokens } from "./tokens.js"
+
+type Response = HttpServerResponse.HttpServerResponse
+
+/** One of them. What fails here is logged, and the request goes on without. */
+export interface Carrier<R> {
+  /** What the log calls it. */
+  readonly name: string
+  /** The position that a request brings, if it is to be believed. */
+  readonly read: (request: HttpServerRequest, tokens: Tokens) => Effect.Effect<Option.Option<Position>, unknown, R>
+  /** Keeps a position for the next request; the response, if it has to tell. */
+  readonly write: (
+    position: Position,
+    response: Response,
+    request: HttpServerRequest,
+    tokens: Tokens
+  ) => Effect.Effect<Response, unknown, R>
+}
+
+/** A carrier whose effects have what they need. */
+export const provided = <R, R2>(
+  { name, read, write }: Carrier<R>,
+  provide: <A, E>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R2>
+): Carrier<R2> => ({
+  name,
+  read: (...args) => provide(read(...args)),
+  write: (...args) => provide(write(...args))
+})
+
+const asToken = (
+  name: string,
+  find: (request: HttpServerRequest) => string | undefined,
+  put: (response: Response, token: string, lifetime: Duration.Duration) => Response
+): Carrier<never> => ({
+  name,
+  read: (request, tokens) => {
+    const text = find(request)
+    return text === undefined ? Effect.succeedNone : tokens.accept(text)
+  },
+  write: (position, response, _request, tokens) =>
+    Effect.map(tokens.issue(position), (token) => put(response, token, tokens.lifetime))
+})
+
+/** Throws what is wrong, as a middleware has no layer to fail. */
+const checked = <A>(given: Either.Either<A, RouterConfigError>): A => Either.getOrThrowWith(given, (error) => error)
+
+export interface CookieOptions {
+  readonly name?: string | undefined
+  readonly domain?: string | undefined
+  readonly path?: string | undefined
+  readonly httpOnly?: boolean | undefined
+  readonly secure?: boolean | undefined
+  readonly sameSite?: "lax" | "strict" | "none" | undefined
+  readonly partitioned?: boolean | undefined
+}
+
+const cookieFields = check.struct({
+  name: check.text,
+  domain: check.text,
+  path: check.text,
+  httpOnly: check.boolean,
+  secure: check.boolean,
+  sameSite: check.oneOf("lax", "strict", "none"),
+  partitioned: check.boolean
+})
+
+export const cookie = (options: CookieOptions): Carrier<never> => {
+  const { name = "db-router-token", ...given } = checked(cookieFields("token", options))
+  const attributes = { httpOnly: true, secure: true, sameSite: "lax", path: "/", ...given } as const
+  const made = Cookies.makeCookie(name, "token", attributes)
+  if (Either.isLeft(made)) {
+    const field = made.left.reason.replace("Invalid", "").toLowerCase()
+    throw checked(check.invalid(`token.${field}`, { name, ...attributes }[field as "name"], "A cookie cannot have it"))
+  }
+  if (attributes.sameSite === "none" && !attributes.secure) {
+    throw checked(
+      check.invalid("token.secure", false, 'Browsers take a cookie with sameSite "none" only if it is secure')
+    )
+  }
+  return asToken(
+    `the cookie ${name}`,
+    ({ cookies }) => cookies[name],
+    (response, token, maxAge) => HttpServerResponse.unsafeSetCookie(response, name, token, { ...attributes, maxAge })
+  )
+}
+
+export interface HeaderOptions {
+  readonly request?: string | undefined
+  readonly response?: string | undefined
+}
+
+const headerName: check.Check<string> = (field, value) =>
+  typeof value === "string" && /^[!#$%&'*+\-.^_`|~\w]+$/.test(value)
+    ? Either.right(value.toLowerCase())
+    : check.invalid(field, value, "It must be the name of a header, such as db-router-token")
+
+const headerFields = check.struct({ request: headerName, response: headerName })
+
+export const header = (options: HeaderOptions): Carrier<never> => {
+  const names = checked(headerFields("token", options))
+  const { request = "db-router-token", response = request } = names
+  return asToken(
+    `the header ${request}`,
+    ({ headers }) => headers[request],
+    (to, token) => HttpServerResponse.setHeader(to, response, token)
+  )
+}
+
+export interface StoreOptions<E, R> {
+  readonly subject: (request: HttpServerRequest) => Effect.Effect<Option.Option<string>, E, R>
+  readonly timeout?: Duration.DurationInput | undefined
+}
+
+const storeFields = check.struct({ subject: check.callable(), timeout: check.duration({ positive: true }) })
+
+/** What a store has of a subject. Nobody but us writes it, so it needs no signature. */
+const Stored = Schema.parseJson(
+  Schema.Struct({
+    system: Schema.String,
+    timeline: Schema.Number,
+    lsn: Schema.BigInt,
+    expiresAt: Schema.Number
+  })
+)
+
+const decodeStored = Schema.decodeUnknownOption(Stored)
+const encodeStored = Schema.encodeSync(Stored)
+
+const locks = 64
+
+export const store = <E, R>(options: StoreOptions<E, R>): Carrier<R | KeyValueStore.KeyValueStore> => {
+  const { timeout = Duration.seconds(1) } = checked(storeFields("token", options))
+  // What one process writes for a subject, it writes in turn: a store can only get and set.
+  const turns = Array.from({ length: locks }, () => Effect.unsafeMakeSemaphore(1))
+  const turnOf = (key: string) => turns[Math.abs(Hash.string(key)) % locks]!.withPermits(1)
+  const found = (kept: KeyValueStore.KeyValueStore, key: string) =>
+    Effect.zipWith(kept.get(key), Clock.currentTimeMillis, (text, now) =>
+      Option.filter(Option.flatMap(text, decodeStored), ({ expiresAt }) => expiresAt > now)
+    )
+  const forSubject = <A, E2>(
+    request: HttpServerRequest,
+    none: A,
+    use: (kept: KeyValueStore.KeyValueStore, key: string) => Effect.Effect<A, E2>
+  ) =>
+    Effect.flatMap(options.subject(request), (subject) =>
+      Option.isNone(subject)
+        ? Effect.succeed(none)
+        : Effect.flatMap(KeyValueStore.KeyValueStore, (kept) => use(kept, `db-router-position:${subject.value}`))
+    ).pipe(Effect.timeout(timeout))
+  return {
+    name: "the key-value store",
+    read: (request, tokens) =>
+      forSubject(request, Option.none<Position>(), (kept, key) =>
+        Effect.flatMap(
+          found(kept, key),
+          Option.match({
+            onNone: () => Effect.succeedNone,
+            onSome: ({ lsn, system, timeline }) => tokens.verify({ system, timeline, lsn })
+          })
+        )
+      ),
+    write: (position, response, request, tokens) =>
+      forSubject(request, response, (kept, key) =>
+        turnOf(key)(
+          Effect.gen(function* () {
+            const before = yield* found(kept, key)
+            if (Option.isSome(before) && isBefore(position, before.value)) return response
+            const expiresAt = (yield* Clock.currentTimeMillis) + Duration.toMillis(tokens.lifetime)
+            yield* kept.set(key, encodeStored({ ...position, expiresAt }))
+            return response
+          })
+        )
+      )
+  }
+}
+
+/** The position that one request brings, and the one that it leaves behind. */
+export class Carried {
+  private brought: ReadonlyArray<Position> = []
+
+  constructor(
+    private readonly carriers: ReadonlyArray<Carrier<never>>,
+    private readonly tokens: Tokens,
+    private readonly request: HttpServerRequest
+  ) {}
+
+  /** What it brings. */
+  readonly read: Effect.Effect<ReadonlyArray<Position>> = Effect.suspend(() =>
+    Effect.map(
+      Effect.forEach(this.carriers, (carrier) =>
+        this.orElse(carrier, "read", carrier.read(this.request, this.tokens), Option.none())
+      ),
+      (found) => (this.brought = found.flatMap(Option.toArray))
+    )
+  )
+
+  /** A response that takes along what the flow has seen, where that is more than the request has brought. */
+  write(response: Response): Effect.Effect<Response> {
+    return Effect.flatMap(this.tokens.position, (position) =>
+      position === undefined || this.brought.some((known) => !isBefore(known, position))
+        ? Effect.succeed(response)
+        : Effect.reduce(this.carriers, response, (response, carrier) =>
+            this.orElse(carrier, "kept", carrier.write(position, response, this.request, this.tokens), response)
+          )
+    )
+  }
+
+  private orElse<A>(
+    { name }: Carrier<never>,
+    what: string,
+    effect: Effect.Effect<A, unknown>,
+    otherwise: A
+  ): Effect.Effect<A> {
+    return Effect.catchAllCause(Effect.interruptible(effect), (cause) =>
+      Cause.isInterruptedOnly(cause)
+        ? Effect.succeed(otherwise)
+        : Effect.logWarning(`The position of a request could not be ${what} by ${name}`, cause).pipe(
+            Effect.zipRight(reject("unavailable")),
+            Effect.as(otherwise)
+          )
+    )
+  }
+}

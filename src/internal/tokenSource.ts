@@ -1,0 +1,61 @@
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { Position } from "../Position.js"
+import * as RoutingContext from "../RoutingContext.js"
+import type { Request, Result } from "./driver/pool.js"
+import { answerOf, text } from "./driver/position.js"
+import type { Router } from "./router.js"
+import { type Source, Tokens } from "./tokens.js"
+
+/** How long the primary has to say where it is. */
+const limit = Duration.seconds(1)
+
+const question: Request = { sql: text, params: [], asArrays: true, prepare: true }
+
+/** Asks the primary where it is, if it is one that says so. */
+const ask = (router: Router): Effect.Effect<Position | undefined> =>
+  Effect.suspend(() => {
+    const { positions, query } = router.primary
+    if (!positions.isTelling) return Effect.succeed(undefined)
+    const { epoch } = positions
+    const number = positions.ask()
+    return Effect.map(query(question), (result) => {
+      const [row] = (result as Exclude<Result, ReadonlyArray<unknown>>).rows
+      const answer = answerOf(row as unknown as ReadonlyArray<unknown>)
+      if (answer instanceof Error) return undefined
+      const position = positions.hear(number, epoch, answer)
+      return answer.isStandby ? undefined : position
+    })
+  }).pipe(
+    Effect.orElseSucceed(() => undefined),
+    Effect.timeoutOption(limit),
+    Effect.map(Option.getOrUndefined)
+  )
+
+const sourceOf = (router: Router): Source => {
+  const { causal, config } = router
+  const isCausal = config.consistency.positions !== undefined
+  return {
+    known: () => {
+      const { isPrimary, known } = router.primary.positions
+      return isPrimary ? known : undefined
+    },
+    ask: isCausal ? ask(router) : Effect.succeed(undefined),
+    settled: (fiber) =>
+      causal === undefined
+        ? Effect.sync(() => {
+            const { positions, writtenAt } = fiber.getFiberRef(RoutingContext.flow).seen
+            // Without replicas of its own, nobody notes positions here; others may have replicas.
+            return { positions, isOpen: isCausal && writtenAt > Number.NEGATIVE_INFINITY }
+          })
+        : Effect.map(causal.settled(fiber), ({ marks, positions }) => ({
+            positions,
+            // What still runs has promised nothing.
+            isOpen: marks.some((mark) => mark.hasEnded)
+          }))
+  }
+}
+
+/** The tokens of a router. */
+export const make = (router: Router): Tokens => new Tokens(router.config.tokens, sourceOf(router))
