@@ -332,7 +332,7 @@ export const outcomeUnknown = (operation: "statement" | "commit", options: Where
     description:
       operation === "commit"
         ? `The connection${at(options.engine)} broke during COMMIT; whether the transaction is there is unknown`
-        : `The connection${at(options.engine)} broke while a write was running; whether it took effect is unknown`,
+        : `A write was sent${at(options.engine)} and no answer came; whether it took effect is unknown`,
     remedy: "Look whether the data is there before you repeat it; it was not retried",
     ...options
   })
@@ -410,3 +410,53 @@ export const fromSqlError = (error: unknown): Option.Option<RouterError> => {
  */
 export const reasonOf = (error: unknown): Option.Option<Reason> =>
   Option.map(fromSqlError(error), (found) => found.reason)
+
+/**
+ * What is known of the work whose error this is:
+ *
+ * - `"not done"`: nothing of it is there, so it may be repeated
+ * - `"unknown"`: it may be there or not, because the server did not answer what was sent (`OutcomeUnknown`)
+ * - `"partly done"`: of several groups some have committed (`PartialCommit`, which names them, and those of which nobody
+ *   knows)
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type KnownOutcome = "not done" | "unknown" | "partly done"
+
+/**
+ * What is known of a write whose error this is: of a statement outside transactions, of a whole transaction, of a session.
+ *
+ * A statement that was never sent (no connection could be had: the message is "Failed to acquire connection"), one that the
+ * server has refused, and a transaction whose connection broke before its COMMIT are `"not done"`. A text that commits in
+ * between by itself (`CALL` of a procedure that commits, several statements with a COMMIT among them, `CREATE INDEX
+ * CONCURRENTLY`) and then fails is too, as far as the error can tell: what came before that COMMIT is there.
+ *
+ * @example
+ * ```ts
+ * import { RouterError } from "effect-db-router"
+ * import { Effect } from "effect"
+ *
+ * const onceMore = <A, E, R>(write: Effect.Effect<A, E, R>) =>
+ *   Effect.retry(write, { times: 1, while: (error) => RouterError.outcomeOf(error) === "not done" })
+ * ```
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
+export const outcomeOf = (error: unknown): KnownOutcome => {
+  const reason = Option.getOrUndefined(reasonOf(error))
+  return reason === "OutcomeUnknown" ? "unknown" : reason === "PartialCommit" ? "partly done" : "not done"
+}
+
+/**
+ * Whether the work whose error this is may be there or not: to repeat it blindly could do it twice.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
+export const isOutcomeUnknown = (error: unknown): boolean =>
+  Option.exists(
+    fromSqlError(error),
+    ({ reason, unknown }) => reason === "OutcomeUnknown" || (reason === "PartialCommit" && (unknown ?? []).length > 0)
+  )

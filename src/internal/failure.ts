@@ -1,7 +1,7 @@
 /**
  * What an error of a statement says of the server that it ran on, and where the statement may run instead. Pure.
  */
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import * as RouterError from "../RouterError.js"
 
 /** The fields of a server's error that are free of locale. */
@@ -14,6 +14,12 @@ interface DatabaseError {
 
 /** What the `SqlError` says whose connection could not be had: the statement was never sent. */
 export const acquireFailed = "Failed to acquire connection"
+
+/** What it says whose connection, one of the caller's own, had broken before: the statement was never sent either. */
+export const brokenBefore = "The connection had broken before, so the statement was not sent"
+
+/** The failure of a statement that was sent and to which no answer came: nobody knows whether it was carried out. */
+export class Unanswered extends SqlError {}
 
 /** Every connection of a pool stayed in use. It says nothing of the server. */
 export class PoolBusy extends Error {
@@ -52,7 +58,7 @@ const databaseError = (cause: unknown): DatabaseError | undefined =>
     : undefined
 
 /** Whether it was the server that said so: it runs, and can be reached. */
-export const isServerError = (error: SqlError): boolean => databaseError(error.cause) !== undefined
+export const isServerError = ({ cause }: { readonly cause?: unknown }): boolean => databaseError(cause) !== undefined
 
 const failure = (action: Failure["action"], suspect: boolean, why: string): Failure => ({ action, suspect, why })
 
@@ -162,6 +168,16 @@ const isSerializableDefault = ({ code, routine }: DatabaseError): boolean =>
 
 /** Whether a statement was not run because the server had closed its connection before: idle_session_timeout. */
 export const cameTooLate = (error: SqlError): boolean => judge(error, "primary").action === "again"
+
+/** What the caller gets of a write outside transactions that has failed: an error that says so where its outcome is unknown. */
+export const ofWrite =
+  (where: { readonly group?: string; readonly engine: { readonly name: string } }) =>
+  (error: SqlError): SqlError => {
+    if (!(error instanceof Unanswered) || cameTooLate(error)) return error
+    const { cause } = error
+    const { engine, group } = where
+    return RouterError.toSqlError(RouterError.outcomeUnknown("statement", { group, engine: engine.name, cause }))
+  }
 
 /** Whether a probe has failed because the session's default isolation is one that standbys do not have. */
 export const saysSerializableDefault = (error: SqlError): boolean => {

@@ -11,7 +11,7 @@ import type { Connection, Result } from "./connection.js"
 import { Connections } from "./connections.js"
 import type { Sampler } from "./position.js"
 import { judge, PreparedStatements } from "./prepared.js"
-import { toWire } from "./values.js"
+import { toWire, unsendable } from "./values.js"
 
 export type { Result } from "./connection.js"
 
@@ -229,16 +229,24 @@ export class Pool {
     const { asArrays, params, prepare, sql } = request
     this.inFlight++
     run.connection = connection
-    const settle = (error: Error | undefined, result: Result | undefined) => {
+    const end = (error: SqlError | undefined, result: Result | undefined) => {
       this.inFlight--
       run.connection = undefined
-      callback(error && this.failed(connection.statementError(error)), result)
+      callback(error && this.failed(error), result)
+    }
+    const settle = (error: Error | undefined, result: Result | undefined) => {
+      if (error === undefined) end(undefined, result)
+      else connection.whenAnswered(error, () => end(connection.statementError(error), undefined))
+    }
+    if (!connection.isUsable) {
+      end(connection.unsentError, undefined)
+      return
     }
     let values: ReadonlyArray<unknown>
     try {
       values = toWire(params)
-    } catch (error) {
-      settle(error as Error, undefined)
+    } catch (cause) {
+      end(unsendable(cause), undefined)
       return
     }
     const config = { text: sql, values: values as Array<unknown>, ...(asArrays && { rowMode: "array" }) }

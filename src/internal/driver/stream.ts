@@ -9,7 +9,7 @@ import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
 import type { Pool } from "./pool.js"
 import type { Portal } from "./portal.js"
-import { toWire } from "./values.js"
+import { toWire, unsendable } from "./values.js"
 
 /** Rows that are fetched at a time, as `@effect/sql-pg` does. */
 export const batchSize = 128
@@ -27,7 +27,7 @@ const open = (
         pool.inFlight++
         return portal
       },
-      catch: (error) => connection.statementError(error as Error)
+      catch: unsendable
     }),
     (portal) =>
       Effect.suspend(() => {
@@ -41,8 +41,11 @@ const batches = (pool: Pool, connection: Connection, portal: Portal): Stream.Str
   Stream.repeatEffectChunkOption(
     Effect.async<Chunk.Chunk<object>, Option.Option<SqlError>>((resume) => {
       portal.read((error, rows) => {
-        if (error !== undefined) resume(Effect.fail(Option.some(pool.failed(connection.statementError(error)))))
-        else resume(rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows)))
+        if (error !== undefined) {
+          connection.whenAnswered(error, () =>
+            resume(Effect.fail(Option.some(pool.failed(connection.statementError(error)))))
+          )
+        } else resume(rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows)))
       })
       return Effect.suspend(() => {
         portal.close()
@@ -63,7 +66,9 @@ export const rows = (
 ): Stream.Stream<object, SqlError> =>
   Stream.unwrapScoped(
     Effect.flatMap(connection, (connection) =>
-      Effect.map(open(pool, connection, sql, params), (portal) => batches(pool, connection, portal))
+      connection.isUsable
+        ? Effect.map(open(pool, connection, sql, params), (portal) => batches(pool, connection, portal))
+        : Effect.fail(pool.failed(connection.unsentError))
     )
   )
 

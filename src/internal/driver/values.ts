@@ -1,3 +1,4 @@
+import { SqlError } from "@effect/sql/SqlError"
 import utils from "pg/lib/utils.js"
 
 /**
@@ -5,3 +6,6 @@ import utils from "pg/lib/utils.js"
  * bigint or a cycle in JSON): the driver would find that out in the middle of a statement, and call back twice.
  */
 export const toWire = (params: ReadonlyArray<unknown>): ReadonlyArray<unknown> => params.map(utils.prepareValue)
+
+/** The error of a statement whose parameters cannot be converted: it was not sent. */
+export const unsendable = (cause: unknown): SqlError => new SqlError({ cause, message: "Failed to execute statement" })
