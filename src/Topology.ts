@@ -57,18 +57,27 @@ export interface Member {
 }
 
 /**
+ * When something is read again.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Rereading {
+  /** How often. */
+  readonly interval: Duration.Duration
+  /** Also before a session begins, when the last time was this long ago. `undefined`: it is not. */
+  readonly beforeSession: Duration.Duration | undefined
+}
+
+/**
  * A list of servers that may change.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Source {
+export interface Source extends Rereading {
   /** Reads the list. When it fails, the router goes on with the one it has. */
   readonly members: Effect.Effect<ReadonlyArray<Member>, TopologyError>
-  /** How often it is read. `Duration.infinity`: once. */
-  readonly interval: Duration.Duration
-  /** It is also read before a session begins, when it was last read this long ago. `undefined`: it is not. */
-  readonly beforeSession: Duration.Duration | undefined
 }
 
 /**
@@ -81,6 +90,8 @@ export interface Topology {
   readonly name: string
   /** `undefined`: the engines of the options. */
   readonly source: Source | undefined
+  /** When engines of the options that were given as Effects are run again. Default: never. */
+  readonly resolving?: Rereading | undefined
 }
 
 /**
@@ -121,6 +132,17 @@ const orThrow = <A>(checked: Either.Either<A, RouterConfigError>): A => Either.g
  * @category constructors
  */
 export const fixed: Topology = { name: "fixed", source: undefined }
+
+/**
+ * The engines of the options; those that were given as Effects run again, and are followed where they lead to another server,
+ * or yield another password. An Effect that fails, and a server that does not answer, change nothing.
+ *
+ * Throws a `RouterConfigError` at once when an option cannot be used.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const resolving = (options: Omit<Options, "timeout"> = {}): Topology => orThrow(hostsSource.resolving(options))
 
 /**
  * A list that an Effect yields: from a service registry, a table, a file. With `beforeSession` it is what
@@ -196,7 +218,7 @@ export interface Resolver {
 }
 
 /**
- * The resolver of the system: addresses as any other program finds them (`getaddrinfo`, so the hosts file counts), SRV records
+ * The resolver of the system: addresses as other programs find them (`getaddrinfo`, so the hosts file counts), SRV records
  * from the system's name servers.
  *
  * @since 0.1.0

@@ -142,11 +142,11 @@ const makeParts = (
       EngineGroup.make({ name, engines: enginesOf(members), strategy, random, admission: "answering" })
     )
     const named = new Set(enginesOf(writers))
-    const { source } = topology
+    const { resolving, source } = topology
     let monitor: Monitor | undefined
-    if (source === undefined || source.members === undefined) {
+    if (source === undefined) {
       const again = resolveAgain([...placed.values()].flat(), () => monitor)
-      const refresh = source && new Refresh(again, source)
+      const refresh = resolving && new Refresh(again, resolving)
       return { servers, others, named, refresh, attach: (made) => (monitor = made) }
     }
     const taken = new Set(others.flatMap((group) => group.engines.map(({ name }) => name)))
@@ -167,7 +167,7 @@ const withTopology = (config: RouterConfig.RouterConfig): Effect.Effect<RouterCo
         ...config,
         topology,
         // With a list that may grow there can be replicas, wherever they are not yet.
-        readGroup: topology.source?.members === undefined ? config.readGroup : (config.readGroup ?? "read")
+        readGroup: topology.source === undefined ? config.readGroup : (config.readGroup ?? "read")
       })
     })
   )

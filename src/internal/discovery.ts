@@ -142,8 +142,8 @@ export class Discovery {
       this.owned.delete(engine)
       this.options.named.delete(engine)
       this.roles.delete(engine.name)
-      this.monitor?.remove(engine)
-      return Effect.asVoid(Effect.forkIn(Scope.close(scope, Exit.void), this.options.scope))
+      const closed = Effect.zipRight(this.monitor?.remove(engine) ?? Effect.void, Scope.close(scope, Exit.void))
+      return Effect.asVoid(Effect.forkIn(closed, this.options.scope))
     })
   }
 }

@@ -21,6 +21,8 @@ export const isAt = ({ address }: Pick<ResolvedEngine, "address">, member: Membe
   address.host === member.host &&
   (address.port ?? defaultPort) === (member.port ?? template.address.port ?? defaultPort)
 
+const isSocket = (host: string) => host.startsWith("/")
+
 /** The template's URL, for the member's server. */
 const urlOf = (url: Redacted.Redacted, { host, port, settings }: Member): Redacted.Redacted => {
   const at = new URL(Redacted.value(url))
@@ -33,31 +35,46 @@ const urlOf = (url: Redacted.Redacted, { host, port, settings }: Member): Redact
   return Redacted.make(at.href)
 }
 
+/** What a URL says, in parts. */
+const partsOf = (url: Redacted.Redacted) => {
+  const { password, pathname, username } = new URL(Redacted.value(url))
+  return {
+    ...(username !== "" && { username: decodeURIComponent(username) }),
+    ...(password !== "" && { password: Redacted.make(decodeURIComponent(password)) }),
+    ...(pathname.length > 1 && { database: decodeURIComponent(pathname.slice(1)) })
+  }
+}
+
+/** Where to connect, and as whom. */
+const whereOf = (member: Member, { address, client }: ResolvedEngine) => {
+  const { database, password, username } = member.settings ?? {}
+  if (client.url !== undefined && !isSocket(member.host)) return { url: urlOf(client.url, member) }
+  return {
+    ...(client.url !== undefined && partsOf(client.url)),
+    host: member.host,
+    port: member.port ?? address.port,
+    ...(database !== undefined && { database }),
+    ...(username !== undefined && { username }),
+    ...(password !== undefined && { password })
+  }
+}
+
 /** The engine's configuration. */
 export const resolve = (member: Member, template: ResolvedEngine): Either.Either<ResolvedEngine, RouterConfigError> => {
   const name = nameOf(member, template)
   const { serverName, settings = {} } = member
-  const { host: _host, port: _port, url, ...client } = template.client
-  const { database, password, username, ...others } = settings
+  const { host: _host, port: _port, url: _url, ...client } = template.client
+  const { database: _database, password: _password, username: _username, ...others } = settings
   const ssl = settings.ssl ?? client.ssl
-  const where =
-    url === undefined
-      ? { host: member.host, port: member.port ?? template.address.port, ...(database !== undefined && { database }) }
-      : { url: urlOf(url, member) }
-  const who =
-    url === undefined
-      ? { ...(username !== undefined && { username }), ...(password !== undefined && { password }) }
-      : {}
   return resolveEngine(
     { field: `topology.${name}`, name },
     {
       ...client,
       ...others,
-      ...where,
-      ...who,
-      ...(ssl !== undefined && ssl !== false && serverName !== undefined
-        ? { ssl: { servername: serverName, ...(ssl === true ? {} : ssl) } }
-        : {}),
+      ...whereOf(member, template),
+      ...(ssl !== undefined &&
+        ssl !== false &&
+        serverName !== undefined && { ssl: { servername: serverName, ...(ssl === true ? {} : ssl) } }),
       name,
       weight: member.weight ?? 1,
       zone: member.zone

@@ -6,6 +6,7 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
@@ -31,6 +32,8 @@ interface Watched {
   fresh: boolean
   /** When it was last probed at once. */
   hurriedAt: number
+  /** Ends its probes. */
+  stop: Effect.Effect<void>
 }
 
 /** What a monitor watches over. */
@@ -128,8 +131,14 @@ export class Monitor {
   }
 
   /** An engine is no more. */
-  remove(engine: Engine): void {
-    if (this.watched.delete(engine)) this.publish(Health.Event.EngineRemoved(this.eventOf(engine)))
+  remove(engine: Engine): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const watched = this.watched.get(engine)
+      if (watched === undefined) return Effect.void
+      this.watched.delete(engine)
+      this.publish(Health.Event.EngineRemoved(this.eventOf(engine)))
+      return watched.stop
+    })
   }
 
   /** Waits for a server that takes writes, and says whether there is one. */
@@ -160,7 +169,8 @@ export class Monitor {
       lock: Effect.unsafeMakeSemaphore(1),
       hurry: Effect.unsafeMakeLatch(false),
       fresh: false,
-      hurriedAt: Number.NEGATIVE_INFINITY
+      hurriedAt: Number.NEGATIVE_INFINITY,
+      stop: Effect.void
     }
     this.watched.set(engine, watched)
     return watched
@@ -217,9 +227,10 @@ export class Monitor {
 
   private watch(watched: Watched, config: ResolvedHealth): Effect.Effect<void, never, Scope.Scope> {
     watched.engine.onError((error) => this.hear(watched, error))
-    return Effect.asVoid(
-      Effect.forkScoped(Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config))))
-    )
+    const probes = Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config)))
+    return Effect.map(Effect.forkScoped(probes), (fiber) => {
+      watched.stop = Fiber.interrupt(fiber).pipe(Effect.asVoid)
+    })
   }
 
   private get now(): number {
@@ -252,7 +263,9 @@ export class Monitor {
     return watched.lock.withPermits(1)(
       Effect.suspend(() => {
         const { client } = engine
-        const { fresh } = watched
+        const { lastWriter, writer } = this.options.servers
+        // The name of one that is not the primary any more may lead to the next one from any moment on.
+        const fresh = watched.fresh || (writer === undefined && engine === lastWriter)
         watched.fresh = false
         watched.hurry.unsafeClose()
         return Effect.flatMap(Effect.either(ask(watched, config.timeout, fresh)), (found) => {

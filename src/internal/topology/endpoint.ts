@@ -204,9 +204,20 @@ export const decode =
       return found === undefined ? `${field} is missing` : `${field} is ${print(found)}. ${issue.message}`
     })
 
-/** A schema that says what is allowed, without the value. What is wrong inside an object is said there. */
+/** A schema that says what is allowed, without the value, whatever is wrong with it. */
 export const saying = <A, I>(schema: Schema.Schema<A, I>, remedy: string): Schema.Schema<A, I> =>
-  schema.annotations({ message: ({ actual }) => ({ message: remedy, override: !check.isObject(actual) }) })
+  schema.annotations({ message: () => ({ message: remedy, override: true }) })
+
+const around = <A, I>(schema: Schema.Schema<A, I>, fits: (value: unknown) => boolean, remedy: string) =>
+  schema.annotations({ message: ({ actual }) => ({ message: remedy, override: !fits(actual) }) })
+
+/** The same for an object, whose fields say themselves what is wrong with them. */
+export const object = <A, I>(schema: Schema.Schema<A, I>, remedy: string): Schema.Schema<A, I> =>
+  around(schema, check.isObject, remedy)
+
+/** The same for a list, and its elements. */
+export const list = <A, I>(schema: Schema.Schema<A, I>, remedy: string): Schema.Schema<A, I> =>
+  around(schema, Array.isArray, remedy)
 
 /** A field that may be left out, or null. */
 export const optional = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { nullable: true })

@@ -56,5 +56,5 @@ const isResolving = check.struct(resolvingFields)
 export const resolving = (options: unknown) =>
   Either.map(isResolving("", options), (given) => {
     const { beforeSession, interval, name } = source.settle(given, "resolving")
-    return Object.freeze({ name, source: Object.freeze({ members: undefined, interval, beforeSession }) })
+    return Object.freeze({ name, source: undefined, resolving: Object.freeze({ interval, beforeSession }) })
   })

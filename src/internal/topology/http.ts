@@ -21,7 +21,7 @@ const weight = saying(Schema.Finite.pipe(Schema.positive()), "It must be a posit
 
 const role = saying(Schema.Literal("primary", "replica"), 'It must be one of "primary", "replica"')
 
-export const Server = saying(
+export const Server = endpoint.object(
   Schema.Struct({
     host: saying(Schema.NonEmptyString, "It must be a host name or an address"),
     port: optional(port),

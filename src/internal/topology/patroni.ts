@@ -16,7 +16,7 @@ const { optional, saying } = endpoint
 
 const text = saying(Schema.String, "Patroni gives a text")
 
-const Instance = saying(
+const Instance = endpoint.object(
   Schema.Struct({
     name: text,
     role: text,
@@ -31,10 +31,9 @@ const Instance = saying(
 
 type Instance = typeof Instance.Type
 
-const Cluster = saying(
-  Schema.Struct({ members: saying(Schema.Array(Instance), 'Patroni answers GET /cluster with { "members": [...] }') }),
-  'Patroni answers GET /cluster with { "members": [...] }'
-)
+const form = 'Patroni answers GET /cluster with { "members": [...] }'
+
+const Cluster = endpoint.object(Schema.Struct({ members: endpoint.list(Schema.Array(Instance), form) }), form)
 
 const decode = endpoint.decode(Cluster, "answer")
 
