@@ -4,7 +4,7 @@
 import { FetchHttpClient, HttpClient, HttpClientRequest } from "@effect/platform"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Fiber, Inspectable, Layer, Redacted, Schema, Tracer } from "effect"
+import { Effect, Fiber, Layer, Redacted, Schema, Tracer } from "effect"
 import * as RouterError from "effect-db-router/RouterError"
 import * as Topology from "effect-db-router/Topology"
 import * as Endpoint from "./support/endpoint.js"
@@ -14,10 +14,6 @@ const clients = { fetch: FetchHttpClient.layer, node: NodeHttpClient.layer }
 const read = (options: Topology.HttpOptions) => Effect.flatMap(Topology.http(options), ({ source }) => source!.members)
 
 const secret = "hunter2"
-
-/** All that a log could show of an error. */
-const seen = (error: unknown) =>
-  [String(error), Inspectable.toStringUnknown(error), Cause.pretty(Cause.fail(error)), JSON.stringify(error)].join("\n")
 
 for (const [name, client] of Object.entries(clients)) {
   describe(`a JSON endpoint, through the HttpClient of ${name}`, () => {
@@ -34,7 +30,7 @@ for (const [name, client] of Object.entries(clients)) {
       { host: "db1", port: 5432, role: "primary", rack: 7 },
       { host: "db2", name: "second", weight: 2, zone: "eu-1a", reads: false, serverName: "pg.example.org", port: null }
     ]
-    const members = [
+    const members: ReadonlyArray<Topology.Member> = [
       { host: "db1", port: 5432, role: "primary" },
       { host: "db2", name: "second", weight: 2, zone: "eu-1a", reads: false, serverName: "pg.example.org" }
     ]
@@ -98,6 +94,13 @@ for (const [name, client] of Object.entries(clients)) {
       ["texts", Endpoint.json(["db1"]), 'servers[0] is "db1". It must be a server'],
       ["no host", Endpoint.json([{ host: "db1" }, { port: 1 }]), "servers[1].host is missing"],
       ["a text for a port", Endpoint.json([{ host: "db1", port: "1" }]), 'servers[0].port is "1". It must be a whole'],
+      [
+        "an object for a port",
+        Endpoint.json([{ host: "db1", port: { password: secret } }]),
+        "servers[0].port is an obj"
+      ],
+      ["an object for a host", Endpoint.json([{ host: { password: secret } }]), "servers[0].host is an object"],
+      ["a list for a server", Endpoint.json([["db1", secret]]), "servers[0] is a list of 2. It must be a server"],
       ["port 0", Endpoint.json([{ host: "db1", port: 0 }]), "servers[0].port is 0. It must be a whole number from 1"],
       [
         "a role of its own",
@@ -127,8 +130,8 @@ for (const [name, client] of Object.entries(clients)) {
           assert.instanceOf(error, RouterError.TopologyError)
           assert.include(error.message, says)
           assert.strictEqual(error.target, `http://127.0.0.1:${port}/servers?<redacted>`)
-          assert.notInclude(seen(error), secret)
-          assert.notInclude(seen(error), Buffer.from(`app:${secret}`).toString("base64"))
+          assert.notInclude(Endpoint.seen(error), secret)
+          assert.notInclude(Endpoint.seen(error), Buffer.from(`app:${secret}`).toString("base64"))
         })
       )
     }
@@ -137,9 +140,9 @@ for (const [name, client] of Object.entries(clients)) {
       Effect.gen(function* () {
         const url = yield* Endpoint.nobody
         const error = yield* Effect.flip(read({ url: Redacted.make(`${url}/${secret}?key=${secret}`) }))
-        assert.include(seen(error), "it cannot be reached (ECONNREFUSED)")
-        assert.include(seen(error), `${url}/<redacted>`)
-        assert.notInclude(seen(error), secret)
+        assert.include(Endpoint.seen(error), "it cannot be reached (ECONNREFUSED)")
+        assert.include(Endpoint.seen(error), `${url}/<redacted>`)
+        assert.notInclude(Endpoint.seen(error), secret)
       })
     )
 
@@ -158,7 +161,7 @@ for (const [name, client] of Object.entries(clients)) {
           more()
         }
         const error = yield* Effect.flip(read({ url: endpoint.url }))
-        assert.include(seen(error), "its answer is longer than 1 MiB")
+        assert.include(Endpoint.seen(error), "its answer is longer than 1 MiB")
         while (endpoint.open() > 0) yield* Effect.sleep("10 millis")
         assert.isBelow(written, 64 * 1024 * 1024)
       })
@@ -167,10 +170,10 @@ for (const [name, client] of Object.entries(clients)) {
     live("may take the timeout, and is hung up on after it", Endpoint.silence, (endpoint) =>
       Effect.gen(function* () {
         const silent = yield* Effect.flip(read({ url: endpoint.url, timeout: "100 millis" }))
-        assert.include(seen(silent), "took longer than 100ms")
+        assert.include(Endpoint.seen(silent), "took longer than 100ms")
         endpoint.answer = (response) => void response.writeHead(200).write("[")
         const slow = yield* Effect.flip(read({ url: endpoint.url, timeout: "100 millis" }))
-        assert.include(seen(slow), "took longer than 100ms")
+        assert.include(Endpoint.seen(slow), "took longer than 100ms")
         while (endpoint.open() > 0) yield* Effect.sleep("10 millis")
       })
     )
@@ -213,7 +216,7 @@ describe("a JSON endpoint", () => {
       const dying = HttpClient.make((request) => Effect.die(new Error(`${request.url} ${secret}`)))
       const error = yield* through(dying)
       assert.include(error.message, "a defect of the HttpClient")
-      assert.notInclude(seen(error), secret)
+      assert.notInclude(Endpoint.seen(error), secret)
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 
@@ -281,7 +284,7 @@ describe("a JSON endpoint", () => {
         const error = yield* Effect.flip(Topology.http(options as unknown as Topology.HttpOptions))
         assert.instanceOf(error, RouterError.RouterConfigError)
         assert.strictEqual(error.field, field)
-        assert.notInclude(seen(error), secret)
+        assert.notInclude(Endpoint.seen(error), secret)
       }).pipe(Effect.provide(FetchHttpClient.layer))
     )
   }

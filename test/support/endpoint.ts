@@ -3,7 +3,7 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
-import { Effect, type Scope } from "effect"
+import { Cause, Effect, Inspectable, type Scope } from "effect"
 
 export type Answer = (response: ServerResponse, request: IncomingMessage) => unknown
 
@@ -68,3 +68,7 @@ export const make = (answer: Answer): Effect.Effect<Endpoint, never, Scope.Scope
 
 /** A URL that nobody listens on. */
 export const nobody = Effect.scoped(Effect.map(make(silence), ({ url }) => url))
+
+/** All that a log could show of an error. */
+export const seen = (error: unknown): string =>
+  [String(error), Inspectable.toStringUnknown(error), Cause.pretty(Cause.fail(error)), JSON.stringify(error)].join("\n")
