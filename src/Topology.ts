@@ -192,30 +192,13 @@ export const hosts = (list: ReadonlyArray<string | Member>, options: Pick<Option
   orThrow(hostsSource.hosts(list, options))
 
 /**
- * One record of a service in DNS, as in `node:dns`.
+ * Asks DNS: `addresses(hostname)` yields all IPv4 and IPv6 addresses of a name, `services(name)` all SRV records of a service,
+ * as `node:dns` has them. Both may fail with anything; an error with the `code` of a `node:dns` error is explained by it.
  *
  * @since 0.1.0
  * @category models
  */
-export interface SrvRecord {
-  readonly name: string
-  readonly port: number
-  readonly priority: number
-  readonly weight: number
-}
-
-/**
- * Asks DNS. Both effects may fail with anything; an error with the `code` of a `node:dns` error is explained by it.
- *
- * @since 0.1.0
- * @category models
- */
-export interface Resolver {
-  /** All IPv4 and IPv6 addresses of a name. */
-  readonly addresses: (hostname: string) => Effect.Effect<ReadonlyArray<string>, unknown>
-  /** All SRV records of a service. */
-  readonly services: (name: string) => Effect.Effect<ReadonlyArray<SrvRecord>, unknown>
-}
+export interface Resolver extends dnsSource.Resolver {}
 
 /**
  * The resolver of the system: addresses as other programs find them (`getaddrinfo`, so the hosts file counts), SRV records

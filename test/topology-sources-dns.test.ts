@@ -1,6 +1,7 @@
 /**
  * Servers from DNS, asked of a real name server, of the system, and of resolvers that answer nonsense.
  */
+import type { SrvRecord } from "node:dns"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Option, TestClock } from "effect"
 import * as RouterError from "effect-db-router/RouterError"
@@ -15,7 +16,7 @@ const failure = (options: Options) => Effect.flip(members(options))
 
 const answering = (answers: { readonly addresses?: unknown; readonly services?: unknown }): Topology.Resolver => ({
   addresses: () => Effect.succeed(answers.addresses as ReadonlyArray<string>),
-  services: () => Effect.succeed(answers.services as ReadonlyArray<Topology.SrvRecord>)
+  services: () => Effect.succeed(answers.services as ReadonlyArray<SrvRecord>)
 })
 
 const failing = (error: unknown): Topology.Resolver => ({

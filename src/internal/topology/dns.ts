@@ -1,7 +1,7 @@
 /**
  * Servers from DNS: the addresses of one name, or the SRV records of a service.
  */
-import { NODATA, NOTFOUND, promises } from "node:dns"
+import { NODATA, NOTFOUND, promises, type SrvRecord } from "node:dns"
 import { isIP } from "node:net"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -9,16 +9,10 @@ import * as check from "../config/check.js"
 import * as address from "./address.js"
 import * as source from "./source.js"
 
-/** As in `node:dns`. */
-export interface SrvRecord {
-  readonly name: string
-  readonly port: number
-  readonly priority: number
-  readonly weight: number
-}
-
 export interface Resolver {
+  /** All IPv4 and IPv6 addresses of a name. */
   readonly addresses: (hostname: string) => Effect.Effect<ReadonlyArray<string>, unknown>
+  /** All SRV records of a service. */
   readonly services: (name: string) => Effect.Effect<ReadonlyArray<SrvRecord>, unknown>
 }
 
