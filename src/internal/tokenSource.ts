@@ -1,8 +1,10 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import { positionQuestions } from "./causal.js"
 import type { Request, Result } from "./driver/pool.js"
 import { answerOf, text } from "./driver/position.js"
 import type { Router } from "./router.js"
@@ -16,11 +18,13 @@ const question: Request = { sql: text, params: [], asArrays: true, prepare: true
 /** Asks the primary where it is, if it is one that says so. */
 const ask = (router: Router): Effect.Effect<Position | undefined> =>
   Effect.suspend(() => {
-    const { positions, query } = router.primary
+    const engine = router.primary
+    const { positions } = engine
     if (!positions.isTelling) return Effect.succeed(undefined)
     const { epoch } = positions
     const number = positions.ask()
-    return Effect.map(query(question), (result) => {
+    const asked = Metric.increment(Metric.tagged(positionQuestions, "engine", engine.name))
+    return Effect.map(Effect.zipRight(asked, engine.query(question)), (result) => {
       const [row] = (result as Exclude<Result, ReadonlyArray<unknown>>).rows
       const answer = answerOf(row as unknown as ReadonlyArray<unknown>)
       if (answer instanceof Error) return undefined
@@ -28,9 +32,10 @@ const ask = (router: Router): Effect.Effect<Position | undefined> =>
       return answer.isStandby ? undefined : position
     })
   }).pipe(
-    Effect.orElseSucceed(() => undefined),
     Effect.timeoutOption(limit),
-    Effect.map(Option.getOrUndefined)
+    Effect.map(Option.getOrUndefined),
+    // Nothing of this is the business of whoever brings a token.
+    Effect.catchAllCause(() => Effect.succeed(undefined))
   )
 
 const sourceOf = (router: Router): Source => {
