@@ -55,7 +55,7 @@ export interface Report {
  * @category models
  */
 export interface Lag {
-  /** The age of the oldest known position of the primary that the replica has not replayed, in milliseconds. */
+  /** How long ago it may have had all that the primary had, in milliseconds. `0`: it has all that is known. */
   readonly millis: number
   /** Write-ahead log that the replica has not replayed. */
   readonly bytes: bigint
@@ -248,8 +248,8 @@ export const shown = (health: Health | undefined, isDrained: boolean): Shown =>
  * @category lag
  */
 export interface History {
-  /** The oldest first; positions and times only grow. */
-  readonly seen: ReadonlyArray<{ readonly position: bigint; readonly at: number }>
+  /** The oldest first; positions and times only grow. The primary was at `position` from `at` until `until`, at least. */
+  readonly seen: ReadonlyArray<{ readonly position: bigint; readonly at: number; readonly until: number }>
   /** What the positions belong to. */
   readonly system: string
   readonly timeline: number | undefined
@@ -267,35 +267,33 @@ const maxHistory = 256
 export const record = (history: History | undefined, primary: Report, now: number): History => {
   const { position, system, timeline } = primary
   if (history === undefined || history.system !== system || history.timeline !== timeline) {
-    return { seen: [{ position, at: now }], system, timeline }
+    return { seen: [{ position, at: now, until: now }], system, timeline }
   }
   const last = history.seen[history.seen.length - 1]!
-  if (position <= last.position) return history
-  const seen = [...history.seen, { position, at: now }]
+  if (position <= last.position) return { ...history, seen: [...history.seen.slice(0, -1), { ...last, until: now }] }
+  const seen = [...history.seen, { position, at: now, until: now }]
   return { ...history, seen: seen.length > maxHistory ? thin(seen) : seen }
 }
 
 // Of two neighbours the earlier time counts for the later position: the lag errs upwards.
 const thin = (seen: History["seen"]): History["seen"] =>
   seen.flatMap((entry, i) =>
-    i % 2 === 0 && i + 1 < seen.length
-      ? [{ position: seen[i + 1]!.position, at: entry.at }]
-      : i % 2 === 0
-        ? [entry]
-        : []
+    i % 2 === 0 && i + 1 < seen.length ? [{ ...seen[i + 1]!, at: entry.at }] : i % 2 === 0 ? [entry] : []
   )
 
 /**
- * How far a replica with that replay position is behind.
+ * How far a replica with that replay position is behind. What it has not replayed may have been written at once after the
+ * primary was last seen where the replica is, so that is from when on it is behind.
  *
  * @since 0.1.0
  * @category lag
  */
 export const lagOf = (history: History, replayed: bigint, now: number): Lag => {
-  const missing = history.seen.find(({ position }) => contentEnd(position) > replayed)
+  const missing = history.seen.findIndex(({ position }) => contentEnd(position) > replayed)
   const last = history.seen[history.seen.length - 1]!
   const bytes = contentEnd(last.position) - replayed
-  return { millis: missing === undefined ? 0 : Math.max(0, now - missing.at), bytes: bytes > 0n ? bytes : 0n }
+  const since = history.seen[missing - 1]?.until ?? history.seen[0]!.at
+  return { millis: missing === -1 ? 0 : Math.max(0, now - since), bytes: bytes > 0n ? bytes : 0n }
 }
 
 /**

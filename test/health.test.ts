@@ -92,16 +92,18 @@ describe("the lag of a replica", () => {
     undefined
   )!
 
-  it("is the age of the oldest position that it has not replayed", () => {
+  it("is the time since the primary was last seen where it is", () => {
     assert.deepStrictEqual(Health.lagOf(seen, 3_000n, 9_000), { millis: 0, bytes: 0n })
-    assert.deepStrictEqual(Health.lagOf(seen, 2_500n, 9_000), { millis: 7_000, bytes: 500n })
+    assert.deepStrictEqual(Health.lagOf(seen, 2_500n, 9_000), { millis: 8_000, bytes: 500n })
     assert.deepStrictEqual(Health.lagOf(seen, 500n, 9_000), { millis: 9_000, bytes: 2_500n })
   })
 
   it("of an idle primary is none, however long it has been idle", () => {
     const idle = [10_000, 100_000].reduce((before, now) => Health.record(before, at(3_000n), now), seen)
-    assert.strictEqual(idle, seen)
     assert.strictEqual(Health.lagOf(idle, 3_000n, 1_000_000).millis, 0)
+    // Of what is written after that, at most since then.
+    const written = Health.record(idle, at(4_000n), 101_000)
+    assert.strictEqual(Health.lagOf(written, 3_000n, 101_500).millis, 1_500)
   })
 
   it("does not count the header that an insert position may sit behind", () => {
@@ -113,7 +115,7 @@ describe("the lag of a replica", () => {
 
   it("begins anew with another system or timeline", () => {
     const promoted = Health.record(seen, { ...at(10n), timeline: 2 }, 5_000)
-    assert.deepStrictEqual(promoted.seen, [{ position: 10n, at: 5_000 }])
+    assert.deepStrictEqual(promoted.seen, [{ position: 10n, at: 5_000, until: 5_000 }])
     assert.strictEqual(Health.record(seen, { ...at(10n), system: "2" }, 5_000).seen.length, 1)
   })
 
