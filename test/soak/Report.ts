@@ -2,11 +2,11 @@
 import { checksOf, isMet, type Outcome, type Row, shortfalls } from "./Row.js"
 
 export interface Result {
-  readonly row: Row
+  readonly row: Omit<Row, "run">
   readonly outcome: Outcome
 }
 
-const verdict = (outcome: Outcome): string =>
+export const verdict = (outcome: Outcome): string =>
   outcome._tag === "NotRun" ? "NOT RUN" : isMet(outcome) ? "met" : "NOT MET"
 
 const measuredOf = (outcome: Outcome): ReadonlyArray<string> => {

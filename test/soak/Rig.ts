@@ -4,12 +4,11 @@
  */
 import { Context, Effect, Exit, Layer, Logger, LogLevel, Schedule, Scope } from "effect"
 import { DbRouter, type RouterConfig } from "effect-db-router"
-import type { PgCluster } from "effect-db-router/testing"
 import * as Memory from "../bench/Memory.js"
 import * as Load from "./Load.js"
 import type { Pace } from "./Pace.js"
 import { type Check, count, type Measured, none } from "./Row.js"
-import { connections } from "./Servers.js"
+import { connections, type Server } from "./Servers.js"
 import { kinds } from "./Tally.js"
 import * as Trouble from "./Trouble.js"
 
@@ -31,10 +30,7 @@ export interface Options extends Load.Reads {
   /** More services for the router's layer. */
   readonly layer?: (options: RouterConfig.Options) => Layer.Layer<DbRouter.Services, unknown>
   /** The servers whose connections are counted at the end, and the one that the writes are compared with. */
-  readonly servers: Effect.Effect<
-    { readonly running: ReadonlyArray<PgCluster.Node>; readonly primary: PgCluster.Node },
-    unknown
-  >
+  readonly servers: Effect.Effect<{ readonly running: ReadonlyArray<Server>; readonly primary: Server }, unknown>
 }
 
 /** So much more memory in use, after a collection, is noise: caches that fill, code that is compiled. In megabytes. */
@@ -131,7 +127,7 @@ const isUnwhole = ({ inFlight, pool }: DbRouter.EngineStatus) =>
   inFlight !== 0 || pool.waiting !== 0 || pool.idle !== pool.total || pool.total > pool.max
 
 /** A server notices some time after it that a connection was closed. */
-const leaks = (nodes: ReadonlyArray<PgCluster.Node>, applicationName: string) =>
+const leaks = (nodes: ReadonlyArray<Server>, applicationName: string) =>
   Effect.forEach(nodes, (node) =>
     Effect.map(
       Effect.repeat(connections(node, applicationName), {

@@ -32,6 +32,13 @@ export interface Row {
   readonly run: (cluster: PgCluster.Cluster, pace: Pace) => Effect.Effect<Measured, unknown, Scope.Scope>
 }
 
+/** A row on servers that it starts itself, of programs that may not be installed. */
+export interface ExternalRow extends Omit<Row, "run"> {
+  /** Why it cannot run here, and what to do about it. */
+  readonly whyNot: Effect.Effect<string | undefined>
+  readonly run: (pace: Pace) => Effect.Effect<Measured, unknown, Scope.Scope>
+}
+
 /** What became of a row. */
 export type Outcome =
   | { readonly _tag: "Measured"; readonly measured: Measured }

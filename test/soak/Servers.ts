@@ -5,6 +5,9 @@ import { PgCluster } from "effect-db-router/testing"
 import { schema } from "./Load.js"
 import type { Pace } from "./Pace.js"
 
+/** A server that can be asked. */
+export type Server = Pick<PgCluster.Node, "name" | "query">
+
 /** Makes what is not there yet. */
 export const prepare = ({ awaitReplayed, primary }: PgCluster.Cluster) =>
   Effect.gen(function* () {
@@ -72,7 +75,7 @@ export const awaitStatus = (
   )
 
 /** The connections that a server has under that name, those of the probes too. */
-export const connections = (node: PgCluster.Node, applicationName: string) =>
+export const connections = (node: Server, applicationName: string) =>
   Effect.map(
     node.query<{ n: number }>("SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name LIKE $1 || '%'", [
       applicationName

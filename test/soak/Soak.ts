@@ -3,15 +3,23 @@ import { writeFileSync } from "node:fs"
 import { Cause, Console, Effect } from "effect"
 import { circumstances, headline } from "../bench/Report.js"
 import type { Options } from "./Arguments.js"
-import { short, thorough } from "./Pace.js"
+import { type Pace, short, thorough } from "./Pace.js"
 import * as Report from "./Report.js"
-import { isMet, type Outcome, type Row, seconds } from "./Row.js"
-import { rows } from "./rows/index.js"
+import { type ExternalRow, isMet, type Outcome, type Row, seconds } from "./Row.js"
+import { external, rows } from "./rows/index.js"
 import { cluster } from "./Servers.js"
 
-const measure = (row: Row, options: Options): Effect.Effect<Outcome> =>
-  Effect.scoped(Effect.flatMap(cluster, (servers) => row.run(servers, options.short ? short : thorough))).pipe(
-    Effect.map((measured): Outcome => ({ _tag: "Measured", measured })),
+const start = (row: Row | ExternalRow, pace: Pace) =>
+  "whyNot" in row ? row.run(pace) : Effect.flatMap(cluster, (servers) => row.run(servers, pace))
+
+const measure = (row: Row | ExternalRow, options: Options): Effect.Effect<Outcome> =>
+  Effect.flatMap("whyNot" in row ? row.whyNot : Effect.succeed(undefined), (why) =>
+    why === undefined
+      ? Effect.scoped(start(row, options.short ? short : thorough)).pipe(
+          Effect.map((measured): Outcome => ({ _tag: "Measured", measured }))
+        )
+      : Effect.succeed<Outcome>({ _tag: "NotRun", why })
+  ).pipe(
     Effect.catchAllCause((cause) =>
       Cause.isInterruptedOnly(cause)
         ? Effect.interrupt
@@ -31,11 +39,11 @@ export const run = (options: Options) =>
     const began = new Date()
     const version = yield* postgres
     const results: Array<Report.Result> = []
-    for (const row of rows.filter(({ name }) => options.only.includes(name))) {
+    for (const row of [...rows, ...external].filter(({ name }) => options.only.includes(name))) {
       yield* Console.error(`${row.name}: ${row.fault} ...`)
       const start = performance.now()
       const outcome = yield* measure(row, options)
-      yield* Console.error(`  ${isMet(outcome) ? "met" : "NOT MET"} after ${seconds(performance.now() - start)}`)
+      yield* Console.error(`  ${Report.verdict(outcome)} after ${seconds(performance.now() - start)}`)
       results.push({ row, outcome })
     }
     const found = circumstances(version, began)

@@ -4,7 +4,7 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Cause, Console, Effect } from "effect"
 import * as Arguments from "./Arguments.js"
-import { rows } from "./rows/index.js"
+import { external, rows } from "./rows/index.js"
 import { run } from "./Soak.js"
 
 /** How long the process may take to end by itself when everything is closed. */
@@ -18,11 +18,13 @@ const endsByItself = Effect.sync(() => {
   }, exitMillis).unref()
 })
 
+const all = [...rows, ...external]
+
 const main = Effect.try({
-  try: () => Arguments.parse(process.argv.slice(2), rows),
+  try: () => Arguments.parse(process.argv.slice(2), all),
   catch: (error) => error as Error
 }).pipe(
-  Effect.flatMap((options) => (options.help ? Effect.as(Console.log(Arguments.help(rows)), true) : run(options))),
+  Effect.flatMap((options) => (options.help ? Effect.as(Console.log(Arguments.help(all)), true) : run(options))),
   Effect.flatMap((met) =>
     Effect.sync(() => {
       if (!met) process.exitCode = 1

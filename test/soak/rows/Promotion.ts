@@ -6,6 +6,7 @@ import type { Load } from "../Load.js"
 import * as Rig from "../Rig.js"
 import { type Check, count, none, type Row, seconds } from "../Row.js"
 import { options } from "../Servers.js"
+import { isRead } from "../Tally.js"
 import { back, noFailedRead } from "./Killed.js"
 import { typed } from "./Terminated.js"
 
@@ -38,16 +39,24 @@ export const nextWrite = (load: Load): Effect.Effect<number> =>
     return Effect.repeat(Effect.sleep("2 millis"), { until: () => load.ledger.hasCommitFrom(first) })
   }).pipe(Effect.map(() => performance.now()))
 
-/** Whatever failed was on its way when the primary died, and says what became of it. */
-export const onlyInFlight = (rig: Rig.Rig, killed: number): ReadonlyArray<Check> => {
-  const isOther = (kind: string) => kind === "write" || kind === "session" || kind === "stream"
-  const failed = rig.load.tally.failuresOf(isOther)
-  const later = failed.filter(({ began }) => began > killed + notYetKnown)
+/**
+ * Whatever failed, of the failures from a place in their list on, was on its way when the primary died, and says what became
+ * of it.
+ */
+export const onlyInFlight = (rig: Rig.Rig, died: number, from = 0): ReadonlyArray<Check> => {
+  const failed = rig.load.tally.failures.slice(from).filter(({ kind }) => !isRead(kind))
+  const later = failed.filter(({ began }) => began > died + notYetKnown)
   return [
     none(`of ${count(failed.length)} failed statements were not in flight`, later.length, Failure.summary(later)),
-    typed(rig, "in flight", isOther)
+    typed(failed, "in flight")
   ]
 }
+
+/** Writes succeed again soon after the promotion. */
+export const recovered = (written: number, promoted: number, what = ""): Check => ({
+  measured: `${what}${what === "" ? "" : ": "}writes succeed ${seconds(Math.max(0, written - promoted))} after the promotion`,
+  met: written - promoted <= limit
+})
 
 /** What was written on a server from an id on. */
 const writtenFrom = (node: PgCluster.Node, id: number) =>
@@ -93,10 +102,7 @@ export const row: Row = {
             return [
               ...onlyInFlight(rig, killed),
               noFailedRead(rig),
-              {
-                measured: `writes succeed ${seconds(written - promoted)} after the promotion`,
-                met: written - promoted <= limit
-              },
+              recovered(written, promoted),
               ...lost,
               ...returned,
               back(`${other!.name}, which follows the new primary,`, followed, reading, pace.interval),

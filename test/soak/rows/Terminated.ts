@@ -22,8 +22,7 @@ const terminate = (node: PgCluster.Node, applicationName: string) =>
   )
 
 /** Whatever failed did so with a `SqlError`, and one that says whether its work is there. */
-export const typed = ({ load: { tally } }: Rig.Rig, what: string, of: (kind: string) => boolean): Check => {
-  const failed = tally.failuresOf(of)
+export const typed = (failed: ReadonlyArray<Failure.Failure>, what: string): Check => {
   const untyped = failed.filter((failure) => !failure.typed)
   const untold = failed.filter(({ told }) => told === undefined)
   const unknown = failed.filter(({ told }) => told === Told.unknown).length
@@ -85,8 +84,14 @@ export const row: Row = {
           return [
             { measured: `${ended} backends terminated in ${rounds} s`, met: ended >= rounds },
             noFailedRead(rig),
-            typed(rig, "sessions", (kind) => kind === "session"),
-            typed(rig, "autocommitted writes", (kind) => kind === "write"),
+            typed(
+              load.tally.failuresOf((kind) => kind === "session"),
+              "sessions"
+            ),
+            typed(
+              load.tally.failuresOf((kind) => kind === "write"),
+              "autocommitted writes"
+            ),
             cutStreams(rig),
             filled
           ]
