@@ -16,12 +16,14 @@ interface Internals {
   readonly _queryable: boolean
   readonly _ending: boolean
   readonly readyForQuery?: boolean
+  readonly _queryQueue: Array<object>
   readonly connection: {
     readonly stream: Duplex & { readonly remoteAddress?: string; readonly remotePort?: number }
     readonly parsedStatements: Record<string, string>
     close(message: { readonly type: "S" | "P"; readonly name: string }): void
     on(event: "readyForQuery", listener: (message: { readonly status: string }) => void): void
     on(event: "errorMessage", listener: (error: Error) => void): void
+    on(event: "notice", listener: (notice: { readonly code?: string; readonly message?: string }) => void): void
   }
 }
 
@@ -86,6 +88,10 @@ export class Connection {
     connection.on("errorMessage", (error) => {
       this.lastError = error
     })
+    // When a backend is stopped at once, or waits with a commit for a standby, it says why in a warning.
+    connection.on("notice", (notice) => {
+      if (notice.code?.startsWith("57P") === true) this.lastError = Object.assign(new Error(notice.message), notice)
+    })
     // Without a listener, a connection that breaks ends the process.
     this.client.on("error", (error: Error) => this.fail(this.lastError ?? error))
     this.client.on("drain", () => this.wake())
@@ -140,16 +146,21 @@ export class Connection {
     sampler: Sampler,
     isNamed: boolean
   ): void {
-    const { connection, readyForQuery } = this.internals
+    const { _queryQueue, connection, readyForQuery } = this.internals
     const { stream } = connection
     stream.cork()
     try {
       this.query(config, callback)
       const question = new Question(sampler, this.asked, isNamed)
+      if (!this.isUsable) {
+        question.handleError(new Error("The connection has broken"))
+        return
+      }
       // What the driver cannot send at once, it sends in turn.
       if (readyForQuery === true) question.send(stream)
       this.unanswered++
-      this.client.query(question)
+      // `client.query` warns when a statement runs. This is where it puts what has to wait for that one.
+      _queryQueue.push(question)
     } finally {
       stream.uncork()
     }
