@@ -65,7 +65,7 @@ const failure = (action: Failure["action"], suspect: boolean, why: string): Fail
 /** What an error means that came from a server in that role. */
 export const judge = (error: SqlError, role: Role): Failure => {
   const found = databaseError(error.cause)
-  return found === undefined ? judgeDriver(error) : judgeServer(found, role)
+  return found === undefined ? judgeDriver(error) : judgeServer(found, role, error instanceof Unanswered)
 }
 
 /** Socket errors of Node, those of its resolver included. */
@@ -100,7 +100,7 @@ const judgeDriver = (error: SqlError): Failure => {
     : failure("caller", false, cause.message)
 }
 
-const judgeServer = (found: DatabaseError, role: Role): Failure => {
+const judgeServer = (found: DatabaseError, role: Role, hasBroken: boolean): Failure => {
   const { code } = found
   const refusal = role === "replica" ? refusalOf(found) : undefined
   if (refusal !== undefined) return refusal
@@ -111,13 +111,17 @@ const judgeServer = (found: DatabaseError, role: Role): Failure => {
     // The database was dropped.
     case "57P04":
       return failure("elsewhere", false, code)
-    // admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections, out_of_memory
+    // admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections, disk_full, out_of_memory
     case "57P01":
     case "57P02":
     case "57P03":
     case "53300":
+    case "53100":
     case "53200":
       return failure("elsewhere", true, code)
+    // protocol_violation: also what a statement with too few parameters gets, from a server that goes on.
+    case "08P01":
+      return failure(hasBroken ? "elsewhere" : "caller", hasBroken, code)
     case "40001":
     case "40P01":
       return failure(role === "replica" && isRecoveryConflict(found) ? "elsewhere" : "caller", false, code)
@@ -154,9 +158,11 @@ const refusalOf = (found: DatabaseError): Failure | undefined => {
       // A cached plan whose result type has changed is the driver's to prepare again.
       if (routine === "RevalidateCachedQuery") return undefined
       return failure(isSerializableDefault(found) ? "primary" : "refused", isSerializableDefault(found), code)
-    // A function that writes to the log under a declaration that says it does not.
+    // A function that writes to the log under a declaration that says it does not. These messages are never translated.
     case "XX000":
-      return found.message.includes("cannot make new WAL entries") ? failure("refused", false, code) : undefined
+      return /cannot (?:make new WAL entries|assign TransactionIds)/.test(found.message)
+        ? failure("refused", false, code)
+        : undefined
     default:
       return undefined
   }

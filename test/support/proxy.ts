@@ -63,7 +63,9 @@ export const make = (target: {
         socket.on("error", () => {})
         socket.on("close", () => {
           sockets.delete(socket)
-          for (const other of pair) other.destroy()
+          if (socket === client) server.destroy()
+          // What the server has said before is passed on first.
+          else void sent.then(() => client.destroy())
         })
       }
       let sent = Promise.resolve()
