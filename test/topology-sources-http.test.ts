@@ -276,6 +276,9 @@ describe("a JSON endpoint", () => {
     ["a password in the open", { url: "http://b", auth: { username: "a", password: secret } }, "auth.password"],
     ["no password", { url: "http://b", auth: { username: "a" } }, "auth.password"],
     ["no user", { url: "http://b", auth: { password: Redacted.make(secret) } }, "auth.username"],
+    ["a password cut in two by a slash", { url: `http://app:12/${secret}@b` }, "url"],
+    ["a password cut in two by a question mark", { url: `http://app:12?${secret}@b` }, "url"],
+    ["a password cut in two by a hash", { url: `http://app:12#${secret}@b` }, "url"],
     ["credentials that are not encoded", { url: `http://a:${secret}%@b` }, "url"],
     ["another option", { url: "http://b", headers: { authorization: secret } }, "headers"]
   ] as const) {

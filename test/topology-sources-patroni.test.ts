@@ -163,7 +163,7 @@ describe("the members of a Patroni cluster", () => {
     ],
     ["a member without a name", Endpoint.json({ members: [{ role: "leader" }] }), "answer.members[0].name is missing"],
     ["a port that is none", Endpoint.json({ members: [instance("a", { port: "x" })] }), "members[0].port is"],
-    ["a port out of range", Endpoint.json({ members: [instance("a", { port: 0 })] }), "servers[0].port is 0"],
+    ["a port out of range", Endpoint.json({ members: [instance("a", { port: 0 })] }), "members[0].port is 0"],
     ["no members", Endpoint.json({ members: [] }), "none of the 0 members"],
     ["stopped ones", Endpoint.json({ members: [instance("a", { state: "stopped" })] }), "none of the 1 members"],
     ["one twice", Endpoint.json({ members: [instance("a"), instance("a")] }), "called the same"],
@@ -203,14 +203,15 @@ describe("the REST interfaces of a Patroni cluster", () => {
     Effect.gen(function* () {
       const dead = yield* Endpoint.nobody
       const failing = yield* Endpoint.make(Endpoint.text("", { status: 503 }))
+      const nonsense = yield* answering(instance("a", { port: 0 }))
       const good = yield* answering(instance("a"))
       const unused = yield* answering(instance("b"))
-      const members = yield* reader({ urls: [dead, failing.url, good.url, unused.url] })
+      const members = yield* reader({ urls: [dead, failing.url, nonsense.url, good.url, unused.url] })
       assert.strictEqual((yield* members)[0]!.name, "a")
       assert.strictEqual((yield* members)[0]!.name, "a")
       assert.deepStrictEqual(
-        [failing, good, unused].map(({ asked }) => asked.length),
-        [1, 2, 0]
+        [failing, nonsense, good, unused].map(({ asked }) => asked.length),
+        [1, 1, 2, 0]
       )
     })
   )
@@ -264,7 +265,6 @@ describe("the REST interfaces of a Patroni cluster", () => {
       const error = yield* Effect.flip(read(options))
       assert.include(error.message, `${one.url}/cluster, ${two.url}/cluster`)
       assert.include(error.message, "took longer than 200ms")
-      assert.deepStrictEqual([one.asked.length, two.asked.length], [1, 1])
       while (one.open() + two.open() > 0) yield* Effect.sleep("10 millis")
     })
   )

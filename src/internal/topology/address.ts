@@ -13,7 +13,7 @@ export interface Address {
 const longest = 255
 
 // A host name may hold any letter (international names), but nothing that delimits the parts of a URL or of a list.
-const isHostName = (text: string) => /^[^\s\p{Cc}@,:/?#[\]\\%"'<>]+$/u.test(text)
+export const isHostName = (text: string) => /^[^\s\p{Cc}@,:/?#[\]\\%"'<>]+$/u.test(text)
 
 const isDirectory = (text: string) => text.startsWith("/") && !text.includes("://") && !/[@,\p{Cc}]/u.test(text)
 

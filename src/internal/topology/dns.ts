@@ -98,7 +98,7 @@ const isResolver: check.Check<Resolver> = (field, value) =>
 const withoutDot = (name: string) => (name.endsWith(".") ? name.slice(0, -1) : name)
 
 const domain: check.Check<string> = (field, value) =>
-  typeof value === "string" && /^[^\s\p{Cc}@,:/?#[\]\\%"'<>]+$/u.test(value) && isIP(value) === 0
+  typeof value === "string" && address.isHostName(value) && isIP(value) === 0
     ? Either.right(withoutDot(value))
     : check.invalid(field, value, "It must be a name of DNS; for addresses there is Topology.hosts")
 

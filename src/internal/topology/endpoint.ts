@@ -74,6 +74,9 @@ const without = (url: URL, path = url.pathname): URL => {
   return bare
 }
 
+// What a password with an unencoded "/", "?" or "#" makes of a URL: the rest of it stands where it would be shown.
+const isMisread = ({ hash, pathname, search }: URL) => [hash, pathname, search].some((part) => part.includes("@"))
+
 /** A URL: a text, or a secret of which only the origin is ever shown. `toPath` makes the path that is asked. */
 export const parse = (
   field: string,
@@ -86,6 +89,9 @@ export const parse = (
     const text = isSecret ? Redacted.value(value) : value
     if (typeof text !== "string") return yield* check.invalid(field, isSecret ? value : text, form)
     const parsed = URL.canParse(text) ? new URL(text) : undefined
+    if (parsed !== undefined && isMisread(parsed)) {
+      return yield* check.invalidSecret(field, 'Percent-encode special characters in it, such as "@" as %40')
+    }
     if (parsed === undefined || !/^https?:$/.test(parsed.protocol)) return yield* check.invalidSecret(field, form)
     const url = without(parsed, toPath(parsed.pathname))
     return {

@@ -10,6 +10,7 @@ import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import * as check from "../config/check.js"
 import * as endpoint from "./endpoint.js"
+import * as members from "./members.js"
 import * as source from "./source.js"
 
 const { optional, saying } = endpoint
@@ -59,19 +60,22 @@ const member = ({ host, name, port, role, tags = {} }: Instance) => ({
 })
 
 interface Answer {
-  readonly list: ReadonlyArray<ReturnType<typeof member>>
+  readonly list: ReadonlyArray<unknown>
   readonly interfaces: ReadonlyArray<string>
 }
 
+// It is judged here, so that an interface that answers nonsense does not keep the others from being asked.
 const read = (answer: unknown): Either.Either<Answer, string> =>
-  Either.flatMap(decode(answer), ({ members }) => {
-    const up = members.filter(({ host, state }) => host !== undefined && state !== undefined && running.has(state))
-    return up.length === 0
-      ? Either.left(`none of the ${members.length} members that it knows is running`)
-      : Either.right({
-          list: up.map(member),
-          interfaces: members.flatMap(({ api_url }) => (api_url === undefined ? [] : [api_url]))
-        })
+  Either.flatMap(decode(answer), (cluster) => {
+    const up = cluster.members.filter(({ host, state }) => host !== undefined && running.has(state ?? ""))
+    if (up.length === 0) return Either.left(`none of the ${cluster.members.length} members that it knows is running`)
+    return Either.mapBoth(members.list("members", up.map(member)), {
+      onLeft: source.said,
+      onRight: (list) => ({
+        list,
+        interfaces: cluster.members.flatMap(({ api_url }) => (api_url === undefined ? [] : [api_url]))
+      })
+    })
   })
 
 // `api_url` ends in /patroni, and people copy it.
