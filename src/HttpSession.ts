@@ -26,12 +26,12 @@ import * as unit from "./internal/unit.js"
 import type * as Session from "./Session.js"
 
 /**
- * Which requests get a session, which of them are committed, and how.
+ * Which requests get a session, which of them are committed, and how. `R` is what `beforeCommit` needs, `T` what `token` needs.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Options<R = never> {
+export interface Options<R = never, T = never> {
   /** Which statuses commit. Default: `commitByStatus`, those below 400. A client that hangs up never commits. */
   readonly commits?: ((status: number) => boolean) | undefined
   /**
@@ -61,7 +61,7 @@ export interface Options<R = never> {
    * (`Consistency.causal()`), and keys that the processes share (the option `tokens.keys` of the router). Default: none, every
    * request starts clean: a cookie on a response is for its owner to decide.
    */
-  readonly token?: TokenCarrier<R> | ReadonlyArray<TokenCarrier<R>> | undefined
+  readonly token?: TokenCarrier<T> | ReadonlyArray<TokenCarrier<T>> | undefined
 }
 
 /**
@@ -208,9 +208,9 @@ export const commitByStatus = (status: number): boolean => status < 400
  * @since 0.1.0
  * @category middleware
  */
-export const middleware = <R0 = never>(
-  options: Options<R0> = {}
-): (<E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R | R0 | DbRouter | Scope.Scope>) => {
+export const middleware = <R0 = never, T0 = never>(
+  options: Options<R0, T0> = {}
+): (<E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R | R0 | T0 | DbRouter | Scope.Scope>) => {
   const policy = resolve(options)
   return (app) => Effect.flatMap(DbRouter, (router) => inSession(app, policy, router))
 }
@@ -234,10 +234,12 @@ export type Middleware = <E extends HttpLayerRouter.unhandled>(
  * @since 0.1.0
  * @category constructors
  */
-export const make = <R0 = never>(options: Options<R0> = {}): Effect.Effect<Middleware, never, R0 | DbRouter> => {
+export const make = <R0 = never, T0 = never>(
+  options: Options<R0, T0> = {}
+): Effect.Effect<Middleware, never, R0 | T0 | DbRouter> => {
   const policy = resolve(options)
-  return Effect.map(Effect.context<R0 | DbRouter>(), (context) => {
-    const provide = <A, E>(effect: Effect.Effect<A, E, R0>): Effect.Effect<A, E> =>
+  return Effect.map(Effect.context<R0 | T0 | DbRouter>(), (context) => {
+    const provide = <A, E>(effect: Effect.Effect<A, E, R0 | T0>): Effect.Effect<A, E> =>
       Effect.mapInputContext(effect, (request: Context.Context<never>) => Context.merge(context, request))
     const closed = {
       ...policy,
@@ -257,7 +259,7 @@ interface Policy<R> {
   readonly carriers: ReadonlyArray<carriers.Carrier<R>>
 }
 
-const resolve = <R>(options: Options<R>): Policy<R> => {
+const resolve = <R, T>(options: Options<R, T>): Policy<R | T> => {
   const { beforeCommit = Effect.void, commits = commitByStatus, interruptible = true, readOnlyGet = false } = options
   const skip = options.skip ?? []
   const writing = Either.getOrThrowWith(sessionOptions.resolve(options.session ?? {}), (error) => error)

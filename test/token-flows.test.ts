@@ -68,7 +68,12 @@ layer(Causal.layer(options), { excludeTestServices: true, timeout: "2 minutes" }
 
   it.effect("of a flow that has written in a transaction or a session says its COMMIT", () =>
     Effect.gen(function* () {
-      for (const unit of [DbRouter.session(), DbRouter.newSession(), DbRouter.atomic({ current: "append" })]) {
+      const units = [
+        (write: ReturnType<typeof insert>) => DbRouter.session(write),
+        (write: ReturnType<typeof insert>) => DbRouter.newSession(write),
+        (write: ReturnType<typeof insert>) => DbRouter.atomic(write)
+      ]
+      for (const unit of units) {
         yield* standingStill(
           Effect.gen(function* () {
             const id = yield* newId
@@ -120,7 +125,7 @@ layer(Causal.layer(options), { excludeTestServices: true, timeout: "2 minutes" }
         Option.none()
       )
       assert.deepStrictEqual(
-        yield* Effect.mapInputContext(Consistency.currentToken, () => Context.empty()),
+        yield* Effect.mapInputContext(Consistency.currentToken, (_: Context.Context<never>) => Context.empty()),
         Option.none()
       )
     })
