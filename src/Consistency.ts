@@ -14,10 +14,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import type * as Option from "effect/Option"
-import { dual } from "effect/Function"
-import type * as Option from "effect/Option"
 import * as Seen from "./internal/seen.js"
-import * as tokens from "./internal/tokens.js"
 import * as tokens from "./internal/tokens.js"
 import * as RoutingContext from "./RoutingContext.js"
 
@@ -117,8 +114,8 @@ export const window = (duration: Duration.DurationInput): Consistency => {
  */
 export interface CausalOptions {
   /**
-   * How long a read waits at most for a replica to have what the flow has seen, before it goes to the primary. A replica that
-   * did not get on is not waited for again until it does. `0` never waits and never asks. Default: `"50 millis"`.
+   * How long a read waits at most for a replica to have what the flow has seen, before it goes to the primary. When
+   * one has waited in vain, the others of the next second do not wait, and only ask. `0` never waits and never asks. Default: `"50 millis"`.
    */
   readonly wait?: Duration.DurationInput | undefined
   /**
@@ -171,37 +168,6 @@ export const eventual = (): Consistency => ({
   afterCommit: Effect.void,
   readsFromPrimary: RoutingContext.unsafeIsStuck
 })
-
-/**
- * What this flow has written and read as a text ({@link Token}, signed with the option `tokens.keys` of the router), for
- * another process, a job of a queue, a call to another service: {@link withToken} makes a flow there go on from here. Take it
- * after the COMMIT. It is good for `tokens.lifetime`. None where this flow has seen nothing, where the policy keeps no positions
- * (all but {@link causal}), and where there is no router in the context.
- *
- * The position of a write may have to be asked for first. When the primary does not tell it in time, the token makes its
- * readers read from the primary.
- *
- * @since 0.1.0
- * @category tokens
- */
-export const currentToken: Effect.Effect<Option.Option<string>> = tokens.current
-
-/**
- * Runs an effect in a flow that has seen what a token says: its reads see at least what the flow had seen that made the token,
- * from whichever replica has it. Afterwards the flow is as before, but for what the effect has written and read itself; inside
- * a session or request scope, whose fibers share one flow, it has seen it from then on.
- *
- * A token that is not to be believed is ignored, and counted in the metric `db_router_rejected_tokens` by its reason (those of
- * `Token.Rejection`; `unavailable` where there is no router in the context): the effect runs as it would without. One from before
- * a promotion makes reads go to the primary.
- *
- * @since 0.1.0
- * @category tokens
- */
-export const withToken: {
-  (token: string): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  <A, E, R>(self: Effect.Effect<A, E, R>, token: string): Effect.Effect<A, E, R>
-} = dual(2, tokens.using)
 
 /**
  * What this flow has written and read as a text ({@link Token}, signed with the option `tokens.keys` of the router), for
