@@ -21,12 +21,15 @@ export const isAt = ({ address }: Pick<ResolvedEngine, "address">, member: Membe
   address.host === member.host &&
   (address.port ?? defaultPort) === (member.port ?? template.address.port ?? defaultPort)
 
-const isSocket = (host: string) => host.startsWith("/")
-
 /** The template's URL, for the member's server. */
 const urlOf = (url: Redacted.Redacted, { host, port, settings }: Member): Redacted.Redacted => {
   const at = new URL(Redacted.value(url))
-  at.hostname = host.includes(":") ? `[${host}]` : host
+  // Where they are, they count more than what stands before the path.
+  at.searchParams.delete("host")
+  at.searchParams.delete("port")
+  // Before the path there is no place for the directory of a socket, nor for the zone of an address.
+  if (/^\/|:/.test(host)) at.searchParams.set("host", host)
+  else at.hostname = host
   if (port !== undefined) at.port = String(port)
   // It carries these itself; the driver would prefer them to others beside it.
   if (settings?.username !== undefined) at.username = encodeURIComponent(settings.username)
@@ -35,22 +38,11 @@ const urlOf = (url: Redacted.Redacted, { host, port, settings }: Member): Redact
   return Redacted.make(at.href)
 }
 
-/** What a URL says, in parts. */
-const partsOf = (url: Redacted.Redacted) => {
-  const { password, pathname, username } = new URL(Redacted.value(url))
-  return {
-    ...(username !== "" && { username: decodeURIComponent(username) }),
-    ...(password !== "" && { password: Redacted.make(decodeURIComponent(password)) }),
-    ...(pathname.length > 1 && { database: decodeURIComponent(pathname.slice(1)) })
-  }
-}
-
 /** Where to connect, and as whom. */
 const whereOf = (member: Member, { address, client }: ResolvedEngine) => {
+  if (client.url !== undefined) return { url: urlOf(client.url, member) }
   const { database, password, username } = member.settings ?? {}
-  if (client.url !== undefined && !isSocket(member.host)) return { url: urlOf(client.url, member) }
   return {
-    ...(client.url !== undefined && partsOf(client.url)),
     host: member.host,
     port: member.port ?? address.port,
     ...(database !== undefined && { database }),

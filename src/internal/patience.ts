@@ -10,8 +10,8 @@ import type { Servers } from "./servers.js"
 export type Deadline = number | undefined
 
 /**
- * Waits, while there is no server that takes the writes, with what needs one and was not sent. What was sent is never sent
- * again, unless the server has said that it did nothing because it is a standby now.
+ * Waits, while there is no server that takes the writes, with what needs one and was not sent. A read may be sent again, and
+ * what a server has refused because it is a standby now; nothing else is.
  */
 export class Patience {
   private readonly millis: number
@@ -34,9 +34,9 @@ export class Patience {
 
   /**
    * Ends when there is a primary to try again on what has failed with this error, and says until when. Fails with the error
-   * when it is not to be tried again.
+   * when it is not to be tried again. `isRead`: it has changed nothing, even if it was sent.
    */
-  after(error: SqlError, deadline: Deadline): Effect.Effect<number, SqlError> {
+  after(error: SqlError, deadline: Deadline, isRead = false): Effect.Effect<number, SqlError> {
     return Effect.suspend(() => {
       if (this.millis === 0) return Effect.fail(error)
       if (isRefused(error)) {
@@ -47,7 +47,7 @@ export class Patience {
           Effect.suspend(() => (this.servers.writer === lastWriter ? Effect.fail(error) : this.wait(error, deadline)))
         )
       }
-      return this.wasNotSent(error) ? this.wait(error, deadline) : Effect.fail(error)
+      return this.wasNotSent(error) || (isRead && isLost(error)) ? this.wait(error, deadline) : Effect.fail(error)
     })
   }
 
@@ -68,9 +68,13 @@ export class Patience {
     if (RouterError.isRouterError(cause)) {
       return cause.reason === "NoEngineAvailable" && cause.group === this.servers.writing.name
     }
-    return message === acquireFailed && !(cause instanceof PoolBusy) && judge(error, "primary").action === "elsewhere"
+    return message === acquireFailed && isLost(error)
   }
 }
+
+/** Whether it was the server that failed. */
+const isLost = (error: SqlError): boolean =>
+  !(error.cause instanceof PoolBusy) && judge(error, "primary").action === "elsewhere"
 
 /** Whether a server has said that it takes no writes, so that it has done nothing. */
 const isRefused = (error: SqlError): boolean => judge(error, "replica").why === "25006"

@@ -79,7 +79,9 @@ export class Router extends Routes {
           ? this.reads.query(fiber, decision, request, span)
           : Effect.mapError(this.autocommit(fiber, decision, request), ofWrite(decision))
       return this.needsPrimary(decision)
-        ? Effect.catchAll(answered, (error) => Effect.flatMap(this.patience.after(error, deadline), again))
+        ? Effect.catchAll(answered, (error) =>
+            Effect.flatMap(this.patience.after(error, deadline, decision.kind === "read"), again)
+          )
         : answered
     }
     return Effect.flatMap(inside, (transaction) => {
@@ -186,8 +188,9 @@ export class Router extends Routes {
           Effect.succeed(this.stream(fiber, workOf, sql, params, span, deadline))
         )
       )
-    const later = (error: SqlError) => Stream.unwrap(Effect.map(this.patience.after(error, deadline), again))
-    if (RouterError.isRouterError(decision)) return later(RouterError.toSqlError(decision))
+    const later = (error: SqlError, isRead: boolean) =>
+      Stream.unwrap(Effect.map(this.patience.after(error, deadline, isRead), again))
+    if (RouterError.isRouterError(decision)) return later(RouterError.toSqlError(decision), false)
     if (decision.awaits && !hasWaited) {
       return Stream.unwrap(
         Effect.map(this.causal!.await(fiber, nowOf(fiber)), () =>
@@ -216,7 +219,9 @@ export class Router extends Routes {
         : this.reads.stream(fiber, decision, sql, params, span)
     const answered = decision.kind === "read" ? rows : Stream.mapError(rows, ofWrite(decision))
     return this.needsPrimary(decision)
-      ? catchBeforeRows(answered, (error, emitted) => (emitted ? Stream.fail(error) : later(error)))
+      ? catchBeforeRows(answered, (error, emitted) =>
+          emitted ? Stream.fail(error) : later(error, decision.kind === "read")
+        )
       : answered
   }
 

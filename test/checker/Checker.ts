@@ -1,0 +1,164 @@
+/**
+ * Looks for reads that miss a write of their own flow, or go back in time, on a real cluster whose servers are paused,
+ * delayed, killed and promoted; and measures, on a healthy one, what each policy costs.
+ */
+import { Clock, Effect, Fiber, Layer, Logger, LogLevel, Metric, Redacted, type Scope } from "effect"
+import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
+import { PgCluster } from "effect-db-router/testing"
+import { positionQuestions } from "../../src/internal/causal.js"
+import { type Behaviour, Client, Findings, fill, type Process, schema } from "./Client.js"
+import { Nemesis } from "./Nemesis.js"
+
+export const policies = {
+  causal: () => Consistency.causal(),
+  sticky: () => Consistency.sticky(),
+  "window of 2 s": () => Consistency.window("2 seconds"),
+  eventual: () => Consistency.eventual()
+} satisfies Record<string, () => Consistency.Consistency>
+
+export type Policy = keyof typeof policies
+
+export interface Options {
+  readonly seed: number
+  /** How many reads there are to be at least, under the nemesis. */
+  readonly reads: number
+  readonly clients: number
+  readonly promotions: number
+  /** How long a trouble lasts, in milliseconds. */
+  readonly trouble: number
+}
+
+/** What one policy has shown while servers were in trouble. */
+export interface Checked {
+  readonly policy: Policy
+  readonly findings: Findings
+  readonly deeds: ReadonlyArray<string>
+  readonly seconds: number
+}
+
+/** What one policy costs on a healthy cluster. */
+export interface Measured {
+  readonly policy: Policy
+  readonly findings: Findings
+  /** The share of reads that replicas have answered. */
+  readonly share: number
+  /** Extra round trips that asked for positions. */
+  readonly questions: number
+}
+
+const keys = [Redacted.make("of all the processes that take each other's tokens")]
+
+const optionsOf = (cluster: PgCluster.Cluster, policy: Policy): RouterConfig.Options => ({
+  groups: {
+    default: [{ name: cluster.primary.name, url: cluster.primary.url, maxConnections: 12 }],
+    read: cluster.replicas.map(({ name, url }) => ({ name, url, maxConnections: 12 }))
+  },
+  consistency: policies[policy](),
+  tokens: { keys },
+  health: { interval: "250 millis", timeout: "1 second" },
+  waitForPrimary: { statements: "30 seconds" },
+  shutdownTimeout: "1 second"
+})
+
+/** A router of its own, as another process has one. */
+const processOf = (cluster: PgCluster.Cluster, policy: Policy): Effect.Effect<Process, Error, Scope.Scope> =>
+  Layer.build(DbRouter.layer(optionsOf(cluster, policy))).pipe(
+    Effect.map(
+      (services): Process =>
+        (effect) =>
+          Effect.provide(effect, services)
+    )
+  )
+
+const quiet = Logger.withMinimumLogLevel(LogLevel.Fatal)
+
+const clientsOf = (
+  seed: number,
+  count: number,
+  behaviour: Behaviour,
+  processes: ReadonlyArray<Process>,
+  findings: Findings
+) => Array.from({ length: count }, (_, i) => new Client(seed * 1_000 + i, behaviour, processes, findings))
+
+const runAll = (clients: ReadonlyArray<Client>, isOver: () => boolean) =>
+  Effect.forEach(clients, (client) => client.run(isOver), { concurrency: "unbounded", discard: true })
+
+/** A cluster with the table, which acknowledges a commit only when a standby has it. */
+const cluster = (isDurable: boolean): Effect.Effect<PgCluster.Cluster, PgCluster.PgClusterError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const context = yield* Layer.build(
+      PgCluster.layer({ replicas: 2, settings: isDurable ? { synchronous_standby_names: "ANY 1 (*)" } : {} })
+    )
+    return yield* Effect.provide(PgCluster.PgCluster, context)
+  })
+
+const reset = (cluster: PgCluster.Cluster, count: number) =>
+  Effect.gen(function* () {
+    const primary = yield* cluster.currentPrimary
+    yield* primary.query("drop table if exists register")
+    yield* primary.query(schema)
+    yield* primary.query(fill(count))
+    yield* cluster.awaitReplayed
+  })
+
+const adventurous: Behaviour = { keys: 12, writes: 0.2, operations: 10, isAdventurous: true }
+
+/** Checks a policy while a nemesis is at work. */
+export const check = (policy: Policy, options: Options): Effect.Effect<Checked, Error> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const servers = yield* cluster(true)
+      yield* reset(servers, adventurous.keys)
+      const processes = [yield* processOf(servers, policy), yield* processOf(servers, policy)]
+      const findings = new Findings()
+      const nemesis = new Nemesis(servers, options)
+      const isOver = () => findings.reads >= options.reads
+      const began = yield* Clock.currentTimeMillis
+      const troubles = yield* Effect.fork(nemesis.run(isOver))
+      const clients = clientsOf(options.seed, options.clients, adventurous, processes, findings)
+      // A nemesis that fails would leave a check of nothing.
+      yield* Effect.raceFirst(runAll(clients, isOver), Effect.zipRight(Fiber.join(troubles), Effect.never))
+      yield* Fiber.join(troubles)
+      const seconds = ((yield* Clock.currentTimeMillis) - began) / 1_000
+      return { policy, findings, deeds: nemesis.deeds, seconds }
+    })
+  ).pipe(quiet)
+
+const calm: Behaviour = { keys: 200, writes: 0.1, operations: 20, isAdventurous: false }
+
+const asked = Effect.map(
+  Effect.forEach(["primary", "replica1", "replica2"], (engine) =>
+    Metric.value(Metric.tagged(positionQuestions, "engine", engine))
+  ),
+  (counts) => counts.reduce((sum, { count }) => sum + count, 0)
+)
+
+/** Measures policies on one healthy cluster, in turns, so that all have the same weather. */
+export const measure = (
+  of: ReadonlyArray<Policy>,
+  options: { readonly seed: number; readonly rounds: number; readonly reads: number; readonly clients: number }
+): Effect.Effect<ReadonlyArray<Measured>, Error> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const servers = yield* cluster(false)
+      yield* reset(servers, calm.keys)
+      const found = new Map<Policy, { readonly findings: Findings; questions: number; readonly on: Process }>()
+      for (const policy of of) {
+        found.set(policy, { findings: new Findings(), questions: 0, on: yield* processOf(servers, policy) })
+      }
+      // The first round opens connections and prepares statements.
+      for (let round = 0; round <= options.rounds; round++) {
+        for (const [policy, { findings, on }] of found) {
+          const these = round === 0 ? new Findings() : findings
+          const upTo = these.reads + options.reads
+          const before = yield* asked
+          yield* runAll(clientsOf(options.seed + round, options.clients, calm, [on], these), () => these.reads >= upTo)
+          if (round > 0) found.get(policy)!.questions += (yield* asked) - before
+        }
+      }
+      return [...found].map(([policy, { findings, questions }]): Measured => {
+        const onPrimary = findings.served.get(servers.primary.port) ?? 0
+        return { policy, findings, questions, share: 1 - onPrimary / findings.reads }
+      })
+    })
+  ).pipe(quiet)
