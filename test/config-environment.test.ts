@@ -262,7 +262,7 @@ describe("the scalar options", () => {
     ["DB_ROUTER_STRATEGY", "toString", "strategy", '"round-robin"'],
     ["DB_ROUTER_ENABLED", "maybe", "enabled", "true or false"],
     ["DB_ROUTER_READS", "auto", "reads", '"automatic", "explicit", "observe"'],
-    ["DB_ROUTER_CONSISTENCY", "strong", "consistency", '"sticky", "eventual"'],
+    ["DB_ROUTER_CONSISTENCY", "strong", "consistency", '"causal", "sticky", "eventual"'],
     ["DB_ROUTER_ON_NO_REPLICA", "wait", "onNoReplica", '"primary", "fail"'],
     ["DB_ROUTER_HEDGE", "yes", "hedge.after", "must be a duration"],
     ["DB_ROUTER_HEDGE_MAX_SHARE", "10", "hedge.maxShare", "at most 1"],

@@ -52,7 +52,7 @@ export const options = {
     type: "`Consistency`",
     default: "`Consistency.sticky()`",
     meaning:
-      "What reads see of the writes before them: `Consistency.sticky()` (`sticky`), `Consistency.eventual()` (`eventual`)"
+      "What reads see of the writes before them: `Consistency.causal()` (`causal` in the variable), `sticky()` (`sticky`), `window(duration)`, `eventual()` (`eventual`)"
   },
   onNoReplica: {
     type: '`"primary"`, `"fail"`',

@@ -16,7 +16,9 @@ const strategies = Object.fromEntries(
   [Selector.roundRobin, Selector.random, Selector.leastBusy, Selector.lowestLatency].map((one) => [one.name, one])
 )
 
-const policies = Object.fromEntries([Consistency.sticky(), Consistency.eventual()].map((one) => [one.name, one]))
+const policies = Object.fromEntries(
+  [Consistency.causal(), Consistency.sticky(), Consistency.eventual()].map((one) => [one.name, one])
+)
 
 type Decode = (text: string) => Either.Either<unknown, string>
 
