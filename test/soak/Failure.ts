@@ -9,8 +9,8 @@ export interface Failure {
   readonly kind: string
   /** The error in a few words: its reason, or its SQLSTATE. */
   readonly label: string
-  /** What its caller knows: that nothing of it is there, or that nobody knows. `undefined`: the error does not say. */
-  readonly told: Told | undefined
+  /** What the error says of a write: that nothing of it is there, or that nobody knows. The ledger holds it to its word. */
+  readonly told: Told
   /** Whether it is a `SqlError`, as the interface promises. */
   readonly typed: boolean
   readonly began: number
@@ -38,15 +38,7 @@ const sqlState = (error: unknown): string | undefined =>
 const socketCode = (error: unknown): string | undefined =>
   search(error, (one) => ("code" in one && typeof one.code === "string" ? one.code : undefined))
 
-const notSent = "Failed to acquire connection"
-
-/** A server says so before it has committed; a connection that was never there has carried nothing. */
-const toldBy = (error: unknown): Told | undefined => {
-  const reason = Option.getOrUndefined(RouterError.reasonOf(error))
-  if (reason === "OutcomeUnknown" || reason === "PartialCommit") return Told.unknown
-  if (reason !== undefined || sqlState(error) !== undefined) return Told.failed
-  return error instanceof SqlError.SqlError && error.message === notSent ? Told.failed : undefined
-}
+const toldBy = (error: unknown): Told => (RouterError.outcomeOf(error) === "not done" ? Told.failed : Told.unknown)
 
 const labelOf = (error: unknown): string =>
   [Option.getOrUndefined(RouterError.reasonOf(error)), sqlState(error) ?? socketCode(error)]

@@ -153,9 +153,7 @@ export class Load {
       const id = this.ledger.begin()
       return Effect.onExit(run(id), (exit) =>
         Effect.sync(() => {
-          const told = Exit.isSuccess(exit)
-            ? Told.committed
-            : (Failure.of("write", exit.cause, 0, 0).told ?? Told.unknown)
+          const told = Exit.isSuccess(exit) ? Told.committed : Failure.of("write", exit.cause, 0, 0).told
           this.ledger.end(id, told)
         })
       )

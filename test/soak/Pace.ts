@@ -6,6 +6,10 @@ export interface Pace {
   readonly fault: number
   /** How long a server stays away before it comes back. */
   readonly away: number
+  /** By how much a slow replica's answers are late. */
+  readonly late: number
+  /** How long a read waits before it also goes to another replica. */
+  readonly hedgeAfter: number
   /** What each fiber of the load waits between two operations. */
   readonly rest: number
   /** The option `health.interval`: a probe may come a fifth later. */
@@ -25,6 +29,8 @@ export const thorough: Pace = {
   steady: 6_000,
   fault: 20_000,
   away: 5_000,
+  late: 200,
+  hedgeAfter: 20,
   rest: 25,
   interval: 1_000,
   timeout: 1_000,
@@ -35,13 +41,15 @@ export const thorough: Pace = {
 
 /** Every row in a few seconds, for the tests. */
 export const short: Pace = {
-  steady: 800,
-  fault: 2_500,
+  steady: 600,
+  fault: 2_400,
   away: 500,
+  late: 700,
+  hedgeAfter: 70,
   rest: 50,
-  interval: 250,
+  interval: 500,
   timeout: 500,
-  maxLag: 1_000,
+  maxLag: 1_500,
   statementTimeout: 2_000,
   connectTimeout: 1_500
 }

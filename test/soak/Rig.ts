@@ -27,6 +27,8 @@ export interface Options extends Load.Reads {
   /** The name of the row. */
   readonly name: string
   readonly router: (applicationName: string) => RouterConfig.Options
+  /** Whether nothing else in this process opens sockets meanwhile, so that they can be counted. Default: `true`. */
+  readonly isAlone?: boolean
   /** More services for the router's layer. */
   readonly layer?: (options: RouterConfig.Options) => Layer.Layer<DbRouter.Services, unknown>
   /** The servers whose connections are counted at the end, and the one that the writes are compared with. */
@@ -82,7 +84,7 @@ export const run = <E>(
       ...pools,
       ...(yield* load.ledger.audit(primary)),
       ...(yield* leaks(running, applicationName)),
-      yield* left(sockets),
+      ...(options.isAlone === false ? [] : [yield* left(sockets)]),
       none("rejections unhandled, exceptions uncaught, warnings of the process", trouble.length, trouble),
       grown(memory - before)
     ]

@@ -58,6 +58,13 @@ export const none = (what: string, bad: number, evidence?: ReadonlyArray<string>
   evidence
 })
 
+/** Some checks as one. */
+export const together = (what: string, checks: ReadonlyArray<Check>): Check => ({
+  measured: `${what}: ${checks.map(({ measured }) => measured).join("; ")}`,
+  met: checks.every(({ met }) => met),
+  evidence: checks.filter(({ met }) => !met).flatMap(({ evidence = [], measured }) => [measured, ...evidence])
+})
+
 /** What of the checks is not met, with its evidence. */
 export const shortfalls = (checks: ReadonlyArray<Check>): ReadonlyArray<string> =>
   checks

@@ -5,7 +5,8 @@ import * as Pg from "pg"
 import * as Rig from "../Rig.js"
 import { type Row, seconds } from "../Row.js"
 import { awaitStatus, options, statusOf } from "../Servers.js"
-import { back, noFailedRead, noFailure } from "./Killed.js"
+import { back, noFailedRead, writesGoOn } from "./Killed.js"
+import { cutStreams } from "./Terminated.js"
 
 /** SQLSTATE too_many_connections. */
 const tooMany = "53300"
@@ -102,7 +103,8 @@ export const row: Row = {
                 met: /too many clients|reserved/.test(reason ?? "")
               },
               back(replica.name, free, answered, pace.interval),
-              noFailure(rig)
+              cutStreams(rig),
+              writesGoOn(rig)
             ]
           }).pipe(Effect.ensuring(Effect.promise(() => hoarder.giveBack())))
         })

@@ -6,14 +6,14 @@ import { schema } from "../Load.js"
 import type { Pace } from "../Pace.js"
 import * as Patroni from "../Patroni.js"
 import * as Rig from "../Rig.js"
-import { type Check, type ExternalRow, none, seconds } from "../Row.js"
+import { type Check, type ExternalRow, none, seconds, together } from "../Row.js"
 import { health } from "../Servers.js"
 import { noFailedRead } from "./Killed.js"
 import { nextWrite, onlyInFlight, recovered } from "./Promotion.js"
 
 /** Reads go to a server again so soon after Patroni says that it follows. */
-const returns = (member: Patroni.Member, ready: number, answered: number, what: string): Check => ({
-  measured: `${what}, ${member.name} answers reads ${seconds(answered - ready)} after it follows`,
+const returns = (member: Patroni.Member, ready: number, answered: number): Check => ({
+  measured: `${member.name} answers reads ${seconds(answered - ready)} after it follows`,
   met: true
 })
 
@@ -93,13 +93,15 @@ const change = (
     yield* Effect.sleep(pace.steady)
     const audit = yield* load.ledger.audit(standby)
     const strays = yield* straysOn(leader, standby, first)
-    return [
-      ...onlyInFlight(rig, broken, from).map((check) => ({ ...check, measured: `${what}: ${check.measured}` })),
-      recovered(written, promoted, what),
-      ...audit.map((check) => ({ ...check, measured: `${what}: ${check.measured}` })),
+    const [missing, ...rest] = audit
+    return together(what, [
+      ...onlyInFlight(rig, broken, from),
+      recovered(written, promoted),
+      missing!,
+      ...rest.filter(({ met }) => !met),
       strays,
-      returns(leader, follows, answered, what)
-    ]
+      returns(leader, follows, answered)
+    ])
   })
 
 /** Writes that are on the old primary and not on the new one, though that one was there. */
@@ -141,7 +143,7 @@ const measure = (cluster: Patroni.Cluster, pace: Pace, source: Source) =>
           (leader) => leader.kill,
           (leader) => leader.start
         )
-        return [...switched, ...failed, noFailedRead(rig)]
+        return [switched, failed, noFailedRead(rig)]
       })
   )
 

@@ -53,8 +53,8 @@ export const onlyInFlight = (rig: Rig.Rig, died: number, from = 0): ReadonlyArra
 }
 
 /** Writes succeed again soon after the promotion. */
-export const recovered = (written: number, promoted: number, what = ""): Check => ({
-  measured: `${what}${what === "" ? "" : ": "}writes succeed ${seconds(Math.max(0, written - promoted))} after the promotion`,
+export const recovered = (written: number, promoted: number): Check => ({
+  measured: `writes succeed ${seconds(Math.max(0, written - promoted))} after the promotion`,
   met: written - promoted <= limit
 })
 
