@@ -71,13 +71,16 @@ export const backendOf = (node: PgCluster.Node, text: string) =>
     (all) => all.find(({ query }) => query.includes(text))!.pid
   )
 
-/** A read that waits, what is done to it meanwhile, and where it has failed. */
-export const whileReading = <E, R>(text: string, meanwhile: (pid: number) => Effect.Effect<unknown, E, R>) =>
+/** What waits on the replica, and nowhere else. */
+export const sleeping = "pg_sleep(CASE current_setting('cluster_name') WHEN 'replica1' THEN 20 ELSE 0 END)"
+
+/** A read that waits on the replica, what is done to it meanwhile, and where it has failed. */
+export const whileReading = <E, R>(name: string, meanwhile: (pid: number) => Effect.Effect<unknown, E, R>) =>
   Effect.gen(function* () {
     const { replicas } = yield* PgCluster.PgCluster
     const sql = yield* SqlClient.SqlClient
-    const reading = yield* Effect.fork(failuresOf(sql.unsafe(text)))
-    yield* meanwhile(yield* backendOf(replicas[0]!, text))
+    const reading = yield* Effect.fork(failuresOf(sql.unsafe(`SELECT ${sleeping}, '${name}'`)))
+    yield* meanwhile(yield* backendOf(replicas[0]!, `'${name}'`))
     return yield* Fiber.join(reading)
   })
 
