@@ -22,15 +22,15 @@ export const positionQuestions = Metric.counter("db_router_position_questions", 
   incremental: true
 })
 
-/** How long a server that did not get on is not asked again, in milliseconds. */
-const stalledMillis = 10
+/** How long nobody waits for a server that was waited for in vain, and how often it is asked then, in milliseconds. */
+const hopelessMillis = 1_000
+const hopelessEvery = 10
 
-/** How long to wait before a server is asked again, in milliseconds; twice as long each time. */
-const firstPause = 0.5
+/** So many questions follow each other without a pause: a replica that is well has a write before its answer is back. */
+const hastyAttempts = 4
+
+/** The longest pause between two questions after that, in milliseconds. The first is of one, the next of two. */
 const longestPause = 8
-
-/** At most so many replicas are asked at once for one read. */
-const maxAsked = 2
 
 const question: Request = { sql: text, params: [], asArrays: true, prepare: true }
 
@@ -49,8 +49,10 @@ const takesQuestion = ({ params, sql }: Request): boolean =>
 interface Missing {
   /** Answers that are on their way. */
   readonly awaited: ReadonlyArray<Mark>
-  /** Servers whose positions decide. */
-  readonly engines: ReadonlyArray<Engine>
+  /** Replicas that the flow has read on, and that have not told a position since. */
+  readonly sources: ReadonlyArray<Engine>
+  /** Replicas that may have replayed enough. */
+  readonly candidates: ReadonlyArray<Engine>
 }
 
 /** Decides by positions where the reads of a flow may go. */
@@ -60,6 +62,7 @@ export class Causal {
   private readonly asking = new Map<Engine, Deferred.Deferred<void>>()
   private readonly told = new Set<string>()
   private readonly window: number
+  private turn = 0
 
   constructor(
     private readonly policy: Consistency.Positions,
@@ -116,10 +119,10 @@ export class Causal {
     const millis = Duration.toMillis(this.policy.wait)
     if (millis === 0) return Effect.void
     const isLate = Effect.map(pause(millis), () => {
-      // The next one does not wait for the same.
-      for (const { positions } of this.reading.engines) positions.stalledAt = positions.known?.lsn
+      // The next ones do not wait for the same.
+      for (const { positions } of this.reading.engines) positions.giveUp(hopelessMillis)
     })
-    return Effect.raceFirst(this.approach(fiber, now, firstPause), isLate)
+    return Effect.raceFirst(this.approach(fiber, now, 0), isLate)
   }
 
   /** What a fiber has seen, as far as that can be known. */
@@ -177,29 +180,28 @@ export class Causal {
     })
   }
 
-  private approach(fiber: AnyFiber, now: () => number, wait: number): Effect.Effect<void> {
+  private approach(fiber: AnyFiber, now: () => number, attempt: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       const needs = this.needs(fiber)
       const missing = this.missing(needs, now())
       if (missing === undefined) return this.warnOfBlindness(needs)
-      const { awaited, engines } = missing
-      if (awaited.length > 0) return Effect.zipRight(awaitMarks(awaited), this.approach(fiber, now, wait))
-      const asked = engines.filter(({ positions }) => !isStalled(positions) || positions.isDue(stalledMillis))
+      const { awaited, candidates, sources } = missing
+      if (awaited.length > 0) return Effect.zipRight(awaitMarks(awaited), this.approach(fiber, now, attempt))
+      const worthIt = candidates.filter((engine) => this.isNear(engine) || engine.positions.isDue(hopelessEvery))
+      // One after the other, and not always the same one first.
+      const asked = sources.length > 0 || worthIt.length === 0 ? sources : [worthIt[this.turn++ % worthIt.length]!]
       if (asked.length === 0) return Effect.void
-      return Effect.zipRight(
-        Effect.forEach(asked, (engine) => this.ask(engine), { concurrency: "unbounded", discard: true }),
-        Effect.suspend(() => {
-          const still = this.missing(this.needs(fiber), now())
-          if (still === undefined || !asked.some((engine) => this.isNear(engine))) return Effect.void
-          return Effect.zipRight(pause(wait), this.approach(fiber, now, Math.min(2 * wait, longestPause)))
-        })
+      const millis = attempt < hastyAttempts ? 0 : Math.min(2 ** (attempt - hastyAttempts), longestPause)
+      return Effect.forEach(asked, (engine) => this.ask(engine), { concurrency: "unbounded", discard: true }).pipe(
+        Effect.zipRight(millis === 0 ? Effect.void : pause(millis)),
+        Effect.zipRight(this.approach(fiber, now, attempt + 1))
       )
     })
   }
 
   /** Whether a replica may have what is missing within the time that reads wait. */
   private isNear({ health, positions }: Engine): boolean {
-    return !isStalled(positions) && (health?.lag?.millis ?? 0) <= Duration.toMillis(this.policy.wait)
+    return !positions.isHopeless && (health?.lag?.millis ?? 0) <= Duration.toMillis(this.policy.wait)
   }
 
   /** What is missing for a read to go to a replica; `undefined` where nothing is, or nothing helps. */
@@ -209,16 +211,16 @@ export class Causal {
     const { marks, positions } = needs
     if (marks.some((mark) => !mark.hasEnded || mark.isLost)) return undefined
     const awaited = marks.filter((mark) => mark.isAwaited)
-    if (awaited.length > 0) return { awaited, engines: [] }
+    if (awaited.length > 0) return { awaited, sources: [], candidates: [] }
     // What the primary alone can say it says with the read itself.
     const sources = eligible.filter((engine) => marks.some((mark) => mark.tracker === engine.positions))
     if (sources.length < marks.length) return undefined
-    if (sources.length > 0) return { awaited, engines: sources }
-    const engines = eligible.filter(
+    if (sources.length > 0) return { awaited, sources, candidates: [] }
+    const candidates = eligible.filter(
       ({ positions: { isTelling, known } }) =>
         isTelling && (known === undefined || positions.every((position) => Position.isComparable(known, position)))
     )
-    return engines.length === 0 ? undefined : { awaited, engines: engines.slice(0, maxAsked) }
+    return candidates.length === 0 ? undefined : { awaited, sources, candidates }
   }
 
   private warnOfBlindness({ marks }: Seen.Seen): Effect.Effect<void> {
@@ -241,9 +243,6 @@ export class Causal {
     )
   }
 }
-
-const isStalled = ({ known, stalledAt }: Engine["positions"]): boolean =>
-  stalledAt !== undefined && stalledAt === known?.lsn
 
 const awaitMarks = (marks: ReadonlyArray<Mark>): Effect.Effect<void> =>
   Effect.forEach(

@@ -23,12 +23,11 @@ export class Tracker {
   epoch = 0
   /** When the last probe was sent that it has answered, in milliseconds of the clock. */
   probedAt = Number.NEGATIVE_INFINITY
-  /** The position that it stayed at while somebody waited for more. */
-  stalledAt: bigint | undefined
 
   // Questions are numbered in the order in which they are sent.
   private asked = 0
   private answered = 0
+  private hopelessUntil = Number.NEGATIVE_INFINITY
   private askedAt = Number.NEGATIVE_INFINITY
   /** Whether it is another server now, that has said nothing yet. */
   private isNew = false
@@ -50,6 +49,16 @@ export class Tracker {
   isDue(millis = recentMillis): boolean {
     const age = this.now() - this.askedAt
     return age >= millis || age < 0
+  }
+
+  /** Somebody has waited in vain for it to get on. */
+  giveUp(millis: number): void {
+    this.hopelessUntil = this.now() + millis
+  }
+
+  /** Whether that was lately. */
+  get isHopeless(): boolean {
+    return this.now() < this.hopelessUntil
   }
 
   /** A question is sent. */
@@ -105,7 +114,6 @@ export class Tracker {
   forget(): void {
     this.epoch++
     this.known = undefined
-    this.stalledAt = undefined
     this.answered = this.asked
   }
 

@@ -1,4 +1,6 @@
 import type { Duplex } from "node:stream"
+import * as Option from "effect/Option"
+import * as Position from "../../Position.js"
 
 /** What a server says of itself right after a statement. */
 export interface Answer {
@@ -19,23 +21,28 @@ export interface Sampler {
 
 /**
  * For primaries and standbys. The insert position, because under `synchronous_commit = off` the written one is behind what
- * is committed and visible. A standby tells the timeline that it receives only to roles with `pg_read_all_stats`.
+ * is committed and visible. A primary's timeline is the first part of the name of its log file; a standby tells the one that it
+ * receives to roles with `pg_read_all_stats`.
  */
 export const text =
-  "SELECT r::text, ((CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END) - '0/0')::text," +
-  " CASE WHEN r THEN (SELECT received_tli::text FROM pg_stat_wal_receiver)" +
-  " ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int::text END" +
-  " FROM (SELECT pg_is_in_recovery() AS r) AS s"
+  "SELECT pg_is_in_recovery()::text," +
+  " (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text," +
+  " CASE WHEN pg_is_in_recovery() THEN (SELECT received_tli::text FROM pg_stat_get_wal_receiver())" +
+  " ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END"
+
+const fileNameLength = 24
 
 /** The answer in a row of that statement. */
-export const answerOf = ([standby, lsn, timeline]: ReadonlyArray<unknown>): Answer | Error =>
-  lsn === null || lsn === undefined
-    ? new Error("The server has not replayed anything")
-    : {
-        isStandby: standby === "true",
-        lsn: BigInt(String(lsn)),
-        timeline: timeline === null ? undefined : Number(timeline)
-      }
+export const answerOf = ([standby, position, timeline]: ReadonlyArray<unknown>): Answer | Error => {
+  const lsn = Option.getOrUndefined(Position.parseLsn(String(position)))
+  if (lsn === undefined) return new Error("The server has not replayed anything")
+  const isFile = typeof timeline === "string" && timeline.length === fileNameLength
+  return {
+    isStandby: standby === "true",
+    lsn,
+    timeline: isFile ? Number.parseInt(timeline.slice(0, 8), 16) : timeline === null ? undefined : Number(timeline)
+  }
+}
 
 const message = (type: string, ...parts: ReadonlyArray<string | number>): Buffer => {
   // A number is one of two bytes, but the last of Execute has four.
