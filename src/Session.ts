@@ -15,8 +15,9 @@ import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import type * as Scope from "effect/Scope"
-import * as client from "./internal/client.js"
 import type { Hooks } from "./internal/hooks.js"
+import * as place from "./internal/place.js"
+import type { Runner } from "./internal/runner.js"
 import { DbRouter } from "./internal/service.js"
 import type { SessionOptions } from "./internal/session.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
@@ -137,12 +138,12 @@ export const readOnly = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
 export const detached = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.withFiberRuntime((fiber) => {
     const around = fiber.getFiberRef(RoutingContext.flow)
-    if (around.shared === undefined) return client.detached(self)
+    if (around.shared === undefined) return place.detached(self)
     const tellAround = Effect.map(FiberRef.get(RoutingContext.flow), (flow) => {
       around.absorb(flow.seen)
     })
     const flow = new RoutingContext.Flow({ seen: around.seen })
-    return client.detached(Effect.locally(Effect.ensuring(self, tellAround), RoutingContext.flow, flow))
+    return place.detached(Effect.locally(Effect.ensuring(self, tellAround), RoutingContext.flow, flow))
   })
 
 /**
@@ -286,7 +287,7 @@ export const close: ForGroups = early("close", (session, group) => session.rollb
  * @category sessions
  */
 export const isInSession: Effect.Effect<boolean> = Effect.withFiberRuntime((fiber) =>
-  Effect.succeed(client.isInSession(fiber))
+  Effect.succeed(place.isInSession(fiber))
 )
 
 /**
@@ -384,7 +385,7 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
           const opened = yield* Effect.acquireRelease(unit.open(resolved), (opened, exit) =>
             Effect.ensuring(closeScoped(opened, exit), unit.rejoin(flow))
           )
-          yield* client.setScoped(RoutingContext.flow, flow)
+          yield* place.setScoped(RoutingContext.flow, flow)
           yield* runner.enter(opened.work)
           return handle(runner, opened.work, flow)
         })
@@ -403,7 +404,7 @@ const closeScoped = (opened: unit.Unit, exit: Exit.Exit<unknown, unknown>): Effe
         Effect.orDie
       )
 
-const handle = (runner: client.Runner, work: Work, flow: RoutingContext.Flow): Session => {
+const handle = (runner: Runner, work: Work, flow: RoutingContext.Flow): Session => {
   const inside = runner.provideWork(work, 0)
   const run: Session["run"] = (self) =>
     inside(flow.shared === undefined ? self : Effect.locally(self, RoutingContext.flow, flow))

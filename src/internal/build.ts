@@ -19,6 +19,7 @@ import { isSameClient } from "./member.js"
 import { Monitor } from "./monitor.js"
 import { Refresh } from "./refresh.js"
 import { Router, rowsOf } from "./router.js"
+import type { Runner } from "./runner.js"
 import { Servers } from "./servers.js"
 import * as tokenSource from "./tokenSource.js"
 import type { Tokens } from "./tokens.js"
@@ -179,7 +180,7 @@ export const make = (
   {
     readonly client: PgClient.PgClient
     readonly monitor: Monitor
-    readonly runner: Client.Runner
+    readonly runner: Runner
     readonly tokens: Tokens
   },
   RouterConfigError | SqlError,

@@ -11,7 +11,7 @@ import * as HashSet from "effect/HashSet"
 import * as Stream from "effect/Stream"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
-import * as client from "./client.js"
+import * as place from "./place.js"
 import * as Seen from "./seen.js"
 import type { Carried } from "./tokenCarriers.js"
 import * as unit from "./unit.js"
@@ -53,7 +53,7 @@ export class RequestFlow {
     const { body } = response
     if (body._tag !== "Stream") return response
     const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      Effect.locally(this.run(effect), client.outlivesSession, true)
+      Effect.locally(this.run(effect), place.outlivesSession, true)
     const stream = Stream.fromPull(Effect.map(outliving(Stream.toPull(body.stream)), outliving))
     return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
   }
@@ -133,7 +133,7 @@ export class RequestSession {
       ),
       undefined
     )
-  ).pipe(Effect.zipRight(FiberRef.set(client.outlivesSession, true)))
+  ).pipe(Effect.zipRight(FiberRef.set(place.outlivesSession, true)))
 
   private once<A, E>(effect: Effect.Effect<A, E>, otherwise: A): Effect.Effect<A, E> {
     return Effect.uninterruptible(
@@ -169,7 +169,7 @@ export class RequestSession {
 
   // The end may be called from inside the session or from outside of it; what follows a COMMIT is outside.
   private outside<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return this.flow.run(client.detached(effect))
+    return this.flow.run(place.detached(effect))
   }
 }
 

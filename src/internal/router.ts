@@ -248,7 +248,7 @@ export class Router extends Routes {
       Effect.acquireRelease(begin, (mark) =>
         Effect.zipRight(
           Effect.sync(() => mark?.end()),
-          afterWrite
+          afterWriteEnded
         )
       )
     )

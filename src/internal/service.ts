@@ -9,7 +9,7 @@ import * as Health from "../Health.js"
 import type { EngineInput } from "../RouterConfig.js"
 import type * as RouterError from "../RouterError.js"
 import type { StatementKind } from "../SqlClassifier.js"
-import type { Runner } from "./client.js"
+import type { Runner } from "./runner.js"
 
 /**
  * Where a statement would go, and why.

@@ -1,0 +1,161 @@
+/** What `@effect/sql` takes for a connection. */
+import type { Connection } from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as Tracer from "effect/Tracer"
+import type { Engine, ExclusiveConnection } from "../Engine.js"
+import type { Request } from "./driver/pool.js"
+import { batchSize } from "./driver/stream.js"
+import { Lock } from "./lock.js"
+import { type Router, rowsOf } from "./router.js"
+import type { Work } from "./work.js"
+
+export type TransformRows = (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+const request = (sql: string, params: ReadonlyArray<unknown>, asArrays = false, prepare = true): Request => ({
+  sql,
+  params,
+  asArrays,
+  prepare
+})
+
+/** The five ways that `@effect/sql` runs a statement, on top of one. */
+abstract class AnyConnection implements Connection {
+  protected abstract run(request: Request): Effect.Effect<unknown, SqlError>
+
+  abstract executeStream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    transformRows: TransformRows
+  ): Stream.Stream<object, SqlError>
+
+  execute(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.rows(request(sql, params), transformRows)
+  }
+
+  executeUnprepared(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return this.rows(request(sql, params, false, false), transformRows)
+  }
+
+  executeValues(sql: string, params: ReadonlyArray<unknown>) {
+    return this.rows(request(sql, params, true), undefined)
+  }
+
+  executeRaw(sql: string, params: ReadonlyArray<unknown>) {
+    return this.run(request(sql, params))
+  }
+
+  private rows(request: Request, transformRows: TransformRows): Effect.Effect<ReadonlyArray<never>, SqlError> {
+    const run = this.run(request) as Effect.Effect<Parameters<typeof rowsOf>[0], SqlError>
+    return Effect.map(run, transformRows === undefined ? rowsOf : (result) => transformRows(rowsOf(result)))
+  }
+}
+
+/** The transactions of a router's client, and how they are found in a fiber. */
+export interface Works {
+  readonly router: Router
+  /** The transactions and the session that a fiber is in. */
+  readonly workOf: (fiber: AnyFiber) => Work | undefined
+}
+
+/** Routes every statement, by the fiber that runs it. */
+export class RoutedConnection extends AnyConnection {
+  constructor(
+    private readonly works: Works,
+    /** The transactions around it; `undefined` on the connection for everything else, which looks into the fiber. */
+    readonly work: Work | undefined,
+    /** The span of the one statement that it is for. */
+    private readonly span?: Tracer.Span
+  ) {
+    super()
+  }
+
+  belongsTo(works: Works): boolean {
+    return this.works === works
+  }
+
+  protected run(request: Request) {
+    return Effect.withFiberRuntime<unknown, SqlError>((fiber) =>
+      this.works.router.execute(fiber, this.workOf(fiber), request, this.span)
+    )
+  }
+
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Stream.unwrap(
+      Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
+        Effect.succeed(
+          withTransform(
+            this.works.router.stream(fiber, (fiber) => this.workOf(fiber), sql, params, this.span),
+            transformRows
+          )
+        )
+      )
+    )
+  }
+
+  private workOf(fiber: AnyFiber): Work | undefined {
+    return this.work ?? this.works.workOf(fiber)
+  }
+}
+
+/** A connection that `reserve` gave out. Its writes count as writes of the flow. */
+export class ReservedConnection extends AnyConnection {
+  private readonly statements = new Lock()
+  /** Whether it may have written: any statement after that may be what commits it. */
+  private wrote = false
+
+  constructor(
+    private readonly router: Router,
+    private readonly engine: Engine,
+    private readonly connection: ExclusiveConnection
+  ) {
+    super()
+  }
+
+  protected run(request: Request) {
+    const running = Effect.mapError(
+      this.statements.run(this.connection.query(request)),
+      this.router.ofReserved(request.sql, this.engine)
+    )
+    return Effect.scoped(Effect.zipRight(this.noted(request.sql), running))
+  }
+
+  private noted(sql: string): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.suspend(() => {
+      this.wrote ||= this.router.mayWrite(sql)
+      return this.wrote ? this.router.writes(this.engine) : Effect.void
+    })
+  }
+
+  executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
+    return Stream.unwrapScoped(
+      Effect.suspend(() => {
+        let isHeld = true
+        const free = Effect.suspend(() => {
+          const release = isHeld ? this.statements.release : Effect.void
+          isHeld = false
+          return release
+        })
+        // After a batch that is not full the statement is over, and others may run between its last rows.
+        const all = Stream.mapError(this.connection.stream(sql, params), this.router.ofReserved(sql, this.engine))
+        const rows = Stream.mapChunksEffect(all, (chunk) =>
+          chunk.length < batchSize ? Effect.as(free, chunk) : Effect.succeed(chunk)
+        )
+        return Effect.uninterruptibleMask((restore) =>
+          Effect.acquireRelease(this.statements.take(restore), () => free)
+        ).pipe(Effect.zipRight(this.noted(sql)), Effect.as(withTransform(rows, transformRows)))
+      })
+    )
+  }
+}
+
+const withTransform = (stream: Stream.Stream<object, SqlError>, transformRows: TransformRows) =>
+  transformRows === undefined
+    ? stream
+    : Stream.mapChunks(stream, (chunk) => Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(chunk))))

@@ -1,0 +1,242 @@
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
+import { ReservedConnection, RoutedConnection, type Works } from "./connection.js"
+import { Hooks, type Outcome, type Outside } from "./hooks.js"
+import { ambientWork, outlivesSession, setScoped, withoutWork, workPrefix } from "./place.js"
+import type { Router } from "./router.js"
+import type { Target } from "./routes.js"
+import { committing } from "./session.js"
+import * as TestConnection from "./testConnection.js"
+import { Transaction } from "./transaction.js"
+import { Work } from "./work.js"
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+let runners = 0
+
+/** The transactions of a router's client, and how they are found again in a fiber. */
+export class Runner implements Works {
+  // `@effect/sql` has one tag for the transactions of all clients. Ours is there too, for resolvers and for clients that
+  // are to take part; a tag of our own finds it again below a transaction of somebody else.
+  private readonly workKey = `${workPrefix}${++runners}`
+  /** The connection for one statement: wherever the fiber that runs it says. */
+  readonly connection = (span: Tracer.Span | undefined): Connection => new RoutedConnection(this, undefined, span)
+
+  /** What all spans of this client say. */
+  readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
+
+  constructor(readonly router: Router) {
+    const { address, client } = router.primary
+    this.spanAttributes = [
+      ...Object.entries(client.spanAttributes ?? {}),
+      ["db.system.name", "postgresql"],
+      ["db.namespace", address.database ?? client.username ?? "postgres"]
+    ]
+  }
+
+  /** The transactions and the session that a fiber is in. */
+  workOf(fiber: AnyFiber): Work | undefined {
+    const work = this.findWork(fiber)
+    return work?.session?.ended === true && fiber.getFiberRef(outlivesSession) ? undefined : work
+  }
+
+  private findWork(fiber: AnyFiber): Work | undefined {
+    const services = fiber.currentContext.unsafeMap
+    // Resolvers bring only the tag of `@effect/sql` along, and ours from where they were made, if that was in a transaction.
+    const transaction = services.get(SqlClient.TransactionConnection.key)
+    const connection = transaction?.[0]
+    if (connection instanceof RoutedConnection && connection.belongsTo(this)) {
+      return connection.work
+    }
+    const own = services.get(this.workKey)
+    if (own !== undefined) {
+      return own
+    }
+    const ambient = fiber.getFiberRef(ambientWork)
+    return ambient?.works === this ? ambient.work : undefined
+  }
+
+  /** Puts this fiber into a session until the scope closes. */
+  enter(work: Work): Effect.Effect<void, never, Scope.Scope> {
+    return setScoped(ambientWork, { works: this, work })
+  }
+
+  /** Runs an effect in the transactions and sessions that a fiber is in now, wherever it is called from. */
+  placeOf(fiber: AnyFiber): Outside {
+    const services = fiber.currentContext.unsafeMap
+    const keys = [this.workKey, SqlClient.TransactionConnection.key]
+    const ambient = fiber.getFiberRef(ambientWork)
+    return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.mapInputContext(Effect.locally(effect, ambientWork, ambient), (context: Context.Context<R>) => {
+        const there = new Map(context.unsafeMap)
+        for (const key of keys) {
+          if (services.has(key)) there.set(key, services.get(key))
+          else there.delete(key)
+        }
+        return Context.unsafeMake<R>(there)
+      })
+  }
+
+  /** Runs an effect with its statements inside a transaction or a session; `span`, if there is one, is that of it. */
+  provideWork(
+    work: Work,
+    depth: number,
+    span?: Tracer.Span
+  ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> {
+    const transaction = [new RoutedConnection(this, work), depth]
+    // All at once: a change of the context costs about as much as a statement.
+    return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.mapInputContext(insideTest(effect), (context: Context.Context<R>) => {
+        const services = new Map(context.unsafeMap)
+        services.set(this.workKey, work)
+        services.set(SqlClient.TransactionConnection.key, transaction)
+        if (span !== undefined) services.set(Tracer.ParentSpan.key, span)
+        return Context.unsafeMake<R>(services)
+      })
+  }
+
+  /** An effect for later, with the services of now and the transactions of then. */
+  deferred<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Effect.Effect<A, E>, never, R> {
+    return Effect.map(Effect.context<R>(), (now) =>
+      Effect.mapInputContext(effect, (then: Context.Context<never>) => {
+        const services = withoutWork(now)
+        for (const key of [this.workKey, SqlClient.TransactionConnection.key]) {
+          if (then.unsafeMap.has(key)) services.set(key, then.unsafeMap.get(key))
+        }
+        return Context.unsafeMake<R>(services)
+      })
+    )
+  }
+
+  /** A connection of one's own, from the group that the fiber is bound to, else from the default group. */
+  readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) =>
+    Effect.flatMap(this.router.target(fiber, this.workOf(fiber)), ({ engine, group }) =>
+      Effect.flatMap(Effect.scope, (scope) =>
+        this.router.begun(group, engine, (engine) =>
+          Effect.map(
+            Scope.extend(engine.reserve, scope),
+            (connection) => new ReservedConnection(this.router, engine, connection)
+          )
+        )
+      )
+    )
+  )
+
+  /**
+   * Runs an effect in a transaction of the group that the fiber is bound to (else the default group), or in a savepoint
+   * when there is one already. Commits on success, rolls back on failure, defect and interruption.
+   */
+  readonly withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
+    Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
+      Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
+        const outer = this.workOf(fiber)
+        return Effect.flatMap(this.router.target(fiber, outer), (target) =>
+          this.within(target, fiber, outer, effect, span)
+        )
+      })
+    )
+
+  private within<A, E, R>(
+    target: Target,
+    fiber: AnyFiber,
+    outer: Work | undefined,
+    effect: Effect.Effect<A, E, R>,
+    span: Tracer.Span
+  ): Effect.Effect<A, E | SqlError, R> {
+    for (const [key, value] of this.spanAttributes) span.attribute(key, value)
+    span.attribute("db.router.group", target.group)
+    span.attribute("db.router.engine", target.engine.name)
+    const depth = this.depthOf(fiber)
+    const hooks = new Hooks()
+    const insideOf = (effect: Effect.Effect<A, E | SqlError, R>) => (level: Transaction) =>
+      this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
+    const inside = insideOf(effect)
+    const enclosing = outer?.transaction(target.group)
+    if (outer !== undefined && enclosing !== undefined) {
+      return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks), span, "savepoint")
+    }
+    if (outer?.session !== undefined) {
+      // An early commit of another fiber may end the transaction before the savepoint is there.
+      const root = this.router.begun(target.group, target.engine, (engine) =>
+        outer.session!.transaction(target.group, engine)
+      )
+      const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
+      return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")
+    }
+    const whole = insideOf(Effect.zipLeft(effect, hooks.beforeCommit))
+    return withEvent(insideTest(this.inTransaction(target, hooks, whole)), span, "commit")
+  }
+
+  private depthOf(fiber: AnyFiber): number {
+    const transaction = fiber.currentContext.unsafeMap.get(SqlClient.TransactionConnection.key)
+    return transaction === undefined ? 0 : transaction[1] + 1
+  }
+
+  private inTransaction<A, E, R>(
+    { engine, group }: Target,
+    hooks: Hooks,
+    use: (level: Transaction) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | SqlError, R> {
+    const begin = { begin: "BEGIN", settings: [], replaceable: false, mark: this.router.mark }
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Scope.make(), (scope) => {
+        let outcome: Outcome = "rolled back"
+        const begun = this.router.begun(group, engine, (engine) =>
+          Scope.extend(Transaction.begin(group, engine, begin), scope)
+        )
+        return restore(begun).pipe(
+          Effect.flatMap((transaction) =>
+            restore(use(transaction)).pipe(
+              Effect.exit,
+              Effect.flatMap((exit) =>
+                Effect.zipRight(
+                  Exit.isSuccess(exit)
+                    ? committing(this.router, { transaction, scope }, transaction.commit, (became) => {
+                        outcome = became
+                      })
+                    : transaction.rollback,
+                  exit
+                )
+              )
+            )
+          ),
+          Effect.onExit((exit) => Scope.close(scope, exit)),
+          Effect.ensuring(Effect.suspend(() => hooks.close(outcome)))
+        )
+      })
+    )
+  }
+}
+
+// Outside tests there is nothing to nest, and a FiberRef less to set.
+const insideTest = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) =>
+    fiber.getFiberRef(TestConnection.currentNode) === undefined ? effect : TestConnection.inside(effect)
+  )
+
+/** Notes on the span how a transaction has ended, under the names that `@effect/sql` has for it. */
+const withEvent = <A, E, R>(
+  transaction: Effect.Effect<A, E, R>,
+  span: Tracer.Span,
+  success: "commit" | "savepoint"
+): Effect.Effect<A, E, R> =>
+  Effect.onExit(transaction, (exit) =>
+    Effect.clockWith((clock) =>
+      Effect.sync(() =>
+        span.event(`db.transaction.${Exit.isSuccess(exit) ? success : "rollback"}`, clock.unsafeCurrentTimeNanos())
+      )
+    )
+  )
+
+// What a savepoint has asked for waits for the end of the transaction around it, and is dropped with it.
+const withHooks = <A, E, R>(savepoint: Effect.Effect<A, E, R>, hooks: Hooks, outer: Hooks): Effect.Effect<A, E, R> =>
+  Effect.onExit(savepoint, (exit) =>
+    Exit.isSuccess(exit) ? Effect.sync(() => outer.absorb(hooks)) : hooks.close("rolled back")
+  )
