@@ -115,7 +115,7 @@ export const window = (duration: Duration.DurationInput): Consistency => {
 export interface CausalOptions {
   /**
    * How long a read waits at most for a replica to have what the flow has seen, before it goes to the primary. When
-   * one has waited in vain, the others of the next second do not wait, and only ask. `0` never waits and never asks. Default: `"50 millis"`.
+   * one has waited in vain, the others of the next second (or of ten times `wait`) do not wait, and only ask. `0` never waits and never asks. Default: `"50 millis"`.
    */
   readonly wait?: Duration.DurationInput | undefined
   /**

@@ -22,8 +22,11 @@ export const positionQuestions = Metric.counter("db_router_position_questions", 
   incremental: true
 })
 
-/** How long nobody waits for a server that was waited for in vain, and how often it is asked then, in milliseconds. */
+/** How long nobody waits for a server that was waited for in vain, in milliseconds and in times that wait. */
 const hopelessMillis = 1_000
+const hopelessWaits = 10
+
+/** How often it is asked then, in milliseconds. */
 const hopelessEvery = 10
 
 /** So many questions follow each other without a pause: a replica that is well has a write before its answer is back. */
@@ -120,7 +123,9 @@ export class Causal {
     if (millis === 0) return Effect.void
     const isLate = Effect.map(pause(millis), () => {
       // The next ones do not wait for the same.
-      for (const { positions } of this.reading.engines) positions.giveUp(hopelessMillis)
+      for (const { positions } of this.reading.engines) {
+        positions.giveUp(Math.max(hopelessMillis, hopelessWaits * millis))
+      }
     })
     return Effect.raceFirst(this.approach(fiber, now, 0), isLate)
   }
