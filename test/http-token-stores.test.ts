@@ -83,9 +83,9 @@ const onDisk = Effect.gen(function* () {
   )
 }).pipe(Effect.provide(NodeFileSystem.layer), Effect.orDie)
 
-const serve = (store: KeyValueStore.KeyValueStore) =>
+const serve = (store: KeyValueStore.KeyValueStore, carrier = token) =>
   listen(
-    HttpServer.serve(app, HttpSession.middleware({ token })).pipe(
+    HttpServer.serve(app, HttpSession.middleware({ token: carrier })).pipe(
       Layer.provide(Layer.succeed(KeyValueStore.KeyValueStore, store))
     )
   )
@@ -155,31 +155,33 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a positio
       const kept = yield* memory
       // The first to write into the store is slow.
       const slow = yield* Deferred.make<void>()
-      let writes = 0
+      const written: Array<bigint> = []
+      const lsnOf = (value: string | Uint8Array) => BigInt((JSON.parse(String(value)) as { readonly lsn: string }).lsn)
+      let key = ""
       const store: KeyValueStore.KeyValueStore = {
         ...kept,
-        set: (key, value) =>
-          Effect.suspend(() => (writes++ === 0 ? Deferred.await(slow) : Effect.void)).pipe(
-            Effect.zipRight(kept.set(key, value))
-          )
+        set: (name, value) =>
+          Effect.suspend(() => {
+            key = name
+            return written.push(lsnOf(value)) === 1 ? Deferred.await(slow) : Effect.void
+          }).pipe(Effect.zipRight(kept.set(name, value)))
       }
-      const client = yield* serve(store)
-      yield* standingStill(
-        Effect.gen(function* () {
-          const [first, second] = [yield* newId, yield* newId]
-          const early = yield* Effect.fork(write(client, first, by("ada")))
-          yield* eventually(
-            Effect.sync(() => writes === 1),
-            "the first one keeps its position"
-          )
-          const late = yield* Effect.fork(write(client, second, by("ada")))
-          yield* Effect.sleep("50 millis")
-          yield* Deferred.succeed(slow, undefined)
-          yield* Fiber.join(early)
-          yield* Fiber.join(late)
-          assert.strictEqual(yield* read(client, second, by("ada")), "new")
-        })
+      const client = yield* serve(store, HttpSession.tokenStore({ subject, timeout: "20 seconds" }))
+      const early = yield* Effect.fork(write(client, yield* newId, by("ada")))
+      yield* eventually(
+        Effect.sync(() => written.length === 1),
+        "the first one keeps its position"
       )
+      const id = yield* newId
+      const late = yield* Effect.fork(write(client, id, by("ada")))
+      yield* eventually(DbRouter.primary(Causal.sees(id)), "the second one is committed")
+      // Had it not to wait, it would have kept its position by then.
+      yield* Effect.sleep("200 millis")
+      yield* Deferred.succeed(slow, undefined)
+      yield* Fiber.join(early)
+      yield* Fiber.join(late)
+      assert.isAbove(Number(written[1]! - written[0]!), 0)
+      assert.strictEqual(lsnOf(Option.getOrThrow(yield* kept.get(key))), written[1])
     })
   )
 
