@@ -202,6 +202,44 @@ describe("the monitor", () => {
     })
   )
 
+  it.scoped("while the primary does not answer, replicas do not fall further behind it", () =>
+    Effect.gen(function* () {
+      const { monitor, primary, replica } = yield* watched
+      primary.answer = Effect.succeed({ ...report, role: "primary", position: 1_000n })
+      yield* monitor.check(primary.engine)
+      yield* monitor.check(replica.engine)
+      assert.strictEqual(replica.health?.state, "up")
+      // It dies with something that no replica has, and nobody ever will.
+      primary.answer = Effect.fail(refused)
+      yield* pass(60)
+      yield* monitor.check(replica.engine)
+      assert.deepStrictEqual([primary.health?.state, replica.health?.state], ["down", "up"])
+      primary.answer = Effect.succeed({ ...report, role: "primary", position: 1_000n })
+      yield* monitor.check(primary.engine)
+      yield* monitor.check(replica.engine)
+      assert.strictEqual(replica.health?.state, "lagging")
+    })
+  )
+
+  it.scoped("of two primaries on one timeline the second gets the writes only when the first is down", () =>
+    Effect.gen(function* () {
+      const { monitor, primary, replica } = yield* watched
+      replica.answer = Effect.succeed({ ...report, role: "primary", startedAt: 1 })
+      yield* monitor.check(replica.engine)
+      assert.strictEqual(replica.health?.state, "foreign")
+      primary.fail(refused)
+      assert.strictEqual(primary.health?.state, "suspect")
+      yield* monitor.check(replica.engine)
+      assert.strictEqual(replica.health?.state, "foreign")
+      assert.strictEqual(primary.dropped, 0)
+      primary.answer = Effect.fail(refused)
+      yield* pass(15)
+      yield* monitor.check(replica.engine)
+      assert.deepStrictEqual([primary.health?.state, replica.health?.state], ["down", "up"])
+      assert.strictEqual(primary.dropped, 1)
+    })
+  )
+
   it.effect("a primary that cannot be reached at the start is an error; a replica is not", () =>
     Effect.gen(function* () {
       const primary = new Server("primary", "primary")

@@ -53,6 +53,8 @@ export interface Options {
 export class Monitor {
   /** The last report of the server that takes the writes. */
   private primary: Health.Report | undefined
+  /** When that was. While it does not answer nobody falls further behind it. */
+  private primaryAt = 0
   private history: Health.History | undefined
   private rivals: ReadonlyArray<Engine> = []
   private readonly watched = new Map<Engine, Watched>()
@@ -316,6 +318,7 @@ export class Monitor {
     if (engine === servers.writer) {
       const before = this.primary
       this.primary = report
+      this.primaryAt = now
       if (before !== undefined && (before.system !== report.system || before.timeline !== report.timeline)) {
         for (const other of this.watched.keys()) if (other !== engine) this.hasten(other)
       }
@@ -327,7 +330,10 @@ export class Monitor {
     const era = servers.currentEra
     const isRival = report.role === "primary" && (primary === undefined || !isSameServer(report, primary))
     const comparable = history !== undefined && era !== undefined && history.timeline === era.timeline
-    const lag = comparable && Health.follows(report, era) ? Health.lagOf(history, report.position, now) : undefined
+    const lag =
+      comparable && Health.follows(report, era)
+        ? Health.lagOf(history, report.position, this.isWriterUp ? now : this.primaryAt)
+        : undefined
     return Health.answered(health, report, { era, lag, isRival: isRival && servers.has(engine) }, config, now)
   }
 
@@ -341,7 +347,7 @@ export class Monitor {
         server,
         isNamed: named.has(server),
         report: server === engine ? report : server.health?.report,
-        answers: server === engine || (server.health !== undefined && Health.answers(server.health))
+        answers: server === engine || this.counts(server)
       }))
     )
     if (writer !== before) this.change(last, writer, report.role)
@@ -351,6 +357,13 @@ export class Monitor {
       const names = rivals.map(({ name }) => name)
       this.publish(Health.Event.PrimaryDisputed({ ...this.eventOf(last), engine: writer?.name, rivals: names }))
     }
+  }
+
+  /** Whether what a server has said last still holds. One failed statement does not take the writes from a primary. */
+  private counts(engine: Engine): boolean {
+    const { health } = engine
+    if (health === undefined) return false
+    return Health.answers(health) || (engine === this.options.servers.lastWriter && health.state === "suspect")
   }
 
   private change(last: Engine, writer: Engine | undefined, role: Health.Report["role"]): void {
