@@ -96,12 +96,12 @@ export class Router extends Routes {
 
   /** A statement in a transaction. What a flow has read in one it must not miss afterwards. */
   private inTransaction(
-    { group, kind }: Decision,
+    { group }: Decision,
     transaction: Transaction,
     request: Request
   ): Effect.Effect<Result, SqlError> {
     const running = transaction.query(request)
-    const causal = kind === "read" ? this.causalIn(group) : undefined
+    const causal = this.causalIn(group)
     if (causal === undefined) return running
     return Effect.flatMap(running, (result) =>
       Effect.withFiberRuntime<Result>((fiber) => {
@@ -202,7 +202,7 @@ export class Router extends Routes {
     const inside = (transaction: Transaction) => {
       this.enter(transaction, decision, span)
       const all = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
-      const rows = decision.kind === "read" ? this.reads.noting(decision.group, transaction.engine, all) : all
+      const rows = this.reads.noting(decision.group, transaction.engine, all)
       return catchBeforeRows(rows, (error, emitted) => {
         const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
         if (next === undefined || emitted) return Stream.fail(error)
@@ -256,15 +256,22 @@ export class Router extends Routes {
 
   private autocommit(
     fiber: AnyFiber,
-    { changesSchema, engine, kind }: Decision,
+    { changesSchema, engine, group, kind }: Decision,
     request: Request
   ): Effect.Effect<Result, SqlError> {
-    if (kind === "session") return engine.query(request)
+    if (kind === "session") return this.seen(fiber, group, engine, request)
     const { afterWrite, afterWriteEnded } = this.config.consistency
     const running =
       this.causal === undefined ? engine.query(request) : this.watched(this.causal, fiber, engine, request)
     const noted = afterWriteEnded === undefined ? running : Effect.ensuring(running, afterWriteEnded)
     return Effect.zipRight(afterWrite, changesSchema ? Effect.zipLeft(noted, this.classifier.refresh) : noted)
+  }
+
+  /** Runs a statement that does not write, and may show data all the same. */
+  private seen(fiber: AnyFiber, group: string, engine: Engine, request: Request): Effect.Effect<Result, SqlError> {
+    const watch = this.causalIn(group)?.begin(fiber, engine)
+    const running = engine.query(request)
+    return watch === undefined ? running : Effect.tap(running, () => Effect.sync(() => watch.succeeded()))
   }
 
   /** Runs a statement that may write, and tells its flow the position after it. */
