@@ -270,7 +270,8 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("the rows
       )
       assert.strictEqual(on.inFlight, 0)
       assert.include(yield* engines.failure(on.query(engines.statement("select pg_sleep(0.3)"))), "timeout")
-      assert.strictEqual(yield* engines.settled(on), 1)
+      // What passes for a statement ends its connection: the answer may still come.
+      assert.strictEqual(yield* engines.settled(on), 0)
       assert.strictEqual(yield* engines.value(on, "select 1"), 1)
     })
   )

@@ -137,7 +137,9 @@ layer(PgCluster.layer({ replicas: 2 }), { timeout: "60 seconds", excludeTestServ
                 return elapsed
               })
             ).pipe(Effect.ensuring(Effect.orDie(node.thaw)))
+            // And not the time more that a rollback may take.
             assert.isAbove(Duration.toMillis(thawed), 1_000)
+            assert.isBelow(Duration.toMillis(thawed), 5_000)
             const { status } = yield* DbRouter.DbRouter
             yield* engines.eventually(status, (all) => all.every(({ pool }) => pool.idle === pool.total))
             assert.strictEqual((yield* sql`SELECT 1 AS n`).length, 1)

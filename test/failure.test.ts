@@ -1,13 +1,23 @@
 import { SqlError } from "@effect/sql"
 import { assert, describe, it } from "@effect/vitest"
 import { RouterError } from "effect-db-router"
-import { acquireFailed, isStandbyRefusal, judge, PoolBusy, ServerLost } from "../src/internal/failure.js"
+import {
+  acquireFailed,
+  isOnlyOfStatement,
+  isStandbyRefusal,
+  judge,
+  PoolBusy,
+  ServerLost,
+  Unanswered
+} from "../src/internal/failure.js"
 
 const server = (code: string, more: { routine?: string; severity?: string; message?: string } = {}) =>
   new SqlError.SqlError({
     cause: Object.assign(new Error(more.message ?? "said so"), { severity: "ERROR", code, ...more }),
     message: "Failed to execute statement"
   })
+
+const broken = (code: string) => new Unanswered({ cause: server(code).cause, message: "Failed to execute statement" })
 
 const driver = (cause: unknown, message = "Failed to execute statement") => new SqlError.SqlError({ cause, message })
 
@@ -33,6 +43,15 @@ describe("an error of a replica", () => {
     ["08006", server("08006"), "elsewhere", true],
     ["53300", server("53300"), "elsewhere", true],
     ["53200", server("53200"), "elsewhere", true],
+    ["53100", server("53100"), "elsewhere", true],
+    ["08P01", server("08P01"), "caller", false],
+    ["08P01 that ends the connection", broken("08P01"), "elsewhere", true],
+    [
+      "XX000 of a transaction that writes",
+      server("XX000", { message: "cannot assign TransactionIds" }),
+      "refused",
+      false
+    ],
     ["58030", server("58030"), "elsewhere", true],
     ["57014", server("57014"), "caller", false],
     ["25P03", server("25P03"), "caller", false],
@@ -86,5 +105,14 @@ describe("a default isolation that standbys do not have", () => {
 
   it("is not one on the primary", () => {
     assert.isFalse(judge(error, "primary").suspect)
+  })
+})
+
+describe("an error in the server's language", () => {
+  it("is not known to leave the connection as it is", () => {
+    const severities = ["ERROR", "FEHLER", "FATAL", "ERREUR"].map(
+      (severity) => server("22012", { severity }).cause as Error
+    )
+    assert.deepStrictEqual(severities.map(isOnlyOfStatement), [true, false, false, false])
   })
 })

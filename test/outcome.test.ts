@@ -140,18 +140,33 @@ layer(PgCluster.layer({ replicas: 0, settings: { log_statement: "all" } }), {
     )
   )
 
-  it.scoped("to which the driver's own time limit gives no answer: unknown, and it is there", () =>
+  it.scoped("to which the driver's own time limit gives no answer: unknown; the server is told to stop", () =>
     Effect.gen(function* () {
       const { primary } = yield* PgCluster.PgCluster
-      const url = Redacted.make(`${Redacted.value(primary.url)}?query_timeout=500`)
-      const router = DbRouter.layer({ groups: { default: [{ url, name: "main" }] }, health: false })
+      const proxy = yield* Proxy.make(primary)
+      const url = new URL(Redacted.value(primary.url))
+      url.port = String(proxy.port)
+      url.searchParams.set("query_timeout", "700")
+      const router = DbRouter.layer({
+        groups: { default: [{ url: Redacted.make(url.href), name: "main" }] },
+        health: false
+      })
       yield* primary.query("CREATE TABLE IF NOT EXISTS written (id int)")
       yield* primary.query("TRUNCATE written")
       yield* Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
-        const error = yield* Effect.flip(sql`INSERT INTO written SELECT 1 FROM pg_sleep(1.2)`)
+        const error = yield* Effect.flip(sql`INSERT INTO written SELECT 1 FROM pg_sleep(60)`)
         assert.strictEqual(engines.stateOf(isUnknown(error)), "Query read timeout")
-        yield* engines.eventually(stored, (all) => all.length === 1)
+        yield* engines.eventually(engines.activity(primary), (all) => all.every(({ state }) => state !== "active"))
+        assert.deepStrictEqual(yield* stored, [])
+        // The server has committed, and nobody hears of it.
+        proxy.onMessage = (type, body) => (type === "C" && body.includes("COMMIT") ? Effect.never : undefined)
+        for (const unit of [sql.withTransaction, DbRouter.session] as const) {
+          const commit = unit(sql`INSERT INTO written VALUES (2)`) as Effect.Effect<unknown, SqlError.SqlError>
+          const lost = yield* Effect.flip(commit)
+          assert.strictEqual(RouterError.outcomeOf(lost), "unknown")
+        }
+        assert.deepStrictEqual(yield* stored, [2, 2])
       }).pipe(Effect.provide(router), Effect.provide(silent))
     })
   )

@@ -4,9 +4,10 @@
 import { SqlError } from "@effect/sql/SqlError"
 import * as RouterError from "../RouterError.js"
 
-/** The fields of a server's error that are free of locale. */
+/** What is used of a server's error. */
 interface DatabaseError {
   readonly code: string
+  /** In the server's language (`lc_messages`). */
   readonly severity: string
   readonly routine: string | undefined
   readonly message: string
@@ -59,6 +60,12 @@ const databaseError = (cause: unknown): DatabaseError | undefined =>
 
 /** Whether it was the server that said so: it runs, and can be reached. */
 export const isServerError = ({ cause }: { readonly cause?: unknown }): boolean => databaseError(cause) !== undefined
+
+/**
+ * Whether the server is certain to go on with the connection after an error. Where it is not it may be FATAL in the server's
+ * language: the driver passes only the translated severity on.
+ */
+export const isOnlyOfStatement = (error: Error): boolean => databaseError(error)?.severity === "ERROR"
 
 const failure = (action: Failure["action"], suspect: boolean, why: string): Failure => ({ action, suspect, why })
 

@@ -93,3 +93,10 @@ export const cancel = (connection: Connection): Effect.Effect<void> =>
       Effect.asVoid
     )
   })
+
+/** Closes a connection whose statement has no answer yet, and has the server end the statement, if it may be ended. */
+export const giveUp = (connection: Connection, reason: Error): void => {
+  const { cancelTarget, mustFinish } = connection
+  connection.fail(reason)
+  if (!mustFinish) Effect.runFork(Effect.timeoutOption(requestCancel(cancelTarget), cancelTimeout))
+}

@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
-import { brokenBefore, isServerError, Unanswered } from "../failure.js"
+import { brokenBefore, isOnlyOfStatement, isServerError, Unanswered } from "../failure.js"
 import { Batch, type Progress } from "./batch.js"
 import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
@@ -239,7 +239,7 @@ export class Connection {
    * server's is known at once.
    */
   whenAnswered(error: Error, callback: () => void): void {
-    if (isServerError({ cause: error })) this.whenReady(callback)
+    if (isServerError({ cause: error }) && !isOnlyOfStatement(error)) this.whenReady(callback)
     else callback()
   }
 

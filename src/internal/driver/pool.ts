@@ -6,7 +6,7 @@ import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
 import { acquireFailed, cameTooLate } from "../failure.js"
-import { cancel } from "./cancel.js"
+import { cancel, giveUp } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
 import { Connections } from "./connections.js"
 import type { Sampler } from "./position.js"
@@ -235,8 +235,13 @@ export class Pool {
       callback(error && this.failed(error), result)
     }
     const settle = (error: Error | undefined, result: Result | undefined) => {
-      if (error === undefined) end(undefined, result)
-      else connection.whenAnswered(error, () => end(connection.statementError(error), undefined))
+      if (error === undefined) {
+        end(undefined, result)
+        return
+      }
+      // Whatever still comes is the answer to what nobody waits for any more.
+      if (error.message === "Query read timeout") giveUp(connection, error)
+      connection.whenAnswered(error, () => end(connection.statementError(error), undefined))
     }
     if (!connection.isUsable) {
       end(connection.unsentError, undefined)
