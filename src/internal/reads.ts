@@ -70,7 +70,11 @@ export class Reads {
       }),
       ({ engine: winner, isHedge, result }) => {
         const reason = `${engine.name} had not answered in time`
-        if (isHedge) annotate(span, { ...decision, engine: winner, reason })
+        if (isHedge) {
+          const taken = { ...decision, engine: winner, reason }
+          annotate(span, taken)
+          this.routes.observer?.(taken, request.sql, fiber)
+        }
         this.routes.causal?.begin(fiber, winner).succeeded()
         return result
       }
@@ -154,7 +158,9 @@ export class Reads {
       if (!("engine" in step)) return Effect.fail(step)
       const { group, reason, refusal } = step
       const kind = refusal === undefined ? decision.kind : "write"
-      annotate(span, { ...decision, group, engine: step.engine, kind, reason })
+      const moved = { ...decision, group, engine: step.engine, kind, reason }
+      annotate(span, moved)
+      this.routes.observer?.(moved, sql, fiber)
       for (const [name, value] of Object.entries(fallback.attributes)) span?.attribute(name, value)
       return Metric.increment(Metric.tagged(movedReads, "engine", engine.name)).pipe(
         Effect.zipRight(

@@ -72,6 +72,7 @@ export class Router extends Routes {
       )
     }
     annotate(span, decision)
+    this.observer?.(decision, request.sql, fiber)
     const inside = this.transactionOf(work, decision)
     if (inside === undefined) {
       const answered =
@@ -199,6 +200,7 @@ export class Router extends Routes {
       )
     }
     annotate(span, decision)
+    this.observer?.(decision, sql, fiber)
     const inside = (transaction: Transaction) => {
       this.enter(transaction, decision, span)
       const all = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))

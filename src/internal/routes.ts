@@ -54,6 +54,9 @@ export const annotate = (span: Tracer.Span | undefined, decision: Decision): voi
   }
 }
 
+/** Hears where every statement goes. */
+export type Observer = (decision: Decision, sql: string, fiber: AnyFiber) => void
+
 /** Replicas that a read may not go to, and why it goes to the primary where it may go to none. */
 export interface Unfit {
   readonly engines: ReadonlySet<Engine>
@@ -84,6 +87,8 @@ export class Routes {
   readonly readGroup: EngineGroup | undefined
   /** The engine of a test that all fibers belong to. */
   test: Engine | undefined
+  /** There while somebody wants to know. */
+  observer: Observer | undefined
 
   readonly config: RouterConfig
   readonly groups: ReadonlyMap<string, EngineGroup>
