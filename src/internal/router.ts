@@ -97,7 +97,7 @@ export class Router extends Routes {
 
   /** A statement in a transaction. What a flow has read in one it must not miss afterwards. */
   private inTransaction(
-    { group }: Decision,
+    { group, kind }: Decision,
     transaction: Transaction,
     request: Request
   ): Effect.Effect<Result, SqlError> {
@@ -106,7 +106,7 @@ export class Router extends Routes {
     if (causal === undefined) return running
     return Effect.flatMap(running, (result) =>
       Effect.withFiberRuntime<Result>((fiber) => {
-        causal.begin(fiber, transaction.engine).succeeded()
+        if (kind !== "write" || showsRows(result)) causal.begin(fiber, transaction.engine).succeeded()
         return Effect.succeed(result)
       })
     )
@@ -311,6 +311,8 @@ export class Router extends Routes {
     )
   }
 }
+
+const showsRows = (result: Result): boolean => "rows" in result && result.rows?.length > 0
 
 const nowOf = (fiber: AnyFiber) => () => clockOf(fiber).unsafeCurrentTimeMillis()
 
