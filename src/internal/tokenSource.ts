@@ -54,11 +54,15 @@ const sourceOf = (router: Router): Source => {
             // Without replicas of its own, nobody notes positions here; others may have replicas.
             return { positions, isOpen: isCausal && writtenAt > Number.NEGATIVE_INFINITY }
           })
-        : Effect.map(causal.settled(fiber), ({ marks, positions }) => ({
-            positions,
-            // What still runs has promised nothing.
-            isOpen: marks.some((mark) => mark.hasEnded)
-          }))
+        : Effect.suspend(() => {
+            const seen = causal.needs(fiber)
+            const settled = seen.marks.length === 0 ? Effect.succeed(seen) : causal.settled(fiber)
+            return Effect.map(settled, ({ marks, positions }) => ({
+              positions,
+              // What still runs has promised nothing.
+              isOpen: marks.some((mark) => mark.hasEnded)
+            }))
+          })
   }
 }
 
