@@ -52,6 +52,13 @@ const note = pgTable("note", { id: integer("id").primaryKey() })
 
 const Live = Layer.provideMerge(PgDrizzle.layer, Sessions.layerWith())
 
+/** Ends for all when so many have come. */
+const meeting = (size: number) =>
+  Effect.map(Effect.makeLatch(), (latch) => {
+    let left = size
+    return Effect.suspend(() => (--left === 0 ? Effect.zipRight(latch.open, Effect.void) : latch.await))
+  })
+
 layer(Live, { excludeTestServices: true, timeout: "2 minutes" })("in a session", (it) => {
   for (const [name, run] of Object.entries(sessions)) {
     it.effect(`resolvers share its transaction, and batch into one statement: ${name}`, () =>
@@ -130,12 +137,15 @@ layer(Live, { excludeTestServices: true, timeout: "2 minutes" })("in a session",
     Effect.gen(function* () {
       yield* Sessions.setUp
       const { ById, Insert } = yield* resolvers
+      // Both have inserted before either reads, and both have read before either commits.
+      const [inserted, read] = [yield* meeting(2), yield* meeting(2)]
       const one = (id: number, then: Effect.Effect<void, string>) =>
         DbRouter.newSession(
           Effect.gen(function* () {
             yield* Insert.execute({ id })
-            yield* Effect.sleep("20 millis")
+            yield* inserted
             const seen = yield* batched([1, 2], ById.execute)
+            yield* read
             assert.deepStrictEqual(seen.map(Option.isSome), [id === 1, id === 2])
             yield* then
           })
