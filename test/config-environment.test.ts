@@ -257,12 +257,29 @@ describe("the scalar options", () => {
     })
   )
 
+  it.effect("the policies of consistency have names; window has a duration behind a colon", () =>
+    Effect.gen(function* () {
+      for (const [text, name] of [
+        ["causal", "causal"],
+        ["sticky", "sticky"],
+        ["eventual", "eventual"],
+        ["window:2 seconds", "window"]
+      ] as const) {
+        const { config } = yield* from({ ...required, DB_ROUTER_CONSISTENCY: text })
+        assert.strictEqual(config.consistency.name, name)
+      }
+    })
+  )
+
   for (const [variable, value, field, says] of [
     ["DB_ROUTER_STRATEGY", "fastest", "strategy", '"round-robin", "random", "least-busy", "lowest-latency"'],
     ["DB_ROUTER_STRATEGY", "toString", "strategy", '"round-robin"'],
     ["DB_ROUTER_ENABLED", "maybe", "enabled", "true or false"],
     ["DB_ROUTER_READS", "auto", "reads", '"automatic", "explicit", "observe"'],
     ["DB_ROUTER_CONSISTENCY", "strong", "consistency", '"causal", "sticky", "eventual"'],
+    ["DB_ROUTER_CONSISTENCY", "window", "consistency", '"window:2 seconds"'],
+    ["DB_ROUTER_CONSISTENCY", "window:soon", "consistency", '"window:2 seconds"'],
+    ["DB_ROUTER_CONSISTENCY", "window:0 millis", "consistency", '"window:2 seconds"'],
     ["DB_ROUTER_ON_NO_REPLICA", "wait", "onNoReplica", '"primary", "fail"'],
     ["DB_ROUTER_HEDGE", "yes", "hedge.after", "must be a duration"],
     ["DB_ROUTER_HEDGE_MAX_SHARE", "10", "hedge.maxShare", "at most 1"],

@@ -2,6 +2,7 @@
  * Options from environment variables: which variable becomes which field.
  */
 import * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
@@ -47,6 +48,22 @@ const asOneOf =
       ? Either.right(known[text])
       : Either.left(`It must be one of ${list(Object.keys(known))}`)
 
+/** A policy by its name; `window` with its duration behind a colon. */
+const asPolicy: Decode = (text) => {
+  const given = /^window:(.*)$/s.exec(text)?.[1]
+  if (given === undefined) {
+    return Either.mapLeft(asOneOf(policies)(text), (says) => `${says}, or window with a duration: "window:2 seconds"`)
+  }
+  const duration = Option.filter(
+    Duration.decodeUnknown(given.trim()),
+    (duration) => Duration.isFinite(duration) && Duration.greaterThan(duration, Duration.zero)
+  )
+  return Either.map(
+    Either.fromOption(duration, () => 'It must have a duration behind the colon, such as "window:2 seconds"'),
+    Consistency.window
+  )
+}
+
 interface Scalar {
   readonly variable: string
   /** The path of the option; those that begin with `engine.` are for all engines. */
@@ -62,7 +79,7 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_ZONE", "zone", asText),
   scalar("DB_ROUTER_ENABLED", "enabled", asBoolean),
   scalar("DB_ROUTER_READS", "reads", asText),
-  scalar("DB_ROUTER_CONSISTENCY", "consistency", asOneOf(policies)),
+  scalar("DB_ROUTER_CONSISTENCY", "consistency", asPolicy),
   scalar("DB_ROUTER_ON_NO_REPLICA", "onNoReplica", asText),
   scalar("DB_ROUTER_HEDGE", "hedge.after", asText),
   scalar("DB_ROUTER_HEDGE_MAX_SHARE", "hedge.maxShare", asNumber),
