@@ -79,7 +79,10 @@ const ranges = (results: ReadonlyArray<Result>): string => {
 }
 
 /** What held in every row. */
-export const everywhere = (results: ReadonlyArray<Result>): string => `In every row: ${ranges(results)}.`
+export const everywhere = (results: ReadonlyArray<Result>): string => {
+  const text = ranges(results)
+  return text === "" ? "No row was measured." : `In every row: ${text}.`
+}
 
 /** What is not met, in words. */
 export const verdicts = (results: ReadonlyArray<Result>): string => {
@@ -100,8 +103,8 @@ export const verdicts = (results: ReadonlyArray<Result>): string => {
   return [`${met} of ${results.length} rows are met.`, ...short, ...notRun].join("\n")
 }
 
-/** The table of the README. */
-export const markdown = (results: ReadonlyArray<Result>): string =>
+/** The table of the README, to stand between `<!-- soak -->` and `<!-- /soak -->`. */
+export const markdown = (headline: string, results: ReadonlyArray<Result>): string =>
   [
     "| fault | must show | measured | |",
     "| --- | --- | --- | --- |",
@@ -110,7 +113,9 @@ export const markdown = (results: ReadonlyArray<Result>): string =>
       return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`
     }),
     "",
-    everywhere(results)
+    everywhere(results),
+    "",
+    `Measured by \`npm run soak\`. ${headline.replace("\n", ". ")}.`
   ].join("\n")
 
 export const json = (circumstances: object, results: ReadonlyArray<Result>): string =>

@@ -4,11 +4,12 @@
  */
 import { Context, Effect, Exit, Layer, Logger, LogLevel, Schedule, Scope } from "effect"
 import { DbRouter, type RouterConfig } from "effect-db-router"
+import type { PgCluster } from "effect-db-router/testing"
 import * as Memory from "../bench/Memory.js"
 import * as Load from "./Load.js"
 import type { Pace } from "./Pace.js"
 import { type Check, count, type Measured, none } from "./Row.js"
-import { connections, type Server } from "./Servers.js"
+import { connections, options as overAll, type Server } from "./Servers.js"
 import { kinds } from "./Tally.js"
 import * as Trouble from "./Trouble.js"
 
@@ -34,6 +35,14 @@ export interface Options extends Load.Reads {
   /** The servers whose connections are counted at the end, and the one that the writes are compared with. */
   readonly servers: Effect.Effect<{ readonly running: ReadonlyArray<Server>; readonly primary: Server }, unknown>
 }
+
+/** A router over all servers of a cluster that keeps its primary. */
+export const on = (cluster: PgCluster.Cluster, pace: Pace, name: string): Options => ({
+  name,
+  pace,
+  router: (applicationName) => overAll(cluster, pace, applicationName),
+  servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
+})
 
 /** So much more memory in use, after a collection, is noise: caches that fill, code that is compiled. In megabytes. */
 const memoryNoise = 6

@@ -82,3 +82,7 @@ export const connections = (node: Server, applicationName: string) =>
     ]),
     ([row]) => row!.n
   )
+
+/** Effects at the same time. */
+export const all = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) =>
+  Effect.all(effects, { concurrency: "unbounded" })

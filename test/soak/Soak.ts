@@ -9,6 +9,9 @@ import { type ExternalRow, isMet, type Outcome, type Row, seconds } from "./Row.
 import { external, rows } from "./rows/index.js"
 import { cluster } from "./Servers.js"
 
+/** Far more than any row takes. */
+const limit = "6 minutes"
+
 const start = (row: Row | ExternalRow, pace: Pace) =>
   "whyNot" in row ? row.run(pace) : Effect.flatMap(cluster, (servers) => row.run(servers, pace))
 
@@ -16,7 +19,12 @@ const measure = (row: Row | ExternalRow, options: Options): Effect.Effect<Outcom
   Effect.flatMap("whyNot" in row ? row.whyNot : Effect.succeed(undefined), (why) =>
     why === undefined
       ? Effect.scoped(start(row, options.short ? short : thorough)).pipe(
-          Effect.map((measured): Outcome => ({ _tag: "Measured", measured }))
+          Effect.map((measured): Outcome => ({ _tag: "Measured", measured })),
+          Effect.timeoutTo({
+            duration: limit,
+            onSuccess: (outcome) => outcome,
+            onTimeout: (): Outcome => ({ _tag: "Broken", error: `What it waits for has not come within ${limit}` })
+          })
         )
       : Effect.succeed<Outcome>({ _tag: "NotRun", why })
   ).pipe(
@@ -47,7 +55,7 @@ export const run = (options: Options) =>
       results.push({ row, outcome })
     }
     const found = circumstances(version, began)
-    if (options.markdown) yield* Console.log(Report.markdown(results))
+    if (options.markdown) yield* Console.log(Report.markdown(headline(found), results))
     const print = options.markdown ? Console.error : Console.log
     yield* print(
       `\n${[headline(found), Report.table(results), Report.everywhere(results), Report.verdicts(results)].join("\n\n")}`

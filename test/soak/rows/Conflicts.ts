@@ -5,7 +5,6 @@ import type { PgCluster } from "effect-db-router/testing"
 import * as Failure from "../Failure.js"
 import * as Rig from "../Rig.js"
 import { count, type Row } from "../Row.js"
-import { options } from "../Servers.js"
 import { noFailedRead } from "./Killed.js"
 import { cutStreams } from "./Terminated.js"
 
@@ -78,41 +77,34 @@ export const row: Row = {
       }
       yield* Effect.forEach(replicas, impatient)
       yield* cluster.awaitReplayed
-      return yield* Rig.run(
-        {
-          name: "conflicts",
-          pace,
-          router: (name) => options(cluster, pace, name),
-          servers: Effect.succeed({ running: cluster.nodes, primary })
-        },
-        (rig) =>
-          Effect.gen(function* () {
-            const { load } = rig
-            const before = yield* Effect.forEach(replicas, conflicts)
-            const slow: Parameters<typeof slowReads>[1] = { done: 0, failures: [] }
-            load.tally.begin("conflicts")
-            yield* slowReads(rig, slow)
-            const end = performance.now() + pace.fault
-            while (performance.now() < end) yield* disturb(primary)
-            // The servers tell their statistics late.
-            yield* Effect.sleep("1500 millis")
-            const after = yield* Effect.forEach(replicas, conflicts)
-            const grown = (what: "snapshot" | "lock") =>
-              after.reduce((sum, one, i) => sum + one[what] - before[i]![what], 0)
-            return [
-              {
-                measured: `${grown("snapshot")} snapshot and ${grown("lock")} lock conflicts`,
-                met: grown("snapshot") > 0 && grown("lock") > 0
-              },
-              noFailedRead(rig),
-              {
-                measured: `${slow.failures.length} of ${count(slow.done)} slow reads failed`,
-                met: slow.failures.length === 0 && slow.done > 0,
-                evidence: Failure.summary(slow.failures)
-              },
-              cutStreams(rig)
-            ]
-          })
+      return yield* Rig.run(Rig.on(cluster, pace, "conflicts"), (rig) =>
+        Effect.gen(function* () {
+          const { load } = rig
+          const before = yield* Effect.forEach(replicas, conflicts)
+          const slow: Parameters<typeof slowReads>[1] = { done: 0, failures: [] }
+          load.tally.begin("conflicts")
+          yield* slowReads(rig, slow)
+          const end = performance.now() + pace.fault
+          while (performance.now() < end) yield* disturb(primary)
+          // The servers tell their statistics late.
+          yield* Effect.sleep("1500 millis")
+          const after = yield* Effect.forEach(replicas, conflicts)
+          const grown = (what: "snapshot" | "lock") =>
+            after.reduce((sum, one, i) => sum + one[what] - before[i]![what], 0)
+          return [
+            {
+              measured: `${grown("snapshot")} snapshot and ${grown("lock")} lock conflicts`,
+              met: grown("snapshot") > 0 && grown("lock") > 0
+            },
+            noFailedRead(rig),
+            {
+              measured: `${slow.failures.length} of ${count(slow.done)} slow reads failed`,
+              met: slow.failures.length === 0 && slow.done > 0,
+              evidence: Failure.summary(slow.failures)
+            },
+            cutStreams(rig)
+          ]
+        })
       )
     })
 }

@@ -4,7 +4,7 @@ import type { PgCluster } from "effect-db-router/testing"
 import * as Pg from "pg"
 import * as Rig from "../Rig.js"
 import { type Row, seconds } from "../Row.js"
-import { awaitStatus, options, statusOf } from "../Servers.js"
+import { awaitStatus, statusOf } from "../Servers.js"
 import { back, noFailedRead, writesGoOn } from "./Killed.js"
 import { cutStreams } from "./Terminated.js"
 
@@ -72,41 +72,34 @@ export const row: Row = {
   fault: "max_connections exhausted on a replica",
   mustShow: "0 failed reads",
   run: (cluster, pace) =>
-    Rig.run(
-      {
-        name: "exhausted",
-        pace,
-        router: (name) => options(cluster, pace, name),
-        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
-      },
-      (rig) =>
-        Effect.gen(function* () {
-          const replica = cluster.replicas[0]!
-          const { load, router } = rig
-          load.tally.begin("exhausted")
-          const hoarder = yield* Effect.promise(() => Hoarder.on(replica))
-          return yield* Effect.gen(function* () {
-            const full = performance.now()
-            // The router has some of the connections: from now on it has to ask for new ones.
-            yield* Effect.promise(() => hoarder.end(rig.applicationName))
-            const out = yield* awaitStatus(router, replica.name, ({ state }) => state === "down")
-            const { reason } = yield* statusOf(router, replica.name)
-            yield* Effect.sleep(pace.away)
-            yield* Effect.promise(() => hoarder.giveBack())
-            const free = performance.now()
-            const answered = yield* load.answerFrom(replica.port)
-            yield* Effect.sleep(pace.steady)
-            return [
-              noFailedRead(rig),
-              {
-                measured: `out after ${seconds(out - full)}: ${reason}`,
-                met: /too many clients|reserved/.test(reason ?? "")
-              },
-              back(replica.name, free, answered, pace.interval),
-              cutStreams(rig),
-              writesGoOn(rig)
-            ]
-          }).pipe(Effect.ensuring(Effect.promise(() => hoarder.giveBack())))
-        })
+    Rig.run(Rig.on(cluster, pace, "exhausted"), (rig) =>
+      Effect.gen(function* () {
+        const replica = cluster.replicas[0]!
+        const { load, router } = rig
+        load.tally.begin("exhausted")
+        const hoarder = yield* Effect.promise(() => Hoarder.on(replica))
+        return yield* Effect.gen(function* () {
+          const full = performance.now()
+          // The router has some of the connections: from now on it has to ask for new ones.
+          yield* Effect.promise(() => hoarder.end(rig.applicationName))
+          const out = yield* awaitStatus(router, replica.name, ({ state }) => state === "down")
+          const { reason } = yield* statusOf(router, replica.name)
+          yield* Effect.sleep(pace.away)
+          yield* Effect.promise(() => hoarder.giveBack())
+          const free = performance.now()
+          const answered = yield* load.answerFrom(replica.port)
+          yield* Effect.sleep(pace.steady)
+          return [
+            noFailedRead(rig),
+            {
+              measured: `out after ${seconds(out - full)}: ${reason}`,
+              met: /too many clients|reserved/.test(reason ?? "")
+            },
+            back(replica.name, free, answered, pace.interval),
+            cutStreams(rig),
+            writesGoOn(rig)
+          ]
+        }).pipe(Effect.ensuring(Effect.promise(() => hoarder.giveBack())))
+      })
     )
 }

@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import * as Rig from "../Rig.js"
 import { type Check, type Row, seconds } from "../Row.js"
-import { awaitStatus, options } from "../Servers.js"
+import { awaitStatus } from "../Servers.js"
 import type { Phase } from "../Tally.js"
 import { back, noFailedRead, writesGoOn } from "./Killed.js"
 import { cutStreams } from "./Terminated.js"
@@ -26,44 +26,37 @@ export const row: Row = {
   mustShow:
     "0 failed reads; no read waits longer than the probe timeout plus one statement timeout; after detection reads are as fast as before",
   run: (cluster, pace) =>
-    Rig.run(
-      {
-        name: "frozen",
-        pace,
-        router: (name) => options(cluster, pace, name),
-        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
-      },
-      (rig) =>
-        Effect.gen(function* () {
-          const replica = cluster.replicas[0]!
-          const { load, router } = rig
-          const before = load.tally.begin("before")
-          yield* Effect.sleep(pace.steady)
-          load.tally.begin("detecting")
-          // What had begun before ends before it, so that its waiting does not count as usual.
-          yield* Effect.sleep("100 millis")
-          yield* replica.freeze
-          const frozen = performance.now()
-          const noticed = yield* awaitStatus(router, replica.name, ({ eligible }) => !eligible)
-          const after = load.tally.begin("after")
-          const down = yield* awaitStatus(router, replica.name, ({ state }) => state === "down")
-          yield* Effect.sleep(Math.max(0, frozen + pace.fault - performance.now()))
-          load.tally.begin("thawed")
-          yield* replica.thaw
-          const ready = performance.now()
-          const answered = yield* load.answerFrom(replica.port)
-          const limit = pace.timeout + pace.statementTimeout
-          return [
-            noFailedRead(rig),
-            {
-              measured: `the longest read took ${seconds(load.tally.longestWait)} of ${seconds(limit)} (${seconds(pace.timeout)} + ${seconds(pace.statementTimeout)}; out after ${seconds(noticed - frozen)}, down after ${seconds(down - frozen)})`,
-              met: load.tally.longestWait <= limit
-            },
-            asFast(before, after),
-            back(replica.name, ready, answered, pace.interval),
-            cutStreams(rig),
-            writesGoOn(rig)
-          ]
-        }).pipe(Effect.ensuring(Effect.ignore(cluster.replicas[0]!.thaw)))
+    Rig.run(Rig.on(cluster, pace, "frozen"), (rig) =>
+      Effect.gen(function* () {
+        const replica = cluster.replicas[0]!
+        const { load, router } = rig
+        const before = load.tally.begin("before")
+        yield* Effect.sleep(pace.steady)
+        load.tally.begin("detecting")
+        // What had begun before ends before it, so that its waiting does not count as usual.
+        yield* Effect.sleep("100 millis")
+        yield* replica.freeze
+        const frozen = performance.now()
+        const noticed = yield* awaitStatus(router, replica.name, ({ eligible }) => !eligible)
+        const after = load.tally.begin("after")
+        const down = yield* awaitStatus(router, replica.name, ({ state }) => state === "down")
+        yield* Effect.sleep(Math.max(0, frozen + pace.fault - performance.now()))
+        load.tally.begin("thawed")
+        yield* replica.thaw
+        const ready = performance.now()
+        const answered = yield* load.answerFrom(replica.port)
+        const limit = pace.timeout + pace.statementTimeout
+        return [
+          noFailedRead(rig),
+          {
+            measured: `the longest read took ${seconds(load.tally.longestWait)} of ${seconds(limit)} (${seconds(pace.timeout)} + ${seconds(pace.statementTimeout)}; out after ${seconds(noticed - frozen)}, down after ${seconds(down - frozen)})`,
+            met: load.tally.longestWait <= limit
+          },
+          asFast(before, after),
+          back(replica.name, ready, answered, pace.interval),
+          cutStreams(rig),
+          writesGoOn(rig)
+        ]
+      }).pipe(Effect.ensuring(Effect.ignore(cluster.replicas[0]!.thaw)))
     )
 }

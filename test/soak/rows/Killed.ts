@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import * as Failure from "../Failure.js"
 import * as Rig from "../Rig.js"
 import { type Check, count, none, type Row, seconds } from "../Row.js"
-import { awaitStatus, options } from "../Servers.js"
+import { all, awaitStatus } from "../Servers.js"
 import { isRead } from "../Tally.js"
 
 /** No read outside of transactions has failed. */
@@ -28,27 +28,20 @@ export const one: Row = {
   fault: "SIGKILL of a replica, and its restart",
   mustShow: "0 failed reads; it serves again within 3 probe intervals of being ready",
   run: (cluster, pace) =>
-    Rig.run(
-      {
-        name: "killed",
-        pace,
-        router: (name) => options(cluster, pace, name),
-        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
-      },
-      (rig) =>
-        Effect.gen(function* () {
-          const [replica] = cluster.replicas
-          const { load, router } = rig
-          load.tally.begin("killed")
-          yield* replica!.kill
-          yield* awaitStatus(router, replica!.name, ({ state }) => state === "down")
-          yield* Effect.sleep(pace.away)
-          yield* replica!.start
-          const ready = performance.now()
-          const answered = yield* load.answerFrom(replica!.port)
-          yield* Effect.sleep(pace.steady)
-          return [noFailedRead(rig), back(replica!.name, ready, answered, pace.interval), writesGoOn(rig)]
-        }).pipe(Effect.ensuring(Effect.ignore(cluster.replicas[0]!.start)))
+    Rig.run(Rig.on(cluster, pace, "killed"), (rig) =>
+      Effect.gen(function* () {
+        const [replica] = cluster.replicas
+        const { load, router } = rig
+        load.tally.begin("killed")
+        yield* replica!.kill
+        yield* awaitStatus(router, replica!.name, ({ state }) => state === "down")
+        yield* Effect.sleep(pace.away)
+        yield* replica!.start
+        const ready = performance.now()
+        const answered = yield* load.answerFrom(replica!.port)
+        yield* Effect.sleep(pace.steady)
+        return [noFailedRead(rig), back(replica!.name, ready, answered, pace.interval), writesGoOn(rig)]
+      }).pipe(Effect.ensuring(Effect.ignore(cluster.replicas[0]!.start)))
     )
 }
 
@@ -63,41 +56,31 @@ export const both: Row = {
   fault: "both replicas gone",
   mustShow: "reads go to the primary; 0 failed",
   run: (cluster, pace) =>
-    Rig.run(
-      {
-        name: "gone",
-        pace,
-        router: (name) => options(cluster, pace, name),
-        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
-      },
-      (rig) =>
-        Effect.gen(function* () {
-          const { primary, replicas } = cluster
-          const { load, router } = rig
-          load.tally.begin("gone")
-          yield* all(replicas.map((node) => node.kill))
-          yield* all(replicas.map(({ name }) => awaitStatus(router, name, ({ state }) => state === "down")))
-          const before = load.tally.answersOf(primary.port)
-          const reads = load.tally.reads
-          yield* Effect.sleep(pace.away)
-          const answers = load.tally.answersOf(primary.port) - before
-          const asked = load.tally.reads - reads
-          yield* all(replicas.map((node) => node.start))
-          const ready = performance.now()
-          const answered = yield* all(replicas.map(({ port }) => load.answerFrom(port)))
-          yield* Effect.sleep(pace.steady)
-          return [
-            noFailedRead(rig),
-            {
-              measured: `the primary answered ${count(answers)} of ${count(asked)} reads meanwhile`,
-              met: answers > 0 && answers === asked
-            },
-            writesGoOn(rig),
-            ...replicas.map(({ name }, i) => back(name, ready, answered[i]!, pace.interval))
-          ]
-        }).pipe(Effect.ensuring(all(cluster.replicas.map((node) => Effect.ignore(node.start)))))
+    Rig.run(Rig.on(cluster, pace, "gone"), (rig) =>
+      Effect.gen(function* () {
+        const { primary, replicas } = cluster
+        const { load, router } = rig
+        load.tally.begin("gone")
+        yield* all(replicas.map((node) => node.kill))
+        yield* all(replicas.map(({ name }) => awaitStatus(router, name, ({ state }) => state === "down")))
+        const before = load.tally.answersOf(primary.port)
+        const reads = load.tally.reads
+        yield* Effect.sleep(pace.away)
+        const answers = load.tally.answersOf(primary.port) - before
+        const asked = load.tally.reads - reads
+        yield* all(replicas.map((node) => node.start))
+        const ready = performance.now()
+        const answered = yield* all(replicas.map(({ port }) => load.answerFrom(port)))
+        yield* Effect.sleep(pace.steady)
+        return [
+          noFailedRead(rig),
+          {
+            measured: `the primary answered ${count(answers)} of ${count(asked)} reads meanwhile`,
+            met: answers > 0 && answers === asked
+          },
+          writesGoOn(rig),
+          ...replicas.map(({ name }, i) => back(name, ready, answered[i]!, pace.interval))
+        ]
+      }).pipe(Effect.ensuring(all(cluster.replicas.map((node) => Effect.ignore(node.start)))))
     )
 }
-
-const all = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) =>
-  Effect.all(effects, { concurrency: "unbounded" })

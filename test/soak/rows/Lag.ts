@@ -4,7 +4,7 @@ import type { PgCluster } from "effect-db-router/testing"
 import type { Answer } from "../Load.js"
 import * as Rig from "../Rig.js"
 import { type Check, count, none, type Row, seconds } from "../Row.js"
-import { awaitStatus, options } from "../Servers.js"
+import { all, awaitStatus } from "../Servers.js"
 import { back, noFailedRead } from "./Killed.js"
 
 /** How often the primary notes the time, in milliseconds. */
@@ -35,10 +35,7 @@ export const row: Row = {
     const limit = pace.maxLag + 1.2 * pace.interval + beat
     return Rig.run(
       {
-        name: "lag",
-        pace,
-        router: (name) => options(cluster, pace, name),
-        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary }),
+        ...Rig.on(cluster, pace, "lag"),
         read: (sql) =>
           Effect.tap(
             sql<Aged>`SELECT current_setting('port')::int AS port,
@@ -90,6 +87,3 @@ export const row: Row = {
     )
   }
 }
-
-const all = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) =>
-  Effect.all(effects, { concurrency: "unbounded" })

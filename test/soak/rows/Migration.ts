@@ -6,7 +6,7 @@ import type { PgCluster } from "effect-db-router/testing"
 import * as Failure from "../Failure.js"
 import * as Rig from "../Rig.js"
 import { count, type Row } from "../Row.js"
-import { awaitStatus, options } from "../Servers.js"
+import { all, awaitStatus } from "../Servers.js"
 import { noFailedRead, noFailure } from "./Killed.js"
 
 interface Results {
@@ -41,63 +41,56 @@ export const row: Row = {
   fault: "a migration on the primary while replicas lag: reads of the new column and table",
   mustShow: "0 failed",
   run: (cluster, pace) =>
-    Rig.run(
-      {
-        name: "migration",
-        pace,
-        router: (name) => options(cluster, pace, name),
-        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
-      },
-      (rig) =>
-        Effect.gen(function* () {
-          const { primary, replicas } = cluster
-          const { load, router } = rig
-          const n = ++migrations
-          const results: Results = { done: 0, failures: [] }
-          load.tally.begin("migration")
-          yield* all(replicas.map((node) => node.pauseReplay))
-          // One half by whoever migrates with the router, one by whoever does not: of that it has not heard.
-          yield* rig.use(
-            DbRouter.session(
-              Effect.flatMap(SqlClient.SqlClient, (sql) =>
-                Effect.zipRight(
-                  sql.unsafe(`ALTER TABLE item ADD COLUMN colour${n} text NOT NULL DEFAULT 'red'`),
-                  sql.unsafe(`CREATE TABLE fresh${n} AS SELECT 1 AS id`)
-                )
+    Rig.run(Rig.on(cluster, pace, "migration"), (rig) =>
+      Effect.gen(function* () {
+        const { primary, replicas } = cluster
+        const { load, router } = rig
+        const n = ++migrations
+        const results: Results = { done: 0, failures: [] }
+        load.tally.begin("migration")
+        yield* all(replicas.map((node) => node.pauseReplay))
+        // One half by whoever migrates with the router, one by whoever does not: of that it has not heard.
+        yield* rig.use(
+          DbRouter.session(
+            Effect.flatMap(SqlClient.SqlClient, (sql) =>
+              Effect.zipRight(
+                sql.unsafe(`ALTER TABLE item ADD COLUMN colour${n} text NOT NULL DEFAULT 'red'`),
+                sql.unsafe(`CREATE TABLE fresh${n} AS SELECT 1 AS id`)
               )
             )
           )
-          yield* primary.query(`ALTER TABLE item ADD COLUMN size${n} int NOT NULL DEFAULT 1`)
-          yield* primary.query(`CREATE TABLE other${n} AS SELECT 1 AS id`)
-          for (const text of [
-            `SELECT colour${n} FROM item WHERE id = 1`,
-            `SELECT size${n} FROM item WHERE id = 2`,
-            `SELECT id FROM fresh${n}`,
-            `SELECT id FROM other${n}`
-          ]) {
-            yield* again(
-              rig,
-              results,
-              Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe(text))
-            )
-          }
-          yield* Effect.sleep(pace.maxLag / 2)
-          yield* Effect.sleep(pace.maxLag)
-          yield* all(replicas.map((node) => node.resumeReplay))
-          yield* cluster.awaitReplayed
-          yield* all(replicas.map(({ name }) => awaitStatus(router, name, ({ state }) => state === "up")))
-          yield* Effect.sleep(pace.steady)
-          const refused = yield* refusals(cluster)
-          return [
-            {
-              measured: `${results.failures.length} of ${count(results.done)} reads of what is new failed; replicas without it had refused ${count(refused)} of them`,
-              met: results.failures.length === 0 && results.done > 0 && refused > 0,
-              evidence: Failure.summary(results.failures)
-            },
-            noFailedRead(rig),
-            noFailure(rig)
-          ]
-        }).pipe(Effect.ensuring(all(cluster.replicas.map((node) => Effect.ignore(node.resumeReplay)))))
+        )
+        yield* primary.query(`ALTER TABLE item ADD COLUMN size${n} int NOT NULL DEFAULT 1`)
+        yield* primary.query(`CREATE TABLE other${n} AS SELECT 1 AS id`)
+        for (const text of [
+          `SELECT colour${n} FROM item WHERE id = 1`,
+          `SELECT size${n} FROM item WHERE id = 2`,
+          `SELECT id FROM fresh${n}`,
+          `SELECT id FROM other${n}`
+        ]) {
+          yield* again(
+            rig,
+            results,
+            Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe(text))
+          )
+        }
+        yield* Effect.sleep(pace.maxLag / 2)
+        yield* Effect.sleep(pace.maxLag)
+        yield* all(replicas.map((node) => node.resumeReplay))
+        yield* cluster.awaitReplayed
+        yield* all(replicas.map(({ name }) => awaitStatus(router, name, ({ state }) => state === "up")))
+        yield* Effect.sleep(pace.steady)
+        const refused = yield* refusals(cluster)
+        return [
+          {
+            measured: `${results.failures.length} of ${count(results.done)} reads of what is new failed; replicas without it had refused ${count(refused)} of them`,
+            met: results.failures.length === 0 && results.done > 0 && refused > 0,
+            evidence: Failure.summary(results.failures)
+          },
+          noFailedRead(rig),
+          noFailure(rig)
+        ]
+      }).pipe(Effect.ensuring(all(cluster.replicas.map((node) => Effect.ignore(node.resumeReplay)))))
     )
 }
 
@@ -107,6 +100,3 @@ const refusals = ({ replicas }: PgCluster.Cluster) =>
     Effect.forEach(replicas, (node) => node.log),
     (logs) => logs.flatMap((log) => log.match(/ERROR: .* does not exist/g) ?? []).length
   )
-
-const all = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) =>
-  Effect.all(effects, { concurrency: "unbounded" })

@@ -5,7 +5,6 @@ import * as Failure from "../Failure.js"
 import type { Load } from "../Load.js"
 import * as Rig from "../Rig.js"
 import { type Check, count, none, type Row, seconds } from "../Row.js"
-import { options } from "../Servers.js"
 import { isRead } from "../Tally.js"
 import { back, noFailedRead } from "./Killed.js"
 import { typed } from "./Terminated.js"
@@ -74,9 +73,7 @@ export const row: Row = {
       yield* synchronous(old, heir!.name)
       return yield* Rig.run(
         {
-          name: "promotion",
-          pace,
-          router: (name) => options(cluster, pace, name),
+          ...Rig.on(cluster, pace, "promotion"),
           servers: Effect.map(cluster.currentPrimary, (primary) => ({ running: cluster.nodes, primary }))
         },
         (rig) =>

@@ -109,15 +109,13 @@ export const row: Row = {
       const rig = <E>(hedge: RouterConfig.Options["hedge"], body: Parameters<typeof Rig.run<E>>[1]) =>
         Rig.run(
           {
-            name: hedge === undefined ? "slow" : "hedged",
+            ...Rig.on(cluster, pace, hedge === undefined ? "slow" : "hedged"),
             // The other one has sockets too.
             isAlone: hedge === undefined,
-            pace,
             router: (name) => ({
               ...options(cluster, pace, name, (node) => proxies.get(node.name)?.proxy ?? node),
               ...(hedge === undefined ? {} : { hedge })
-            }),
-            servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
+            })
           },
           body
         )

@@ -5,25 +5,15 @@ import type { PgCluster } from "effect-db-router/testing"
 import type { Pace } from "../Pace.js"
 import * as Rig from "../Rig.js"
 import { type Check, type Row, seconds } from "../Row.js"
-import { options } from "../Servers.js"
+import { all, options } from "../Servers.js"
 import { back, noFailedRead, noFailure } from "./Killed.js"
-
-const all = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>) =>
-  Effect.all(effects, { concurrency: "unbounded" })
-
-const rig = (cluster: PgCluster.Cluster, pace: Pace, name: string) => ({
-  name,
-  pace,
-  router: (applicationName: string) => options(cluster, pace, applicationName),
-  servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
-})
 
 /** One replica down: the router builds, and uses it when it is there. */
 const replicaDown = (cluster: PgCluster.Cluster, pace: Pace) =>
   Effect.gen(function* () {
     const replica = cluster.replicas[0]!
     yield* replica.kill
-    return yield* Rig.run(rig(cluster, pace, "replica-down"), (one) =>
+    return yield* Rig.run(Rig.on(cluster, pace, "replica-down"), (one) =>
       Effect.gen(function* () {
         const { load } = one
         const before = load.tally.operations
@@ -90,7 +80,7 @@ const primaryDown = (cluster: PgCluster.Cluster, pace: Pace) =>
     )
     return yield* Rig.run(
       {
-        ...rig(cluster, pace, "primary-down"),
+        ...Rig.on(cluster, pace, "primary-down"),
         router: (name) => ({ ...options(cluster, pace, name), waitForPrimary: { atStart: "1 minute" } }),
         layer: (given) =>
           Layer.tap(DbRouter.layer(given), () =>

@@ -6,7 +6,6 @@ import * as Failure from "../Failure.js"
 import { Told } from "../Ledger.js"
 import * as Rig from "../Rig.js"
 import { type Check, count, none, type Row } from "../Row.js"
-import { options } from "../Servers.js"
 import { noFailedRead } from "./Killed.js"
 
 /** Ends a fifth of the backends that carry the name on a server; tells how many. */
@@ -58,42 +57,35 @@ export const row: Row = {
   fault: "20% of backends terminated every second for 30 s",
   mustShow: "0 failed reads outside transactions; sessions fail typed; pools whole afterwards",
   run: (cluster, pace) =>
-    Rig.run(
-      {
-        name: "terminated",
-        pace,
-        router: (name) => options(cluster, pace, name),
-        servers: Effect.succeed({ running: cluster.nodes, primary: cluster.primary })
-      },
-      (rig) =>
-        Effect.gen(function* () {
-          const { load } = rig
-          load.tally.begin("terminated")
-          const rounds = Math.max(4, Math.round((1.5 * pace.fault) / 1_000))
-          let ended = 0
-          for (let round = 0; round < rounds; round++) {
-            const each = yield* Effect.forEach(cluster.nodes, (node) => terminate(node, rig.applicationName))
-            ended += each.reduce((sum, n) => sum + n, 0)
-            yield* Effect.sleep("1 second")
-          }
-          load.tally.begin("afterwards")
-          yield* Effect.sleep(Math.max(pace.steady, 2 * pace.interval))
-          const filled = yield* fill(rig)
-          return [
-            { measured: `${ended} backends terminated in ${rounds} s`, met: ended >= rounds },
-            noFailedRead(rig),
-            typed(
-              load.tally.failuresOf((kind) => kind === "session"),
-              "sessions"
-            ),
-            typed(
-              load.tally.failuresOf((kind) => kind === "write"),
-              "autocommitted writes"
-            ),
-            cutStreams(rig),
-            filled
-          ]
-        })
+    Rig.run(Rig.on(cluster, pace, "terminated"), (rig) =>
+      Effect.gen(function* () {
+        const { load } = rig
+        load.tally.begin("terminated")
+        const rounds = Math.max(4, Math.round((1.5 * pace.fault) / 1_000))
+        let ended = 0
+        for (let round = 0; round < rounds; round++) {
+          const each = yield* Effect.forEach(cluster.nodes, (node) => terminate(node, rig.applicationName))
+          ended += each.reduce((sum, n) => sum + n, 0)
+          yield* Effect.sleep("1 second")
+        }
+        load.tally.begin("afterwards")
+        yield* Effect.sleep(Math.max(pace.steady, 2 * pace.interval))
+        const filled = yield* fill(rig)
+        return [
+          { measured: `${ended} backends terminated in ${rounds} s`, met: ended >= rounds },
+          noFailedRead(rig),
+          typed(
+            load.tally.failuresOf((kind) => kind === "session"),
+            "sessions"
+          ),
+          typed(
+            load.tally.failuresOf((kind) => kind === "write"),
+            "autocommitted writes"
+          ),
+          cutStreams(rig),
+          filled
+        ]
+      })
     )
 }
 
