@@ -66,7 +66,10 @@ layer(Causal.layer(), { excludeTestServices: true, timeout: "2 minutes" })("opti
         const count = Effect.map(Metric.snapshot, (all) =>
           all
             .filter(({ metricKey }) => metricKey.name === "db_router_position_questions")
-            .reduce((sum, { metricState }) => sum + Number((metricState as { readonly count: number }).count), 0)
+            .reduce(
+              (sum, { metricState }) => sum + Number((metricState as unknown as { readonly count: number }).count),
+              0
+            )
         )
         const before = yield* count
         const id = yield* newId

@@ -1,7 +1,7 @@
 import type { SqlClient, SqlError } from "@effect/sql"
 import type { PgClient } from "@effect/sql-pg"
 import { type Context, Effect, Layer, Logger, LogLevel, type Option, Tracer } from "effect"
-import { DbRouter, type RouterConfig, type RouterError } from "effect-db-router"
+import { Consistency, DbRouter, type RouterConfig, type RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as Pg from "pg"
 
@@ -33,6 +33,8 @@ export const optionsFor = (cluster: PgCluster.Cluster, { engine, ...options }: O
       analytics: [at(cluster.replicas.at(-1)!, "analytics1")],
       archive: [at(cluster.primary, "archive1")]
     },
+    // Most tests are about where statements go, and follow Advanced Alchemy's rule.
+    consistency: Consistency.sticky(),
     ...options
   }
 }
