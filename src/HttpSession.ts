@@ -308,7 +308,7 @@ const carriedOf = <R>(
   router: DbRouter,
   request: HttpServerRequest
 ): Effect.Effect<carriers.Carried | undefined, never, R> => {
-  const tokens = Tokens.ofService(router)
+  const tokens = Tokens.ofService(router.client)
   if (tokens === undefined || policy.carriers.length === 0) return Effect.succeed(undefined)
   return Effect.map(Effect.context<R>(), (context) => {
     const provide = <A, E>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, context)

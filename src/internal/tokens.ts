@@ -73,7 +73,7 @@ export class Tokens {
     private readonly source: Source
   ) {}
 
-  /** Those of a router. */
+  /** Those of a router, or of its client. */
   static ofService(service: object): Tokens | undefined {
     return byService.get(service)
   }
