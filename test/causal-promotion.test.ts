@@ -1,7 +1,7 @@
 import { SqlClient } from "@effect/sql"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FiberRef, Logger } from "effect"
-import { Consistency, DbRouter, RoutingContext } from "effect-db-router"
+import { Effect, Logger } from "effect"
+import { Consistency, DbRouter } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { eventually } from "./support/engine.js"
 import { becomes, over, statusOf } from "./support/health.js"
@@ -19,8 +19,6 @@ const finds = (text: string) =>
     assert.lengthOf(rows, 1, `${text} on ${statements.at(-1)!.engine}`)
     return statements.at(-1)!.engine
   })
-
-const timelines = Effect.map(FiberRef.get(RoutingContext.flow), (flow) => flow.seen.positions.map(({ timeline }) => timeline))
 
 describe("causal reads across a promotion", { timeout: 60_000 }, () => {
   it.live("are the new primary's until it has told a position of its timeline, and then replicas' again", () =>
@@ -43,11 +41,9 @@ describe("causal reads across a promotion", { timeout: 60_000 }, () => {
             (found) => found === "default up"
           )
           yield* becomes("replica2", "up")
-          assert.deepStrictEqual(yield* timelines, [1])
           assert.strictEqual((yield* router.explain("SELECT * FROM note")).group, "default")
           assert.strictEqual(yield* finds("before"), "replica1")
           yield* Effect.repeat(finds("before"), { until: (engine) => engine === "replica2", times: 500 })
-          assert.deepStrictEqual(yield* timelines, [2])
           yield* insert("after")
           yield* Effect.repeat(finds("after"), { until: (engine) => engine === "replica2", times: 500 })
           // What stands still on the new timeline is past the position of the old one.

@@ -143,8 +143,9 @@ layer(Causal.layer({ consistency: Consistency.causal() }), { excludeTestServices
         const id = yield* newId
         const after = yield* Deferred.make<string>()
         // What runs in the same fiber after the interruption.
-        const slow = Effect.onInterrupt(sql`INSERT INTO note (id) SELECT ${id} FROM pg_sleep(30)`, () =>
-          Effect.ignore(Effect.flatMap(explained, ({ group }) => Deferred.succeed(after, group)))
+        const slow = Effect.onInterrupt(
+          sql`WITH made AS (INSERT INTO note (id) VALUES (${id}) RETURNING id) SELECT pg_sleep(30) FROM made`,
+          () => Effect.ignore(Effect.flatMap(explained, ({ group }) => Deferred.succeed(after, group)))
         )
         const fiber = yield* Effect.fork(slow)
         yield* Effect.sleep("100 millis")

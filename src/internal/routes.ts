@@ -106,7 +106,7 @@ export class Routes {
     this.readGroup = servers.reading
     const own = servers.reading === undefined ? [servers.writing] : [servers.writing, servers.reading]
     const { positions } = config.consistency
-    if (positions !== undefined && servers.reading !== undefined) {
+    if (config.enabled && positions !== undefined && servers.reading !== undefined) {
       this.causal = new Causal(positions, servers.writing, servers.reading)
     }
     this.groups = new Map([...own, ...others].map((group) => [group.name, group]))

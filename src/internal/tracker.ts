@@ -148,6 +148,7 @@ export class Mark implements Sampler {
 
   send(): number {
     // A statement may be sent again. Then only the last question comes after it.
+    this.position = undefined
     this.question = this.tracker.ask()
     return this.question
   }
@@ -180,6 +181,7 @@ export class Mark implements Sampler {
 
   /** The position, if it is known. */
   get known(): Position.Position | undefined {
+    if (!this.hasEnded) return undefined
     this.position ??= this.tracker.after(this.since, this.epoch)
     return this.position
   }

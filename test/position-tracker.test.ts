@@ -1,0 +1,151 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Health } from "effect-db-router"
+import type { Answer } from "../src/internal/driver/position.js"
+import * as Seen from "../src/internal/seen.js"
+import { Mark, Tracker } from "../src/internal/tracker.js"
+
+const answer = (lsn: bigint, timeline: number | undefined = 1, isStandby = true): Answer => ({
+  isStandby,
+  lsn,
+  timeline
+})
+
+const report = (position: bigint, options: Partial<Health.Report> = {}): Health.Report => ({
+  role: "replica",
+  system: "7001",
+  timeline: 1,
+  position,
+  startedAt: 1,
+  ...options
+})
+
+const tracked = (position = 100n) => {
+  const tracker = new Tracker(() => 0)
+  tracker.report(tracker.ask(), 0, report(position))
+  return tracker
+}
+
+const at = (lsn: bigint, timeline = 1) => ({ system: "7001", timeline, lsn })
+
+describe("what is known of a server's positions", () => {
+  it("is the furthest that it has told, in whatever order the answers come", () => {
+    const tracker = tracked()
+    const [first, second] = [tracker.ask(), tracker.ask()]
+    tracker.hear(second, 0, answer(300n))
+    assert.deepStrictEqual(tracker.known, at(300n))
+    tracker.hear(first, 0, answer(200n))
+    assert.deepStrictEqual(tracker.known, at(300n))
+  })
+
+  it("is of the timeline that it is on now, not of one that an older answer says", () => {
+    const tracker = tracked()
+    const [first, second] = [tracker.ask(), tracker.ask()]
+    tracker.hear(second, 0, answer(50n, 2))
+    tracker.hear(first, 0, answer(900n, 1))
+    assert.deepStrictEqual(tracker.known, at(50n, 2))
+  })
+
+  it("is nothing after it was lost, started anew, or became another server", () => {
+    for (const [i, lose] of [
+      (tracker: Tracker) => tracker.forget(),
+      (tracker: Tracker) => tracker.rebind(),
+      (tracker: Tracker) => tracker.report(tracker.ask(), 0, report(10n, { startedAt: 2 })),
+      (tracker: Tracker) => tracker.report(tracker.ask(), 0, report(10n, { system: "7002" }))
+    ].entries()) {
+      const tracker = tracked()
+      const late = tracker.ask()
+      const mark = new Mark(tracker).end()
+      lose(tracker)
+      assert.isTrue(mark.isLost, String(i))
+      assert.isUndefined(tracker.hear(late, 0, answer(500n)))
+      tracker.report(tracker.ask(), 0, report(600n, { startedAt: 2 }))
+      assert.isUndefined(mark.known)
+      assert.strictEqual(tracker.known!.lsn, 600n)
+    }
+  })
+
+  it("is nothing to rely on where it refuses to tell", () => {
+    const tracker = tracked()
+    assert.isTrue(tracker.isTelling)
+    tracker.fail(Object.assign(new Error("canceled"), { code: "57014" }))
+    assert.isTrue(tracker.isTelling)
+    tracker.fail(Object.assign(new Error("permission denied"), { code: "42501" }))
+    assert.isFalse(tracker.isTelling)
+    assert.strictEqual(tracker.refused, "permission denied")
+    tracker.rebind()
+    assert.isFalse(tracker.isTelling)
+    assert.isFalse(new Tracker(() => 0).isTelling)
+  })
+})
+
+describe("a mark", () => {
+  it("knows the answer to its own question, once its statement has ended", () => {
+    const tracker = tracked()
+    const mark = new Mark(tracker)
+    const question = mark.send()
+    assert.isFalse(mark.isAwaited)
+    mark.heard(question, answer(200n))
+    assert.isUndefined(mark.known)
+    assert.deepStrictEqual(mark.end().known, at(200n))
+  })
+
+  it("knows what its server says to questions that were sent after its end, and to none before", () => {
+    const tracker = tracked()
+    const mark = new Mark(tracker)
+    const before = tracker.ask()
+    mark.end()
+    tracker.hear(before, 0, answer(200n))
+    assert.isUndefined(mark.known)
+    tracker.hear(tracker.ask(), 0, answer(150n))
+    assert.deepStrictEqual(mark.known, at(200n))
+  })
+
+  it("goes by the last question of a statement that was sent again", () => {
+    const tracker = tracked()
+    const mark = new Mark(tracker)
+    mark.heard(mark.send(), answer(200n))
+    const second = mark.send()
+    mark.end()
+    assert.isUndefined(mark.known)
+    assert.isTrue(mark.isAwaited)
+    let heard = 0
+    mark.onHeard(() => heard++)
+    mark.heard(second, answer(300n))
+    assert.deepStrictEqual([mark.known, heard], [at(300n), 1])
+  })
+
+  it("is not awaited any more when its question has failed", () => {
+    const tracker = tracked()
+    const mark = new Mark(tracker)
+    const question = mark.send()
+    mark.end()
+    let heard = 0
+    mark.onHeard(() => heard++)
+    mark.heard(question, new Error("no"))
+    assert.deepStrictEqual([mark.isAwaited, mark.known, heard], [false, undefined, 1])
+  })
+})
+
+describe("what a flow has seen", () => {
+  const [one, two] = [tracked(), tracked()]
+
+  it("keeps the later of two marks on a server, and those on others", () => {
+    const [first, second, other] = [new Mark(one).end(), new Mark(one).end(), new Mark(two).end()]
+    const seen = [first, other, second].reduce(Seen.withMark, Seen.nothing)
+    assert.deepStrictEqual(seen.marks, [other, second])
+    const running = new Mark(one)
+    const both = [running, second].reduce(Seen.withMark, Seen.nothing)
+    assert.deepStrictEqual(both.marks, [running, second])
+  })
+
+  it("is what the primary has after something there that has ended, but for what came in between", () => {
+    const before = { ...Seen.nothing, positions: [at(100n), at(900n, 2)], marks: [new Mark(two).end()] }
+    const mark = new Mark(one).end()
+    assert.deepStrictEqual(Seen.superseded(before, before, mark), { ...Seen.nothing, marks: [mark] })
+    const running = new Mark(two)
+    const busy = { ...before, marks: [running] }
+    assert.deepStrictEqual(Seen.superseded(busy, busy, mark).marks, [running, mark])
+    const changed = Seen.withPosition(before, at(500n))
+    assert.deepStrictEqual(Seen.superseded(changed, before, mark).positions, [at(500n), at(900n, 2)])
+  })
+})
