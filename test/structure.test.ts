@@ -95,7 +95,7 @@ describe("imports of the sources", () => {
       [
         "src/Selector.ts -> pg goes against the direction of imports",
         "src/Consistency.ts -> internal/a.ts -> @effect/sql-pg/PgClient goes against the direction of imports",
-        'src/Health.ts imports "./DbRouter.js": only the barrel and the testing modules stand above DbRouter',
+        'src/Health.ts imports "./DbRouter.js": only the entry points and the testing modules stand above DbRouter',
         'src/Health.ts imports "./testing/PgCluster.js": the testing modules are an entry point of their own',
         'src/Topology.ts imports "./index.js": the barrels are for users'
       ]

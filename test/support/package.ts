@@ -25,11 +25,14 @@ export const requiredPeers = Object.keys(manifest.peerDependencies).filter(
   (name) => manifest.peerDependenciesMeta[name]?.optional !== true
 )
 
+/** What nobody imports: the barrels, under these names, and the command. */
+const notModules = ["index.ts", "bin.ts"]
+
 /** The names of the modules of the package, as a user imports them: `DbRouter`, `testing/PgCluster`. */
 export const publicModules = (source = join(root, "src")): ReadonlyArray<string> =>
   ["", "testing/"].flatMap((folder) =>
     readdirSync(join(source, folder))
-      .filter((name) => name.endsWith(".ts") && name !== "index.ts")
+      .filter((name) => name.endsWith(".ts") && !notModules.includes(name))
       .map((name) => folder + name.slice(0, -".ts".length))
   )
 

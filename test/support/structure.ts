@@ -81,6 +81,8 @@ export const wayTo = (
 // From the foot to the top; a module may import what stands before it.
 const layers = ["Engine.ts", "EngineGroup.ts", "Session.ts", "HttpSession.ts", "DbRouter.ts"]
 const pure = ["SqlClassifier.ts", "Selector.ts", "RoutingContext.ts", "Consistency.ts"]
+// What a program begins with: the barrel, the command.
+const entryPoints = ["index.ts", "bin.ts"]
 const drivers = ["pg", "pg-pool", "pg-cursor", "@effect/sql-pg"]
 
 /** Imports against the one direction of the design, direct or through other files. */
@@ -100,8 +102,8 @@ export const directions = (sources: Sources): ReadonlyArray<string> => {
   const direct = problems(sources, (path, specifier) => {
     const reached = target(path, specifier)
     const isTesting = path.startsWith("testing/")
-    if (reached === "DbRouter.ts" && path !== "index.ts" && !isTesting) {
-      return "only the barrel and the testing modules stand above DbRouter"
+    if (reached === "DbRouter.ts" && !entryPoints.includes(path) && !isTesting) {
+      return "only the entry points and the testing modules stand above DbRouter"
     }
     if (/(^|\/)index\.ts$/.test(reached)) {
       return "the barrels are for users"

@@ -1,0 +1,130 @@
+/**
+ * Reports as text, for people.
+ */
+import * as Duration from "effect/Duration"
+import type { Explained, Finding, Level, Report, Server } from "./report.js"
+
+/** Control characters of foreign text would reach the terminal. */
+const plain = (text: string): string => text.replace(/\p{Cc}+/gu, " ")
+
+const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join("  ")
+        .trimEnd()
+    )
+    .join("\n")
+}
+
+const none = "-"
+
+const addressOf = ({ database, host, port }: Server): string => {
+  const at = host?.includes(":") === true ? `[${host}]` : (host ?? "(PGHOST)")
+  return `${at}${port === undefined ? "" : `:${port}`}${database === undefined ? "" : `/${database}`}`
+}
+
+const bytesOf = (bytes: number): string => {
+  if (bytes < 10_240) return `${bytes} B`
+  return bytes < 10_485_760 ? `${Math.round(bytes / 1_024)} KiB` : `${Math.round(bytes / 1_048_576)} MiB`
+}
+
+const lagOf = ({ lag, role, state }: Server): string => {
+  if (lag === undefined) return role === "replica" && state !== "down" ? "?" : none
+  if (lag.bytes === 0) return "0"
+  const time = Duration.format(Duration.millis(Math.round(lag.millis)))
+  return `${bytesOf(lag.bytes)}, ${lag.caughtUp ? time : `up to ${time}`}`
+}
+
+const skewOf = ({ skew }: Server): string =>
+  skew === undefined ? none : `${skew.millis > 0 ? "+" : ""}${skew.millis}±${skew.uncertainty} ms`
+
+const connectionsOf = ({ connections, pool }: Server, instances: number): string => {
+  const own = pool === undefined ? "?" : instances === 1 ? `${pool}` : `${instances}×${pool}`
+  return connections === undefined ? own : `${own} of ${connections.available}, ${connections.inUse} in use`
+}
+
+const rowOf = (server: Server, instances: number): ReadonlyArray<string> => [
+  server.name,
+  server.group,
+  addressOf(server),
+  server.state,
+  server.role ?? none,
+  server.version ?? none,
+  server.timeline === undefined ? none : String(server.timeline),
+  lagOf(server),
+  server.roundTrip === undefined ? none : `${server.roundTrip.toFixed(1)} ms`,
+  skewOf(server),
+  connectionsOf(server, instances)
+]
+
+const head = [
+  "SERVER",
+  "GROUP",
+  "ADDRESS",
+  "STATE",
+  "ROLE",
+  "VERSION",
+  "TIMELINE",
+  "LAG",
+  "ANSWER",
+  "CLOCK",
+  "CONNECTIONS"
+]
+
+const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
+
+const marks: Readonly<Record<Level, string>> = { problem: "✗ problem", warning: "! warning", ok: "✓ ok" }
+const markWidth = 11
+
+const line = ({ level, message, remedy }: Finding, engines: ReadonlyArray<string>): string => {
+  const about = engines.length === 0 ? "" : `${engines.join(", ")}: `
+  const what = `${marks[level].padEnd(markWidth)}${about}${message}`
+  return remedy === undefined ? what : `${what}\n${" ".repeat(markWidth)}→ ${remedy}`
+}
+
+/** What is said of several servers in the same words is said once. */
+const grouped = (findings: ReadonlyArray<Finding>): ReadonlyArray<string> => {
+  const groups = new Map<string, { readonly first: Finding; readonly engines: Array<string> }>()
+  for (const finding of findings) {
+    const key = JSON.stringify([finding.level, finding.code, finding.message, finding.remedy])
+    const group = groups.get(key) ?? { first: finding, engines: [] }
+    groups.set(key, group)
+    if (finding.engine !== undefined) group.engines.push(finding.engine)
+  }
+  return [...groups.values()].map(({ engines, first }) => line(first, engines))
+}
+
+export const report = ({ findings, healthy, instances, primary, servers }: Report): string => {
+  const count = (level: Level) => findings.filter((finding) => finding.level === level).length
+  const settings = [...new Set(servers.flatMap((server) => Object.keys(server.settings)))]
+  const known = servers.filter((server) => Object.keys(server.settings).length > 0)
+  return [
+    table([head, ...servers.map((server) => rowOf(server, instances))].map((row) => row.map(plain))),
+    table(
+      [
+        ["SETTING", ...known.map(({ name }) => name)],
+        ...settings.map((name) => [name, ...known.map((server) => server.settings[name] || none)])
+      ].map((row) => row.map(plain))
+    ),
+    grouped(findings).map(plainLines).join("\n"),
+    `${healthy ? "Healthy" : "Not healthy"}: ${counted(count("problem"), "problem")}, ${counted(count("warning"), "warning")}; ` +
+      (primary === undefined ? "no server takes the writes" : `${primary} takes the writes`)
+  ].join("\n\n")
+}
+
+const plainLines = (text: string) => text.split("\n").map(plain).join("\n")
+
+const oneLine = (sql: string): string => plain(sql).replace(/\s+/g, " ").trim()
+
+const routeOf = ({ error, route }: Explained): string => {
+  if (route === undefined) return `fails: ${error}`
+  const { engine, group, kind, observed, reason } = route
+  const otherwise = observed === undefined ? "" : `; would go to ${observed.group}/${observed.engine}`
+  return `${group}/${engine} (${kind}: ${reason}${otherwise})`
+}
+
+export const explained = (statements: ReadonlyArray<Explained>): string =>
+  statements.map((one) => `${oneLine(one.sql)}\n  → ${plain(routeOf(one))}`).join("\n")
