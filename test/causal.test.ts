@@ -1,6 +1,6 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Schedule, Stream } from "effect"
+import { Deferred, Effect, Fiber, Request, RequestResolver, Schedule, Stream } from "effect"
 import { Consistency, DbRouter } from "effect-db-router"
 import * as Causal from "./support/causal.js"
 import * as RouterTest from "./support/router.js"
@@ -133,6 +133,36 @@ layer(Causal.layer({ consistency: Consistency.causal() }), { excludeTestServices
         // A child has what its parent has.
         assert.deepStrictEqual(yield* Effect.flatMap(Effect.fork(look(three)), Fiber.join), [true, "primary"])
         assert.deepStrictEqual(yield* Effect.flatMap(Effect.forkDaemon(look(three)), Fiber.join), [true, "primary"])
+      })
+    )
+
+    still(
+      "see what a resolver has written, and read, for the requests that it has answered",
+      Effect.gen(function* () {
+        const [one, two] = [yield* newId, yield* insertOutside]
+        class Run extends Request.Class<boolean, unknown, { readonly id: number; readonly isWrite: boolean }> {}
+        const sql = yield* SqlClient.SqlClient
+        const resolver = RequestResolver.makeBatched((requests: ReadonlyArray<Run>) =>
+          Effect.forEach(
+            requests,
+            (request) => {
+              const { id, isWrite } = request
+              const read = Effect.map(
+                DbRouter.primary(sql`SELECT id FROM note WHERE id = ${id}`),
+                (rows) => rows.length === 1
+              )
+              const run = isWrite ? Effect.as(sql`INSERT INTO note (id) VALUES (${id})`, true) : read
+              return Effect.flatMap(Effect.exit(run), (exit) => Request.complete(request, exit))
+            },
+            { discard: true }
+          )
+        )
+        assert.isTrue(yield* Effect.request(new Run({ id: two, isWrite: false }), resolver))
+        assert.isTrue(yield* sees(two))
+        yield* DbRouter.reset
+        assert.isFalse(yield* sees(two))
+        assert.isTrue(yield* Effect.request(new Run({ id: one, isWrite: true }), resolver))
+        assert.deepStrictEqual(yield* look(one), [true, "primary"])
       })
     )
 
