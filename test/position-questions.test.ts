@@ -51,7 +51,8 @@ layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true, timeout: "2
             const isStandby = node !== cluster.primary
             for (let i = 0; i < 4; i++) {
               const { heard, run } = ask(engine, "SELECT $1::int AS n", [i])
-              assert.deepStrictEqual((yield* run as Effect.Effect<{ rows: unknown }>).rows, [{ n: i }])
+              const result = yield* run
+              assert.deepStrictEqual("rows" in result && result.rows, [{ n: i }])
               const answer = yield* heard.next
               assert.isTrue(isAnswer(answer))
               if (isAnswer(answer)) assert.deepStrictEqual([answer.isStandby, answer.timeline], [isStandby, 1])
