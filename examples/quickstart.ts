@@ -9,7 +9,7 @@ const program = Effect.gen(function* () {
 
   yield* sql`SELECT name FROM customer` // a replica
   yield* sql`INSERT INTO customer (name) VALUES (${"Ada"})` // the primary
-  const mine = yield* sql`SELECT name FROM customer` // the primary: this flow has written
+  const mine = yield* sql`SELECT name FROM customer` // a replica that has the write, or the primary
 
   // Where would a statement go, and why? Nothing runs.
   const router = yield* DbRouter.DbRouter

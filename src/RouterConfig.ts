@@ -98,7 +98,7 @@ export interface Options {
    * `DbRouter.replica`. `"observe"`: none; spans, metrics and `explain` say where they would have gone.
    */
   readonly reads?: "automatic" | "explicit" | "observe" | undefined
-  /** What a flow sees of its own writes. Default: `Consistency.sticky()`. */
+  /** What a flow sees of its own writes, and of what it has read. Default: `Consistency.causal()`. */
   readonly consistency?: Consistency.Consistency | undefined
   /**
    * What happens to a read when no replica may be used. Default: `"primary"`, it goes to the default group. `"fail"`: it
@@ -348,7 +348,7 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
       strategy: given.strategy ?? Selector.roundRobin,
       enabled: given.enabled ?? true,
       reads: given.reads ?? "automatic",
-      consistency: given.consistency ?? Consistency.sticky(),
+      consistency: given.consistency ?? Consistency.causal(),
       onNoReplica: given.onNoReplica ?? "primary",
       hedge: given.hedge,
       maxPreparedPerConnection: optionChecks.maxPrepared(given.prepare),

@@ -41,7 +41,7 @@ describe("defaults", () => {
       [waitForPrimary.atStart, waitForPrimary.statements].map((time) => Duration.toMillis(time)),
       [0, 5_000]
     )
-    assert.strictEqual(consistency.name, Consistency.sticky().name)
+    assert.strictEqual(consistency.name, Consistency.causal().name)
     assert.strictEqual(classifier.cacheSize, 4096)
     assert.strictEqual(Duration.toMillis(classifier.refreshInterval), 60_000)
     assert.deepStrictEqual(

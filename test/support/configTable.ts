@@ -50,9 +50,9 @@ export const options = {
   },
   consistency: {
     type: "`Consistency`",
-    default: "`Consistency.sticky()`",
+    default: "`Consistency.causal()`",
     meaning:
-      "What reads see of the writes before them: `Consistency.causal()` (`causal` in the variable), `sticky()` (`sticky`), `window(duration)`, `eventual()` (`eventual`)"
+      "What reads see of the writes before them: `Consistency.causal()` (`causal` in the variable), `sticky()` (`sticky`), `window(duration)` (`window:2 seconds`), `eventual()` (`eventual`)"
   },
   onNoReplica: {
     type: '`"primary"`, `"fail"`',
