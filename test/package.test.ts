@@ -131,6 +131,19 @@ describe("the packed package", { timeout: 300_000 }, () => {
     )
   })
 
+  it("has a command that says what to install where its optional peers are missing", async () => {
+    const ended = await node([join("node_modules", ".bin", manifest.name), "check"], {
+      cwd: user,
+      timeoutMillis: 60_000
+    })
+    assert.strictEqual(ended.status, 2)
+    for (const name of ["@effect/cli", "@effect/platform-node", "@effect/printer", "@effect/printer-ansi"]) {
+      assert.include(ended.stderr, `"${name}@${manifest.peerDependencies[name]}"`)
+    }
+    assert.match(ended.stderr, /^ {2}npm install --save-dev "/m)
+    assert.notInclude(ended.stderr.split("\n")[1], '"effect@')
+  })
+
   it("asks for each peer with an upper bound, and develops against versions in that range", () => {
     for (const name of requiredPeers) {
       assert.match(manifest.peerDependencies[name]!, /^\^\d+\.\d+\.\d+$/)

@@ -166,10 +166,12 @@ export const run = (make: MakeRouter, version: string): void => {
   Effect.suspend(() => Command.run(command, { name: "effect-db-router", version })(process.argv)).pipe(
     Effect.tapErrorCause(tell),
     Effect.provide(NodeContext.layer),
-    // What the router would log is in the report; and the standard output is for that alone.
+    // What the router would log is in the report. The standard output is for that alone, also with --log-level.
     Logger.withMinimumLogLevel(LogLevel.None),
+    Effect.provide(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger))),
     NodeRuntime.runMain({
       disableErrorReporting: true,
+      disablePrettyLogger: true,
       teardown: (exit, end) => {
         const code = Exit.match(exit, { onFailure: codeOf, onSuccess: () => 0 })
         // Ending by itself, the process writes what it has still to write.

@@ -95,7 +95,8 @@ const settingNames = [
   "wal_receiver_status_interval"
 ]
 
-export const settings = `SELECT name, setting, unit FROM pg_settings
+/** What a session begins with: the router itself may have set something in this one. */
+export const settings = `SELECT name, reset_val, unit FROM pg_settings
 WHERE name IN (${settingNames.map((name) => `'${name}'`).join(", ")}) ORDER BY name`
 
 export interface Setting {
