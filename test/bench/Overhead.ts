@@ -1,11 +1,11 @@
 /** What routing itself costs in processor time: the servers answer at once, without a network. */
 import * as Reactivity from "@effect/experimental/Reactivity"
-import { SqlClient, type SqlConnection } from "@effect/sql"
+import { SqlClient, type SqlConnection, type SqlError } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Stream } from "effect"
-import { DbRouter, type RouterConfig } from "effect-db-router"
+import { Consistency, DbRouter, type Engine, type RouterConfig } from "effect-db-router"
 import { compare, effects, type Pace, perRound } from "./Measure.js"
-import { each, type Row } from "./Row.js"
+import { each, type Line } from "./Row.js"
 import { type Pair, router } from "./Servers.js"
 
 const rows = [{ id: 1, name: "item 1" }]
@@ -34,40 +34,85 @@ const unrouted = SqlClient.make({
 // Nothing but statements asks the engines, which have one answer to everything.
 const quiet: Partial<RouterConfig.Options> = { health: false, classifier: { refreshInterval: "1 day" } }
 
+const lsn = 1n << 32n
+
+/** An engine that has told where it is, and tells it again behind every statement that asks for it. */
+const nullEngine = (engine: Engine.Engine, role: "primary" | "replica") => {
+  const { positions } = engine
+  positions.report(positions.ask(), 0, { role, system: "1", timeline: 1, position: lsn, startedAt: 0 })
+  const answer = { isStandby: role === "replica", lsn, timeline: 1 }
+  const query: Engine.Engine["query"] = ({ sampler }) => {
+    sampler?.heard(sampler.send(), answer)
+    return Effect.succeed(result)
+  }
+  Object.assign(engine, { query })
+}
+
 /** A router that is complete down to its engines, whose pools are never asked. */
-const routed = (servers: Pair) =>
-  Effect.map(router(servers, servers.replicas, quiet), ({ client, runner }) => {
-    for (const { engines } of runner.router.groups.values()) {
-      for (const engine of engines) Object.assign(engine, { query: () => Effect.succeed(result) })
+const routed = (servers: Pair, consistency: Consistency.Consistency) =>
+  Effect.map(router(servers, servers.replicas, { ...quiet, consistency }), ({ client, runner }) => {
+    for (const [name, { engines }] of runner.router.groups) {
+      for (const engine of engines) nullEngine(engine, name === "read" ? "replica" : "primary")
     }
     return client
   })
 
-const statements = [
-  { what: "a read", operation: (sql: SqlClient.SqlClient) => sql`SELECT id, name FROM item WHERE id = ${1}` },
-  { what: "a write", operation: (sql: SqlClient.SqlClient) => sql`UPDATE item SET name = ${"x"} WHERE id = ${1}` }
+type Operation = (sql: SqlClient.SqlClient) => Effect.Effect<unknown, SqlError.SqlError>
+
+const read: Operation = (sql) => sql`SELECT id, name FROM item WHERE id = ${1}`
+
+const write: Operation = (sql) => sql`UPDATE item SET name = ${"x"} WHERE id = ${1}`
+
+interface Case {
+  readonly what: string
+  readonly consistency: Consistency.Consistency
+  readonly operation: Operation
+  /** Whether the flow has written before. */
+  readonly hasWritten: boolean
+}
+
+const eventual = Consistency.eventual()
+const causal = Consistency.causal()
+
+const cases: ReadonlyArray<Case> = [
+  { what: "a read, eventual", consistency: eventual, operation: read, hasWritten: false },
+  { what: "a write, eventual", consistency: eventual, operation: write, hasWritten: false },
+  { what: "a read, causal", consistency: causal, operation: read, hasWritten: false },
+  { what: "a read, causal, after a write", consistency: causal, operation: read, hasWritten: true },
+  { what: "a write, causal", consistency: causal, operation: write, hasWritten: false }
 ]
+
+const against = "SqlClient, same null connection"
+
+const metrics: Line = {
+  section: "overhead",
+  what: "cost of routing a read with metrics on, null engine",
+  against,
+  why: "the package has no metrics of single statements"
+}
 
 export const run = (servers: Pair, pace: Pace) =>
   Effect.gen(function* () {
-    const clients = [yield* unrouted, yield* routed(servers)]
-    return yield* Effect.forEach(statements, ({ operation, what }) =>
-      compare(
-        clients.map((sql) => effects(1, () => operation(sql), "processor")),
-        pace
-      ).pipe(
-        Effect.map(
-          ([against, measured]): Row => ({
-            section: "overhead",
-            what: `cost of routing ${what}, null engine`,
-            against: "SqlClient, same null connection",
-            reach: { atMost: 1 },
-            unit: "µs",
-            measured: perRound(against!, measured!, (a, b) => b - a),
-            detail: each(measured!, against!)
-          })
-        ),
-        Effect.ensuring(DbRouter.reset)
-      )
+    const plain = yield* unrouted
+    const lines = yield* Effect.forEach(cases, ({ consistency, hasWritten, operation, what }) =>
+      Effect.gen(function* () {
+        const sql = yield* routed(servers, consistency)
+        if (hasWritten) yield* write(sql)
+        const [without, measured] = yield* compare(
+          [plain, sql].map((sql) => effects(1, () => operation(sql), "processor")),
+          pace
+        )
+        const row: Line = {
+          section: "overhead",
+          what: `cost of routing ${what}, null engine`,
+          against,
+          reach: { atMost: 1 },
+          unit: "µs",
+          measured: perRound(without!, measured!, (a, b) => b - a),
+          detail: each(measured!, without!)
+        }
+        return row
+      }).pipe(Effect.ensuring(DbRouter.reset), Effect.scoped)
     )
+    return [...lines, metrics]
   })

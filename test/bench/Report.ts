@@ -1,7 +1,7 @@
 /** The results as a table, and as JSON. */
 import { readFileSync } from "node:fs"
 import { cpus, loadavg, totalmem } from "node:os"
-import { digits, isMet, type Row } from "./Row.js"
+import { digits, isMet, isRow, type Line, type Row } from "./Row.js"
 
 const times = (row: Row): string => {
   const { high, low, median } = row.measured
@@ -14,23 +14,21 @@ const reach = ({ reach, unit }: Row): string => {
   return `${"atLeast" in reach ? ">=" : "<="} ${value}${unit === "x" ? "x" : ` ${unit}`}`
 }
 
-const columns: ReadonlyArray<readonly [head: string, cell: (row: Row) => string]> = [
-  ["what", (row) => row.what],
-  ["against", (row) => row.against],
-  ["reach", reach],
-  ["measured (quartiles)", times],
-  ["", (row) => (isMet(row) ? "met" : "SHORT")],
-  ["", (row) => row.detail]
-]
+const heads = ["what", "against", "reach", "measured (quartiles)", "", ""]
 
-/** The rows as lines, each column as wide as it needs to be. */
-export const table = (rows: ReadonlyArray<Row>): string => {
-  const cells = [columns.map(([head]) => head), ...rows.map((row) => columns.map(([, cell]) => cell(row)))]
-  const widths = columns.map((_, i) => Math.max(...cells.map((line) => line[i]!.length)))
+const cells = (line: Line): ReadonlyArray<string> =>
+  isRow(line)
+    ? [line.what, line.against, reach(line), times(line), isMet(line) ? "met" : "SHORT", line.detail]
+    : [line.what, line.against, "", "NOT RUN", "", line.why]
+
+/** The lines, each column as wide as it needs to be. */
+export const table = (lines: ReadonlyArray<Line>): string => {
+  const all = [heads, ...lines.map(cells)]
+  const widths = heads.map((_, i) => Math.max(...all.map((row) => row[i]!.length)))
   const rule = widths.map((width) => "-".repeat(width))
-  return [cells[0]!, rule, ...cells.slice(1)]
-    .map((line) =>
-      line
+  return [heads, rule, ...all.slice(1)]
+    .map((row) =>
+      row
         .map((cell, i) => cell.padEnd(widths[i]!))
         .join("  ")
         .trimEnd()
@@ -38,18 +36,52 @@ export const table = (rows: ReadonlyArray<Row>): string => {
     .join("\n")
 }
 
-/** Which figures fell short, in words. */
-export const shortfalls = (rows: ReadonlyArray<Row>): string => {
-  const short = rows.filter((row) => !isMet(row))
-  return short.length === 0
-    ? "All figures are met."
-    : [
-        `${short.length} of ${rows.length} figures fell short:`,
-        ...short.map((row) => `  ${row.what}: ${times(row)}, to reach ${reach(row)}`)
-      ].join("\n")
+const markdownCells = (line: Line): ReadonlyArray<string> =>
+  isRow(line)
+    ? [
+        line.what,
+        line.against,
+        reach(line).replace(">=", "≥").replace("<=", "≤"),
+        isMet(line) ? `**${times(line)}**` : `${times(line)}, short`
+      ]
+    : [line.what, line.against, "", `not run: ${line.why}`]
+
+/** The same for a README. */
+export const markdown = (circumstances: Circumstances, lines: ReadonlyArray<Line>): string =>
+  [
+    `Measured by \`npm run bench\`: ${headline(circumstances).replace("\n", ". ")}.`,
+    "",
+    ...[
+      ["what", "against", "to reach", "measured (quartiles)"],
+      ["---", "---", "---", "---"],
+      ...lines.map(markdownCells)
+    ].map((row) => `| ${row.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`)
+  ].join("\n")
+
+const isShort = (line: Line): line is Row => isRow(line) && !isMet(line)
+
+/** Which figures fell short, and which are missing, in words. The last lines. */
+export const shortfalls = (lines: ReadonlyArray<Line>): string => {
+  const rows = lines.filter(isRow)
+  const short = rows.filter(isShort)
+  const missing = lines.filter((line) => !isRow(line))
+  return [
+    ...missing.map((line) => `Not run: ${line.what}, against ${line.against}`),
+    ...short.map((row) => `Short: ${row.what}, against ${row.against}: ${times(row)}, to reach ${reach(row)}`),
+    `${rows.length - short.length} of ${lines.length} figures are met, ${short.length} fell short, ${missing.length} were not run.`
+  ].join("\n")
 }
 
-const packages = ["effect", "@effect/sql", "@effect/sql-pg", "pg", "drizzle-orm", "libpg-query"]
+const packages = [
+  "effect",
+  "@effect/sql",
+  "@effect/sql-pg",
+  "pg",
+  "libpg-query",
+  "drizzle-orm",
+  "kysely-replication",
+  "postgres"
+]
 
 // Read as a file: not all packages let their manifest be imported.
 const versionOf = (name: string): string => {
@@ -79,5 +111,9 @@ export const headline = ({ cores, cpu, date, load, memoryGiB, node, packages, po
       .join(", ")}`
   ].join("\n")
 
-export const json = (circumstances: Circumstances, rows: ReadonlyArray<Row>): string =>
-  `${JSON.stringify({ ...circumstances, rows: rows.map((row) => ({ ...row, met: isMet(row) })) }, null, 2)}\n`
+export const json = (circumstances: Circumstances, lines: ReadonlyArray<Line>): string =>
+  `${JSON.stringify(
+    { ...circumstances, rows: lines.map((line) => (isRow(line) ? { ...line, met: isMet(line) } : line)) },
+    null,
+    2
+  )}\n`

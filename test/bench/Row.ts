@@ -13,6 +13,16 @@ export interface Row {
   readonly detail: string
 }
 
+/** A line of the table for what could not be measured here. */
+export interface NotRun extends Pick<Row, "section" | "what" | "against"> {
+  /** Why, and what to do about it. */
+  readonly why: string
+}
+
+export type Line = Row | NotRun
+
+export const isRow = (line: Line): line is Row => "measured" in line
+
 /** Times as much; microseconds; megabytes. */
 export type Unit = "x" | "µs" | "MB"
 

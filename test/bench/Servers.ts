@@ -7,6 +7,12 @@ import { PgCluster } from "effect-db-router/testing"
 /** Rows of the table that is read. */
 export const items = 100_000
 
+/** Their primary keys, one after the other, again and again. */
+export const primaryKeys = () => {
+  let last = 0
+  return () => (last++ % items) + 1
+}
+
 /** Connections of every pool, routed or not: the default of both. */
 export const poolSize = 10
 
