@@ -18,8 +18,10 @@ export interface Traffic {
   readonly others: number
 }
 
-/** The last decision for one statement and one reason. */
+/** The last decision for one statement and one kind of reason. */
 export interface Decided {
+  /** Stays the same as long as the decision is kept. */
+  readonly id: number
   readonly kind: StatementKind
   readonly reason: string
   /** The text, without its parameters; not there with `texts: false`. */
@@ -43,6 +45,10 @@ const fields = { read: "reads", write: "writes", session: "others" } as const
 
 const none: Traffic = { reads: 0, writes: 0, others: 0 }
 
+/** A reason as it would be for another engine and another position: `replica1 has replayed 0/1781C8`. */
+const withoutNames = (reason: string, engine: string) =>
+  reason.replaceAll(engine, "").replace(/[0-9A-F]+\/[0-9A-F]+/g, "")
+
 /** What has happened to a router and its statements since somebody wanted to know. Takes bounded room. */
 export class Journal {
   /** Events, the oldest first. */
@@ -51,6 +57,7 @@ export class Journal {
   private readonly ring: Array<Made> = []
   private next = 0
   private readonly decided = new Map<string, Decided>()
+  private nextId = 0
 
   private constructor(readonly since: number) {}
 
@@ -108,11 +115,12 @@ export class Journal {
     const { group, kind, observed, reason } = decision
     const engine = decision.engine.name
     const text = sql.length > kept.text ? `${sql.slice(0, kept.text)}…` : sql
-    const key = `${kind} ${reason}\n${text}`
+    const key = `${kind} ${withoutNames(reason, engine)}\n${text}`
     const before = this.decided.get(key)
     const others = before?.engines.filter((one) => one.engine !== engine || one.group !== group) ?? []
     const engines = [{ engine, group, at }, ...others].slice(0, kept.engines)
-    this.decided.set(key, { kind, reason, sql: text, first: before?.first ?? at, last: at, engines, observed })
+    const id = before?.id ?? this.nextId++
+    this.decided.set(key, { id, kind, reason, sql: text, first: before?.first ?? at, last: at, engines, observed })
   }
 }
 

@@ -1,7 +1,11 @@
 /** What runs in the browser. The tests check its types; texts of others become text nodes only. */
 export const script: string = String.raw`"use strict";
 (() => {
+/** How many values a plot has at most, and for how many it has room at first. */
 const samples = 90
+const room = 30
+/** How many decisions and events are shown. */
+const shown = 25
 const base = location.pathname.replace(/\/?$/, "/")
 
 /** @param {string} id */
@@ -112,8 +116,9 @@ const makePlot = (title, color, floor) => {
     const top = Math.max(floor, ...series.map((one) => one ?? 0)) * 1.1
     /** @type {Array<Array<string>>} */
     const runs = [[]]
+    const steps = Math.max(room, series.length) - 1
     series.forEach((one, i) => {
-      const x = 100 - ((series.length - 1 - i) * 100) / (samples - 1)
+      const x = 100 - ((series.length - 1 - i) * 100) / steps
       if (one === undefined) runs.push([])
       else runs[runs.length - 1]?.push(x.toFixed(1) + " " + (29 - (28 * one) / top).toFixed(1))
     })
@@ -155,7 +160,7 @@ const remember = (server, at) => {
 }
 
 /** @param {Server} server */
-const keyOf = ({ group, name }) => JSON.stringify([name, group])
+const keyOf = ({ name }) => name
 
 let isBusy = false
 
@@ -237,10 +242,9 @@ const updateServer = (status) => /** @param {ServerView} view @param {Server} se
   say(view.mark, marks[tone] ?? "")
   say(view.state, server.state)
   const address = server.host === undefined ? "" : " \u00B7 " + server.host + (server.port === undefined ? "" : ":" + server.port)
-  const age = server.since === undefined ? "" : " \u00B7 for " + duration(Math.max(0, status.at - server.since))
-  say(view.where, "group " + server.group + address + age)
-  say(view.reason, server.reason ?? "")
-  view.reason.hidden = server.reason === undefined
+  const age = server.since === undefined ? "" : " for " + duration(Math.max(0, status.at - server.since))
+  say(view.where, "group " + server.group + address)
+  say(view.reason, server.state + age + (server.reason === undefined ? "" : ": " + server.reason))
   const { inFlight, lag, latency, rate } = view.plots
   rate.update(history.rate, number(history.rate[history.rate.length - 1] ?? 0) + "/s")
   lag.update(history.lag, server.lag === undefined || !isUp ? "\u2013" : duration(server.lag.millis) + " \u00B7 " + bytes(server.lag.bytes))
@@ -302,13 +306,13 @@ const makeDecision = (decision) => {
   const kind = el("span", "kind " + decision.kind, [decision.kind])
   const engines = el("span", "engines")
   const last = el("time")
-  const reason = el("p", "reason", [decision.reason])
+  const reason = el("p", "reason")
   const root = el("li", "decision", [el("div", "line", [kind, engines, last]), reason])
   if (decision.sql !== undefined) {
     const summary = el("summary", "", [el("code", "", [decision.sql.replace(/\s+/g, " ").trim()])])
     root.append(el("details", "", [summary, el("pre", "", [decision.sql])]))
   }
-  return { root, engines, last }
+  return { root, engines, last, reason }
 }
 
 /** @typedef {ReturnType<typeof makeDecision>} DecisionView */
@@ -318,6 +322,7 @@ const updateDecision = (now) => /** @param {DecisionView} view @param {Decided} 
   const recent = decision.engines.filter(({ at }, i) => i === 0 || at > decision.last - 10000).map(({ engine }) => engine)
   const observed = decision.observed === undefined ? "" : ", else " + decision.observed.engine
   say(view.engines, "\u2192 " + [...new Set(recent)].sort().join(", ") + observed)
+  say(view.reason, decision.reason)
   say(view.last, clock(decision.last))
   view.last.setAttribute("datetime", new Date(decision.last).toISOString())
   view.root.classList.toggle("old", now - decision.last > 10000)
@@ -357,10 +362,9 @@ const makeEvent = (event) => {
 const summaryOf = ({ engines, writer }) => {
   const others = engines.filter(({ state }) => state !== "up" && state !== "unchecked")
   const list = others.map(({ name, state }) => name + " is " + state).join(", ")
-  const isBad = writer === undefined || others.some(({ state }) => tones[state] === "bad")
   const count = engines.length === 1 ? "The only server is up." : "All " + engines.length + " servers are up."
   return [
-    isBad ? "bad" : others.length > 0 ? "warn" : "good",
+    writer === undefined ? "bad" : others.length > 0 ? "warn" : "good",
     (others.length === 0 ? count : list + ".") + (writer === undefined ? " No server takes the writes." : " Writes go to " + writer + ".")
   ]
 }
@@ -388,9 +392,9 @@ const show = (status) => {
   sync(byId("servers"), servers, status.engines, keyOf, makeServer, updateServer(status))
   sync(byId("traffic"), traffic, status.engines, keyOf, makeTraffic, updateTraffic(status.engines))
   say(byId("since"), clock(status.since))
-  sync(byId("decisions"), decisions, status.decisions, ({ kind, reason, sql }) => JSON.stringify([kind, reason, sql]),
-    makeDecision, updateDecision(status.at))
-  sync(byId("events"), events, status.events, (event) => JSON.stringify(event), makeEvent, () => {})
+  sync(byId("decisions"), decisions, status.decisions.slice(0, shown), ({ id }) => String(id), makeDecision,
+    updateDecision(status.at))
+  sync(byId("events"), events, status.events.slice(0, shown), (event) => JSON.stringify(event), makeEvent, () => {})
   byId("no-decisions").hidden = status.decisions.length > 0
   byId("no-events").hidden = status.events.length > 0
   byId("decisions").hidden = status.decisions.length === 0

@@ -98,7 +98,8 @@ const withoutTexts = (decisions: ReadonlyArray<Decided>): ReadonlyArray<Decided>
   for (const { sql: _, ...decision } of decisions) {
     const key = `${decision.kind} ${decision.reason}`
     const known = latest.get(key)
-    if (known === undefined || known.last < decision.last) latest.set(key, decision)
+    const last = known === undefined || known.last < decision.last ? decision : known
+    latest.set(key, { ...last, id: known?.id ?? decision.id })
   }
   return [...latest.values()]
 }

@@ -3,7 +3,7 @@ export const style: string = `
 :root {
   color-scheme: light dark;
   --page: #f5f6f8; --panel: #ffffff; --line: #dfe3e8; --text: #1b2430; --soft: #55606e;
-  --good: #1a7f4f; --warn: #8f5b00; --bad: #b3261e; --quiet: #55606e;
+  --good: #14683e; --warn: #8f5b00; --bad: #b3261e; --quiet: #55606e;
   --good-soft: #e4f4ec; --warn-soft: #fcf1dc; --bad-soft: #fce9e7; --quiet-soft: #eceff3;
   --blue: #2b6cb8; --amber: #a86a00; --violet: #7352b8; --teal: #13807c; --track: #e8ebef;
 }
@@ -59,7 +59,7 @@ button[aria-pressed="true"] { background: var(--quiet-soft); border-color: var(-
 .mark { margin-right: 0.4rem; font-size: 0.7em; }
 .mark.good { color: var(--good); } .mark.warn { color: var(--warn); } .mark.bad { color: var(--bad); } .mark.quiet { color: var(--quiet); }
 .where, .hint { color: var(--soft); font-size: 0.8125rem; }
-.server .reason { font-size: 0.8125rem; }
+.server .reason { font-size: 0.8125rem; color: var(--soft); }
 .server.bad .reason { color: var(--bad); } .server.warn .reason { color: var(--warn); }
 .measures { display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem 1rem; margin: 0.35rem 0 0.4rem; }
 .measure { min-width: 0; }
