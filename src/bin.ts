@@ -29,19 +29,27 @@ const isThere = (name: string): boolean => {
 const needed = Object.entries(manifest.peerDependencies).filter(([name]) => !unneeded.includes(name))
 const missing = needed.filter(([name]) => !isThere(name))
 
-if (missing.length > 0) {
-  const quoted = (peers: typeof needed) => peers.map(([name, range]) => `"${name}@${range}"`)
+const quoted = (peers: typeof needed) => peers.map(([name, range]) => `"${name}@${range}"`)
+
+const refuse = (why: string, peers: typeof needed) => {
   const optional = needed.filter(([name]) => manifest.peerDependenciesMeta[name]?.optional === true)
   console.error(
     [
-      `effect-db-router needs ${missing.map(([name]) => name).join(", ")} for its command line. Install them:`,
-      `  npm install --save-dev ${quoted(missing).join(" ")}`,
+      `${why}. Install:`,
+      `  npm install --save-dev ${quoted(peers).join(" ")}`,
       "or, outside of a project:",
       `  npx ${["effect-db-router", ...quoted(optional)].map((name) => `-p ${name}`).join(" ")} effect-db-router check`
     ].join("\n")
   )
   process.exitCode = 2
+}
+
+if (missing.length > 0) {
+  refuse(`The command line of effect-db-router needs ${missing.map(([name]) => name).join(", ")}`, missing)
 } else {
-  const [DbRouter, cli] = await Promise.all([import("./DbRouter.js"), import("./internal/doctor/cli.js")])
-  cli.run(DbRouter.layer, manifest.version)
+  // Versions that do not go together fail here, not when something is run.
+  await Promise.all([import("./DbRouter.js"), import("./internal/doctor/cli.js")]).then(
+    ([DbRouter, cli]) => cli.run(DbRouter.layer, manifest.version),
+    (error: unknown) => refuse(`The command line of effect-db-router cannot be loaded: ${String(error)}`, needed)
+  )
 }

@@ -100,7 +100,10 @@ layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true })("the comm
         ]
       )
       assert.strictEqual(report.explained[0]?.route?.engine, "primary")
-      // A statement has a place to go to all the same.
+      // A statement has a place to go to all the same; not where there is no primary.
+      const nowhere = yield* run(["explain", "SELECT 1"], { DATABASE_URL: "postgresql://a@127.0.0.1:1/b" })
+      assert.strictEqual(nowhere.code, 1)
+      assert.match(nowhere.stdout, /→ fails: the router does not start: .*ECONNREFUSED/)
       assert.strictEqual(explained.code, 0)
       assert.include(explained.stdout, "→ default/primary (read: ")
       assert.match(explained.stderr, /replica1 is down: .*ECONNREFUSED/)

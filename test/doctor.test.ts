@@ -1,3 +1,4 @@
+import * as Net from "node:net"
 import { assert, layer } from "@effect/vitest"
 import { Clock, Effect, Redacted } from "effect"
 import { DbRouter, Doctor, type RouterConfig, Topology } from "effect-db-router"
@@ -123,7 +124,23 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doct
     })
   )
 
-  it.effect("does not do without a primary", () =>
+  it.effect("does not do without a primary that answers", () =>
+    Effect.gen(function* () {
+      const cluster = yield* PgCluster.PgCluster
+      yield* cluster.primary.stop
+      const report = yield* Effect.ensuring(Doctor.check(optionsFor(cluster)), Effect.orDie(cluster.primary.start))
+      assert.deepStrictEqual(problems(report), ["connect primary", "primary all"])
+      assert.isUndefined(report.primary)
+      assert.deepStrictEqual(
+        report.servers.map(({ state }) => state),
+        ["down", "up", "up"]
+      )
+      assert.include(Doctor.render(report), "no server takes the writes")
+      yield* cluster.awaitReplayed
+    })
+  )
+
+  it.effect("finds the primary wherever it is named", () =>
     Effect.gen(function* () {
       const cluster = yield* PgCluster.PgCluster
       const [one, other] = cluster.replicas
@@ -335,6 +352,31 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doct
       assert.deepStrictEqual(problems(report), ["synchronous primary"])
       assert.include(findingOf(report, "conflicts", "replica1").message, "holds up replay")
       assert.include(findingOf(report, "conflicts", "replica2").message, "ended after 0 ms")
+
+      const idle = yield* Effect.gen(function* () {
+        yield* set(one!, "hot_standby_feedback = on")
+        yield* set(one!, "wal_receiver_status_interval = 0")
+        return yield* Effect.repeat(Doctor.check(optionsFor(cluster)), {
+          until: (report) => found(report, "warning").includes("feedback replica1"),
+          times: 50
+        })
+      }).pipe(Effect.ensuring(Effect.orDie(resetAll)))
+      assert.deepStrictEqual(notable(idle), ["feedback replica1"])
+    })
+  )
+
+  it.effect("misses encryption where the network begins", () =>
+    Effect.gen(function* () {
+      const { database, password, primary, username } = yield* PgCluster.PgCluster
+      // The name of another machine, that leads here.
+      const stream = () => {
+        const socket = new Net.Socket()
+        const connect = socket.connect.bind(socket)
+        return Object.assign(socket, { connect: () => connect(primary.port, primary.host) })
+      }
+      const engine = { name: "far", host: "db.example", port: 5432, database, username, password, stream }
+      const report = yield* Doctor.check({ groups: { default: [engine] } })
+      assert.deepStrictEqual(notable(report), ["encryption far"])
     })
   )
 
