@@ -97,22 +97,29 @@ const grouped = (findings: ReadonlyArray<Finding>): ReadonlyArray<string> => {
   return [...groups.values()].map(({ engines, first }) => line(first, engines))
 }
 
+/** The settings of all servers that have told theirs. */
+const settingsOf = (servers: ReadonlyArray<Server>): ReadonlyArray<ReadonlyArray<string>> => {
+  const known = servers.filter(({ settings }) => Object.keys(settings).length > 0)
+  const names = [...new Set(known.flatMap(({ settings }) => Object.keys(settings)))]
+  return known.length === 0
+    ? []
+    : [
+        ["SETTING", ...known.map(({ name }) => name)],
+        ...names.map((name) => [name, ...known.map(({ settings }) => settings[name] || none)])
+      ]
+}
+
 export const report = ({ findings, healthy, instances, primary, servers }: Report): string => {
   const count = (level: Level) => findings.filter((finding) => finding.level === level).length
-  const settings = [...new Set(servers.flatMap((server) => Object.keys(server.settings)))]
-  const known = servers.filter((server) => Object.keys(server.settings).length > 0)
   return [
     table([head, ...servers.map((server) => rowOf(server, instances))].map((row) => row.map(plain))),
-    table(
-      [
-        ["SETTING", ...known.map(({ name }) => name)],
-        ...settings.map((name) => [name, ...known.map((server) => server.settings[name] || none)])
-      ].map((row) => row.map(plain))
-    ),
+    table(settingsOf(servers).map((row) => row.map(plain))),
     grouped(findings).map(plainLines).join("\n"),
     `${healthy ? "Healthy" : "Not healthy"}: ${counted(count("problem"), "problem")}, ${counted(count("warning"), "warning")}; ` +
       (primary === undefined ? "no server takes the writes" : `${primary} takes the writes`)
-  ].join("\n\n")
+  ]
+    .filter((part) => part !== "")
+    .join("\n\n")
 }
 
 const plainLines = (text: string) => text.split("\n").map(plain).join("\n")
