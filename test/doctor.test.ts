@@ -210,6 +210,14 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doct
       const standby = named(cluster.replicas[0]!, { name: "reports" })
       const bound = yield* Doctor.check({ groups: { ...groups, analytics: [standby] } })
       assert.deepStrictEqual(notable(bound), [])
+      const large = yield* Doctor.check({ groups: { ...groups, analytics: [{ ...standby, maxConnections: 88 }] } })
+      assert.deepStrictEqual(problems(large), [])
+      const larger = yield* Doctor.check({ groups: { ...groups, analytics: [{ ...standby, maxConnections: 90 }] } })
+      assert.deepStrictEqual(problems(larger), ["connections replica1"])
+      assert.include(
+        findingOf(larger, "connections", "replica1").message,
+        "replica1 and reports may open 102 connections"
+      )
       const twice = yield* Doctor.check({ groups: { default: groups.default!, read: [standby, ...groups.read!] } })
       assert.deepStrictEqual(notable(twice), ["same-server replica1"])
     })

@@ -47,12 +47,15 @@ export const connectionsOf = (answers: Answers): Connections | undefined => {
   return { max, reserved: reservedOf(capacity), roleLimit, databaseLimit, available: room, inUse, own }
 }
 
-/** The engines, those of one server together: each has a pool of its own there. */
+/**
+ * The engines, those of one server together: each has a pool of its own there. Not those behind a proxy, which has connections of
+ * its own to the server, however many it takes.
+ */
 const byServer = (all: ReadonlyArray<Examined>): ReadonlyArray<ReadonlyArray<Examined>> => {
   const servers: Array<Array<Examined>> = []
   for (const one of all) {
     const report = probeOf(one)
-    if (inspectedOf(one) === undefined) continue
+    if (inspectedOf(one)?.answers.isProxied !== false) continue
     const found = servers.find(([first]) => {
       const other = first && probeOf(first)
       return report !== undefined && other !== undefined && isSameServer(report, other)
@@ -71,8 +74,7 @@ const ofServer = (
   const [first] = engines
   const { answers } = inspectedOf(first!)!
   const capacity = capacityOf(answers)
-  // A proxy has its own connections to the server, however many it takes.
-  if (capacity === undefined || answers.isProxied) return []
+  if (capacity === undefined) return []
   const probes = config.health === undefined ? 0 : 1
   const pools = engines.map(({ target }) => target.engine!.client.maxConnections)
   const needed = pools.reduce((sum, pool) => sum + pool + probes, 0) * instances

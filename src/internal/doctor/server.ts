@@ -248,7 +248,7 @@ const unanswered = ({ answers, name }: Asked): ReadonlyArray<Finding> => {
 /** A server that cannot be used at all. */
 export const unreachable = ({ isOfSystem, name }: Target, { message, remedy }: Told): Finding => {
   const meanwhile = isOfSystem ? "" : "; what is bound to its group fails, unless it has others"
-  return problem("connect", name, `It cannot be reached: ${message}${meanwhile}`, remedy)
+  return problem("connect", name, `It cannot be connected to: ${message}${meanwhile}`, remedy)
 }
 
 /** What there is to say of a server that answers. */
