@@ -132,22 +132,21 @@ export const answered = (
   limits: Limits,
   now: number
 ): Health => {
-  const { era, isRival, lag } = known
-  const [state, reason] = isRival
-    ? (["foreign", "it claims to be the primary, and another one takes the writes"] as const)
-    : judge(report, era, lag, limits)
-  return { ...become(health, state, now), failures: 0, reason, report, lag }
+  const [state, reason] = judge(report, known, limits)
+  return { ...become(health, state, now), failures: 0, reason, report, lag: known.lag }
 }
 
-const judge = (
-  report: Report,
-  era: Era | undefined,
-  lag: Lag | undefined,
-  limits: Limits
-): readonly [State, string | undefined] => {
-  if (era === undefined) return ["up", undefined]
-  const foreign = whyForeign(report, era)
+/** What a server is compared with. */
+interface Known {
+  readonly era: Era | undefined
+  readonly lag: Lag | undefined
+  readonly isRival: boolean
+}
+
+const judge = (report: Report, { era, isRival, lag }: Known, limits: Limits): readonly [State, string | undefined] => {
+  const foreign = era && whyForeign(report, era)
   if (foreign !== undefined) return ["foreign", foreign]
+  if (isRival) return ["foreign", "it claims to be the primary, and another one takes the writes"]
   if (lag !== undefined && lag.millis > Duration.toMillis(limits.maxLag)) {
     return ["lagging", `it is ${lag.millis} ms behind the primary`]
   }

@@ -35,14 +35,7 @@ const optionCases: ReadonlyArray<Case> = [
     options: { groups: { default: [] } },
     field: "groups.default",
     value: "an empty list",
-    remedy: "the one server that takes the writes"
-  },
-  {
-    what: "two writers",
-    options: { groups: { default: [primary, replica] } },
-    field: "groups.default",
-    value: "a list of 2",
-    remedy: 'replicas into "read"'
+    remedy: "the server that takes the writes"
   },
   {
     what: "an empty bind group",

@@ -79,7 +79,7 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
           Effect.zipRight(body, Effect.fail("no")),
           Effect.zipRight(body, Effect.die("no")),
           Effect.zipRight(body, Effect.interrupt),
-          Effect.timeout(Effect.zipRight(body, Effect.never), "30 millis")
+          Effect.zipRight(body, Effect.timeout(Effect.never, "30 millis"))
         ]
         for (const one of bodies) {
           assert.isTrue(Exit.isFailure(yield* Effect.exit(open(one))))

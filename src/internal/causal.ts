@@ -98,14 +98,6 @@ export class Causal {
     return server.known !== undefined && Position.coversAll(server.known, positions)
   }
 
-  /** Why a read may go to an engine that has what it has to see. */
-  whyOn(engine: Engine, { positions }: Seen.Seen): string {
-    const { known } = engine.positions
-    return positions.length === 0 || known === undefined
-      ? `causal: the flow has read on ${engine.name}`
-      : `causal: ${engine.name} has replayed ${Position.printLsn(known.lsn)}`
-  }
-
   /** What a fiber does on an engine from now on, until its `end`. */
   begin(fiber: AnyFiber, engine: Engine): Watch {
     return new Watch(this, fiber, engine, this.reading)
@@ -291,12 +283,11 @@ export class Watch {
 
   /** A read, with the question for the position behind it, if that is worth it. */
   askingWhenDue(request: Request): Request {
-    const { tracker } = this.mark
-    if (!tracker.isTelling) return request
+    const { mark } = this
+    if (!mark.tracker.isTelling) return request
     // What binds the flow to the primary ends with the answer.
-    const isWanted =
-      tracker.isDue() || (!this.isReplica && (this.before.marks.length > 0 || this.before.positions.length > 0))
-    return isWanted ? { ...request, sampler: this.mark } : request
+    mark.isModest = this.isReplica || (this.before.marks.length === 0 && this.before.positions.length === 0)
+    return mark.isWanted ? { ...request, sampler: mark } : request
   }
 
   /** It has succeeded, and the flow goes on from there. */

@@ -63,6 +63,8 @@ export interface Unfit {
   readonly why: string
   /** Whether one may turn out to be fit soon. */
   readonly awaits: boolean
+  /** Whether it is about what the flow has seen. */
+  readonly hasNeeds: boolean
 }
 
 /** Where a transaction belongs. */
@@ -215,7 +217,7 @@ export class Routes {
         : { ...decision, observed: { group: readGroup.name, engine: engine.name } }
     }
     const begins = session?.readsInTransaction === true
-    const reason = (unfit && this.whyOn(fiber, engine)) ?? classification.reason
+    const reason = unfit?.hasNeeds === true ? "causal: it has what the flow has seen" : classification.reason
     return this.decision(classification, readGroup.name, engine, reason, { begins, movable: !begins })
   }
 
@@ -231,12 +233,12 @@ export class Routes {
     if (readGroup === undefined || (!hasNeeds && maxStaleness === Number.POSITIVE_INFINITY)) return undefined
     const now = clockOf(fiber).unsafeCurrentTimeMillis()
     const stale = new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now) > maxStaleness))
-    if (!hasNeeds) return { engines: stale, why: "no replica is known to be fresh enough", awaits: false }
+    if (!hasNeeds) return { engines: stale, why: "no replica is known to be fresh enough", awaits: false, hasNeeds }
     const engines = new Set(readGroup.engines.filter((engine) => stale.has(engine) || !causal!.has(engine, needs, now)))
     // Whoever asks for a replica gets one, one that does not go back in time if there is one.
     if (explicit && readGroup.peek(engines) === undefined)
-      return { engines: stale, why: "no replica is fresh", awaits: false }
-    return { engines, why: "causal: no replica is known to have what the flow has seen", awaits: !explicit }
+      return { engines: stale, why: "no replica is fresh", awaits: false, hasNeeds }
+    return { engines, why: "causal: no replica is known to have what the flow has seen", awaits: !explicit, hasNeeds }
   }
 
   /** How old the data of a replica may be, in milliseconds. */
@@ -244,13 +246,6 @@ export class Routes {
     if (health?.lag === undefined) return Number.POSITIVE_INFINITY
     // What it was compared with is as old as the primary's own last probe.
     return health.lag.millis + now - Math.min(positions.probedAt, this.primary.positions.probedAt)
-  }
-
-  private whyOn(fiber: AnyFiber, engine: Engine): string | undefined {
-    const needs = this.causal?.needs(fiber)
-    return needs !== undefined && (needs.marks.length > 0 || needs.positions.length > 0)
-      ? this.causal!.whyOn(engine, needs)
-      : undefined
   }
 
   /** Where positions decide for a group. */
