@@ -2,10 +2,12 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { createRequire } from "node:module"
 import { connect, createServer } from "node:net"
+import { setTimeout } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { Terminal } from "@effect/platform"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { ConfigProvider, Effect, Layer, Redacted } from "effect"
+import type { HttpStatus } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as Checks from "../examples/demo/Checks.js"
 import type { EngineReport } from "../examples/demo/Report.js"
@@ -74,7 +76,7 @@ describe("npm run demo -- --once", () => {
         assert.match(ended.stdout, /^ write +primary +INSERT +INSERT INTO demo_shop\.journal/m)
         assert.match(ended.stdout, /^ write +primary +inside a transaction +UPDATE demo_shop\.products/m)
         assert.match(ended.stdout, /^ read +replica\d .* SELECT/m)
-        assert.strictEqual(ended.stdout.split("\n").filter((line) => line.startsWith(" ✓ ")).length, 4 + 2 + 5)
+        assert.strictEqual(ended.stdout.split("\n").filter((line) => line.startsWith(" ✓ ")).length, 4 + 3 + 5)
         const servers = addresses(ended.stdout)
         assert.deepStrictEqual(
           servers.map(({ name, role }) => `${name} ${role}`),
@@ -94,6 +96,57 @@ describe("npm run demo -- --once", () => {
     })
   )
 })
+
+/** Uses the buttons of the status page: a replica goes and comes back, then another one takes the place of the primary. */
+const failOver = async (url: string) => {
+  const page = await fetch(`${url}/`)
+  assert.strictEqual(page.url, `${url}/db/`)
+  assert.include(await page.text(), "<!doctype html>")
+  const press = async (engine: string, action: string) => {
+    const response = await fetch(`${url}/db/act?${new URLSearchParams({ engine, action })}`, {
+      method: "POST",
+      headers: { origin: url }
+    })
+    assert.strictEqual(response.status, 200, await response.text())
+  }
+  const until = async (is: (status: HttpStatus.Status) => boolean) => {
+    for (;;) {
+      const status = (await (await fetch(`${url}/db/status.json`)).json()) as HttpStatus.Status
+      if (is(status)) return status
+      await setTimeout(50)
+    }
+  }
+  const isIn = (name: string, state: string) => (status: HttpStatus.Status) =>
+    status.engines.some((engine) => engine.name === name && engine.state === state)
+  const { engines } = await until(({ decisions }) => decisions.length > 0)
+  assert.deepStrictEqual(
+    engines.map(({ actions, name }) => [name, ...actions]),
+    [
+      ["primary", "Kill", "Freeze"],
+      ["replica1", "Kill", "Freeze", "Pause replay", "Promote"],
+      ["replica2", "Kill", "Freeze", "Pause replay", "Promote"]
+    ]
+  )
+  await press("replica2", "Kill")
+  await until(isIn("replica2", "down"))
+  await press("replica2", "Start")
+  await until(isIn("replica2", "up"))
+  await press("replica2", "Pause replay")
+  await until(isIn("replica2", "lagging"))
+  await press("replica1", "Promote")
+  await until(({ writer }) => writer === "replica1")
+  await until(isIn("primary", "down"))
+  await until(isIn("replica2", "up"))
+  await press("primary", "Start")
+  await until(isIn("primary", "up"))
+  const placed = await fetch(`${url}/orders`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ customerId: 1, items: [{ productId: 1, quantity: 1 }] })
+  })
+  assert.strictEqual(placed.status, 201)
+  await press("replica2", "Freeze")
+}
 
 describe("npm run demo", () => {
   it.live("serves the shop until Ctrl-C, and then stops its servers", () =>
@@ -121,10 +174,12 @@ describe("npm run demo", () => {
         assert.isTrue(orders.every(({ status }) => status === "paid"))
         assert.strictEqual((await fetch(`${url}/orders/999999`)).status, 404)
 
+        await failOver(url)
+
         child.kill("SIGINT")
         const [code] = await closed
         assert.include([0, 130], code)
-        assert.match(stdout, /^ primary +primary +[1-9]/m)
+        assert.match(stdout, /^ replica1 +primary +[1-9]/m)
         assert.include(stdout, "Stopped.")
         const servers = addresses(stdout)
         assert.lengthOf(servers, 3)

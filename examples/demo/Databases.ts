@@ -14,16 +14,29 @@ export const areGiven = Effect.map(
 
 const urlOf = ({ name, url }: PgCluster.Node) => `${Redacted.value(url)}?name=${name}`
 
+/** Whoever presses a button wants to see what it does. */
+const watchful = new Map([
+  ["DB_ROUTER_HEALTH_INTERVAL", "500 millis"],
+  ["DB_ROUTER_HEALTH_MAX_LAG", "3 seconds"],
+  ["DB_ROUTER_WAIT_FOR_PRIMARY_STATEMENTS", "10 seconds"]
+])
+
 /**
  * Starts a primary and two streaming standbys, which stop when the scope closes. They are made known as any other servers
  * would be, by environment variables, so that the application has one configuration only.
  */
 export const start = Effect.gen(function* () {
   const environment = yield* Effect.configProviderWith(Effect.succeed)
-  const { primary, replicas } = yield* PgCluster.make({ replicas: 2 })
-  const cluster = new Map([
-    ["DATABASE_URL", urlOf(primary)],
-    ["DATABASE_REPLICA_URLS", replicas.map(urlOf).join(",")]
+  const cluster = yield* PgCluster.make({ replicas: 2 })
+  const urls = new Map([
+    ["DATABASE_URL", urlOf(cluster.primary)],
+    ["DATABASE_REPLICA_URLS", cluster.replicas.map(urlOf).join(",")]
   ])
-  return ConfigProvider.orElse(ConfigProvider.fromMap(cluster), () => environment)
+  return {
+    cluster,
+    environment: ConfigProvider.fromMap(urls).pipe(
+      ConfigProvider.orElse(() => environment),
+      ConfigProvider.orElse(() => ConfigProvider.fromMap(watchful))
+    )
+  }
 })

@@ -5,6 +5,7 @@ import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Duration, Effect, Layer, Logger, LogLevel, Schedule } from "effect"
 import { DbRouterLive } from "effect-db-router"
 import * as Checks from "./Checks.js"
+import * as Controls from "./Controls.js"
 import * as Databases from "./Databases.js"
 import { DemoError } from "./DemoError.js"
 import { HttpServiceLive, url } from "./HttpService.js"
@@ -45,9 +46,11 @@ const ApplicationLive = Traffic.Default.pipe(
   Layer.provide(HttpClientLive),
   Layer.provideMerge(
     Layer.tap(HttpServiceLive, (services) =>
-      Effect.flatMap(Screen, ({ tick }) => Effect.flatMap(url, (address) => tick(`HTTP service: ${address}`))).pipe(
-        Effect.provide(services)
-      )
+      Effect.flatMap(Screen, ({ tick }) =>
+        Effect.flatMap(url, (address) =>
+          Effect.zipRight(tick(`HTTP service: ${address}`), tick(`Status page: ${address}/`))
+        )
+      ).pipe(Effect.provide(services))
     )
   ),
   Layer.provide(MigrationsLive),
@@ -81,9 +84,10 @@ const live = (report: Reporter) =>
   Effect.gen(function* () {
     const { draw } = yield* Screen
     const { run, tally } = yield* Traffic
+    const { release } = yield* Controls.Controls
     const last = Effect.flatMap(Effect.flatMap(tally, report), (last) => table(last, "stopping"))
-    yield* watching(run(Duration.infinity), report, `${yield* url}  Ctrl-C stops`).pipe(
-      Effect.onInterrupt(() => Effect.flatMap(last, draw))
+    yield* watching(run(Duration.infinity), report, `open ${yield* url}  Ctrl-C stops`).pipe(
+      Effect.onInterrupt(() => Effect.zipRight(release, Effect.flatMap(last, draw)))
     )
   }).pipe(Effect.provide(ApplicationLive))
 
@@ -129,12 +133,13 @@ const once = (report: Reporter, exclusive: boolean) =>
 const databases = Effect.gen(function* () {
   const { step } = yield* Screen
   const given = yield* Databases.areGiven
-  const environment = yield* given
-    ? Effect.configProviderWith(Effect.succeed)
-    : step("PostgreSQL: a primary and two streaming standbys", Databases.start)
+  const { cluster, environment } = given
+    ? { cluster: undefined, environment: yield* Effect.configProviderWith(Effect.succeed) }
+    : yield* step("PostgreSQL: a primary and two streaming standbys", Databases.start)
+  const controls = cluster === undefined ? Controls.none : Controls.make(cluster)
   const connect = Effect.withConfigProvider(Layer.build(Servers.Default), environment)
   const servers = yield* given ? step("PostgreSQL: the servers that the environment names", connect) : connect
-  return { given, environment, servers }
+  return { given, controls, environment, servers }
 })
 
 const onServers = (mode: "once" | "live", exclusive: boolean) =>
@@ -155,9 +160,10 @@ export const run = (mode: "once" | "live") =>
     const { print } = yield* Screen
     const { tracer } = yield* Observations
     yield* Effect.gen(function* () {
-      const { environment, given, servers } = yield* databases
+      const { controls, environment, given, servers } = yield* databases
       yield* onServers(mode, !given).pipe(
         Effect.provide(servers),
+        Effect.provideService(Controls.Controls, controls),
         Effect.withConfigProvider(environment),
         Effect.withTracer(tracer),
         // What fails is in the table; a log would be written across it.

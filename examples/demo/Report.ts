@@ -26,7 +26,7 @@ export interface Report {
 }
 
 const looks = Effect.flatMap(Servers, ({ list }) =>
-  Effect.forEach(list, (server) => Effect.option(Effect.timeout(server.look, "2 seconds")), {
+  Effect.forEach(list, (server) => Effect.option(Effect.timeout(Effect.disconnect(server.look), "2 seconds")), {
     concurrency: "unbounded"
   })
 )

@@ -12,7 +12,8 @@ const help = `npm run demo [-- --once | --help]
 Starts a PostgreSQL primary with two streaming standbys, a small shop as an HTTP
 service on them, and users that send it requests. The shop is plain @effect/sql code;
 effect-db-router sends its statements to the servers. A table shows where they went,
-and why. Ctrl-C stops everything.
+and why; so does a page, http://127.0.0.1:3000, which can kill, freeze, delay and promote
+the servers. Ctrl-C stops everything.
 
   --once   one pass of some seconds; then checks that no write reached a standby, that
            every standby served reads, that everything written was read back, and that

@@ -235,7 +235,8 @@ const updateServer = (status) => /** @param {ServerView} view @param {Server} se
   const tone = tones[server.state] ?? "quiet"
   const isUp = answers(server)
   say(view.name, server.name)
-  say(view.role, server.name === status.writer ? "takes the writes" : server.role ?? "unknown role")
+  const role = server.role ?? "unknown role"
+  say(view.role, server.name === status.writer ? "takes the writes" : isUp || server.role === undefined ? role : "was " + role)
   view.role.classList.toggle("writer", server.name === status.writer)
   style(view.badge, "state " + tone)
   style(view.root, "server " + tone)
@@ -258,7 +259,10 @@ const updateServer = (status) => /** @param {ServerView} view @param {Server} se
   actions.forEach(({ label, run }, i) => {
     const button = /** @type {HTMLButtonElement} */ (view.buttons.children[i] ?? view.buttons.appendChild(el("button")))
     button.type = "button"
-    button.onclick = run
+    // The second click of a double click would be for what has taken the place of the button.
+    button.onclick = ({ detail }) => {
+      if (detail < 2) run()
+    }
     say(button, label)
     button.setAttribute("aria-label", label + " " + server.name)
   })
@@ -377,10 +381,19 @@ const traffic = new Map()
 const decisions = new Map()
 /** @type {Map<string, ReturnType<typeof makeEvent>>} */
 const events = new Map()
+/** @type {Map<string, number>} */
+const places = new Map()
 let refresh = 1000
+
+/** Servers stay where they were first seen, whichever group they are in now. @param {ReadonlyArray<Server>} engines */
+const inPlace = (engines) => {
+  for (const server of engines) if (!places.has(keyOf(server))) places.set(keyOf(server), places.size)
+  return [...engines].sort((a, b) => (places.get(keyOf(a)) ?? 0) - (places.get(keyOf(b)) ?? 0))
+}
 
 /** @param {Status} status */
 const show = (status) => {
+  const engines = inPlace(status.engines)
   refresh = status.refresh
   document.title = status.title
   say(byId("title"), status.title)
@@ -389,8 +402,8 @@ const show = (status) => {
   const [tone, text] = summaryOf(status)
   say(byId("summary"), text)
   style(byId("summary"), "summary " + tone)
-  sync(byId("servers"), servers, status.engines, keyOf, makeServer, updateServer(status))
-  sync(byId("traffic"), traffic, status.engines, keyOf, makeTraffic, updateTraffic(status.engines))
+  sync(byId("servers"), servers, engines, keyOf, makeServer, updateServer(status))
+  sync(byId("traffic"), traffic, engines, keyOf, makeTraffic, updateTraffic(engines))
   say(byId("since"), clock(status.since))
   sync(byId("decisions"), decisions, status.decisions.slice(0, shown), ({ id }) => String(id), makeDecision,
     updateDecision(status.at))
