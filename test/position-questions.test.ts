@@ -3,6 +3,7 @@ import { Deferred, Duration, Effect, Fiber, Redacted } from "effect"
 import type { Engine } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import type { Answer, Sampler } from "../src/internal/driver/position.js"
+import { Mark, Tracker } from "../src/internal/tracker.js"
 import * as EngineTest from "./support/engine.js"
 import * as proxies from "./support/proxy.js"
 
@@ -10,6 +11,7 @@ EngineTest.refuseWarnings()
 
 /** Keeps what it hears. */
 class Heard implements Sampler {
+  isWanted = true
   sent = 0
   readonly answers: Array<readonly [question: number, answer: Answer | Error]> = []
   private listener: () => void = () => {}
@@ -77,6 +79,27 @@ layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true, timeout: "2
           const answer = yield* heard.next
           assert.isTrue(isAnswer(answer) && answer.lsn > BigInt(before!.lsn))
         }
+      })
+    )
+
+    it.scoped("is not asked by a crowd that waits for a connection, where one answer does for all", () =>
+      Effect.gen(function* () {
+        const engine = yield* onPrimary({ maxConnections: 1 })
+        const tracker = new Tracker(() => 0)
+        const marks = Array.from({ length: 5 }, () => new Mark(tracker))
+        yield* Effect.forEach(
+          marks,
+          (mark) => {
+            mark.isModest = true
+            assert.isTrue(mark.isWanted)
+            return engine.query({ ...EngineTest.statement("SELECT 1"), sampler: mark })
+          },
+          { concurrency: "unbounded", discard: true }
+        )
+        assert.deepStrictEqual([tracker.questions, marks.map((mark) => mark.isWanted)], [1, marks.map(() => false)])
+        const own = new Mark(tracker)
+        yield* engine.query({ ...EngineTest.statement("SELECT 1"), sampler: own })
+        assert.strictEqual(tracker.questions, 2)
       })
     )
 

@@ -140,10 +140,17 @@ export class Mark implements Sampler {
   private since = Number.POSITIVE_INFINITY
   private question = 0
   private readonly epoch: number
+  /** Whether its own question is worth it only while nobody else has asked lately. */
+  isModest = false
   private listeners: Array<() => void> | undefined
 
   constructor(readonly tracker: Positions) {
     this.epoch = tracker.epoch
+  }
+
+  // While statements wait for a connection others may ask: else all of a crowd would.
+  get isWanted(): boolean {
+    return !this.isModest || this.tracker.isDue()
   }
 
   send(): number {

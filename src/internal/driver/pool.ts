@@ -266,7 +266,7 @@ export class Pool {
     config: Pg.QueryConfig,
     callback: (error: Error | undefined, result: Result | undefined) => void
   ): void {
-    if (sampler === undefined) connection.query(config, callback)
+    if (sampler?.isWanted !== true) connection.query(config, callback)
     else connection.queryAndAsk(config, callback, sampler, this.prepared !== undefined)
   }
 

@@ -13,6 +13,8 @@ export interface Answer {
 
 /** Whoever wants to know a server's position right after a statement. */
 export interface Sampler {
+  /** Whether to ask, once there is a connection to ask on. */
+  readonly isWanted: boolean
   /** A statement is sent, with the question behind it. Returns a number for the answer. */
   readonly send: () => number
   /** The answer, or why there is none. The last thing that happens. */
