@@ -1,7 +1,7 @@
 import { SqlClient } from "@effect/sql"
 import { assert, describe, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Option, Random, Stream, Utils } from "effect"
-import { DbRouter, EngineGroup, RouterError, Selector } from "effect-db-router"
+import { Consistency, DbRouter, EngineGroup, RouterError, Selector } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as engines from "./support/engine.js"
 import * as proxies from "./support/proxy.js"
@@ -35,6 +35,8 @@ const router = (options: Partial<Parameters<typeof DbRouter.layer>[0]> = {}, wei
           read: replicas.map((node, i) => ({ url: node.url, name: node.name, weight: weights[i]! })),
           archive: [{ url: primary.url, name: "archive1" }]
         },
+        // The strategy alone decides.
+        consistency: Consistency.eventual(),
         ...options
       })
     )

@@ -24,12 +24,13 @@ export interface Carrier<R> {
   readonly name: string
   /** The position that a request brings, if it is to be believed. */
   readonly read: (request: HttpServerRequest, tokens: Tokens) => Effect.Effect<Option.Option<Position>, unknown, R>
-  /** Keeps a position for the next request; the response, if it has to tell. */
+  /** Keeps a position for the next request; the response, if it has to tell. `token` is the same for all carriers. */
   readonly write: (
     position: Position,
     response: Response,
     request: HttpServerRequest,
-    tokens: Tokens
+    tokens: Tokens,
+    token: Effect.Effect<string>
   ) => Effect.Effect<Response, unknown, R>
 }
 
@@ -53,8 +54,8 @@ const asToken = (
     const text = find(request)
     return text === undefined ? Effect.succeedNone : tokens.accept(text)
   },
-  write: (position, response, _request, tokens) =>
-    Effect.map(tokens.issue(position), (token) => put(response, token, tokens.lifetime))
+  write: (_position, response, _request, tokens, token) =>
+    Effect.map(token, (token) => put(response, token, tokens.lifetime))
 })
 
 /** Throws what is wrong, as a middleware has no layer to fail. */
@@ -215,8 +216,11 @@ export class Carried {
     return Effect.flatMap(this.tokens.position, (position) =>
       position === undefined || this.brought.some((known) => !isBefore(known, position))
         ? Effect.succeed(response)
-        : Effect.reduce(this.carriers, response, (response, carrier) =>
-            this.orElse(carrier, "kept", carrier.write(position, response, this.request, this.tokens), response)
+        : Effect.flatMap(Effect.cached(this.tokens.issue(position)), (token) =>
+            Effect.reduce(this.carriers, response, (response, carrier) => {
+              const written = carrier.write(position, response, this.request, this.tokens, token)
+              return this.orElse(carrier, "kept", written, response)
+            })
           )
     )
   }

@@ -1,13 +1,13 @@
 import { SqlClient, type SqlError } from "@effect/sql"
 import { Effect, Fiber, Stream } from "effect"
-import { DbRouter, type Health, type RouterConfig } from "effect-db-router"
+import { Consistency, DbRouter, type Health, type RouterConfig } from "effect-db-router"
 import type { PgCluster } from "effect-db-router/testing"
 import { eventually } from "./engine.js"
 
 /** Fast enough for a test, and slow enough for a busy machine. */
 export const quick = { interval: "200 millis", timeout: "1 second" } as const
 
-/** A router over a primary and replicas. */
+/** A router over a primary and replicas. A read may go to any that is well, whatever its flow has seen. */
 export const over = (
   primary: PgCluster.Node,
   replicas: ReadonlyArray<PgCluster.Node>,
@@ -18,6 +18,7 @@ export const over = (
       default: [{ url: primary.url, name: primary.name }],
       read: replicas.map((node) => ({ url: node.url, name: node.name }))
     },
+    consistency: Consistency.eventual(),
     health: quick,
     shutdownTimeout: "1 second",
     ...options
