@@ -5,13 +5,14 @@ import { digits, isMet, isRow, type Line, type Row } from "./Row.js"
 
 const times = (row: Row): string => {
   const { high, low, median } = row.measured
+  if (row.unit === "") return String(median)
   const unit = row.unit === "x" ? "x" : ` ${row.unit}`
   return `${digits(median)}${unit} (${digits(low)} to ${digits(high)})`
 }
 
 const reach = ({ reach, unit }: Row): string => {
   const value = "atLeast" in reach ? reach.atLeast : reach.atMost
-  return `${"atLeast" in reach ? ">=" : "<="} ${value}${unit === "x" ? "x" : ` ${unit}`}`
+  return `${"atLeast" in reach ? ">=" : "<="} ${value}${unit === "x" ? "x" : ` ${unit}`}`.trimEnd()
 }
 
 const heads = ["what", "against", "reach", "measured (quartiles)", "", ""]

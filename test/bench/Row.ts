@@ -23,8 +23,8 @@ export type Line = Row | NotRun
 
 export const isRow = (line: Line): line is Row => "measured" in line
 
-/** Times as much; microseconds; megabytes. */
-export type Unit = "x" | "µs" | "MB"
+/** Times as much; microseconds; megabytes; a count. */
+export type Unit = "x" | "µs" | "MB" | ""
 
 /** The target, for the median. */
 export type Reach = { readonly atLeast: number } | { readonly atMost: number }

@@ -16,6 +16,9 @@ export const primaryKeys = () => {
 /** Connections of every pool, routed or not: the default of both. */
 export const poolSize = 10
 
+/** Enough for all that are compared, and for a proxy in front of them. */
+const maxConnections = 300
+
 const schema = [
   "CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL, price numeric NOT NULL, in_stock boolean NOT NULL)",
   `INSERT INTO item SELECT n, 'item ' || n, n % 1000 / 10.0, n % 7 > 0 FROM generate_series(1, ${items}) n`,
@@ -28,7 +31,10 @@ const schema = [
 /** A cluster with the tables of all sections in it. */
 export const cluster = (replicas: number) =>
   Effect.gen(function* () {
-    const { awaitReplayed, primary, ...rest } = yield* PgCluster.make({ replicas })
+    const { awaitReplayed, primary, ...rest } = yield* PgCluster.make({
+      replicas,
+      settings: { max_connections: String(maxConnections) }
+    })
     for (const sql of schema) yield* primary.query(sql)
     yield* awaitReplayed
     return { ...rest, awaitReplayed, primary }
