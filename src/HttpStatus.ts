@@ -4,7 +4,8 @@
  *
  * **Protect it.** Whoever can reach the page sees the addresses of the servers and the texts of statements, and with
  * `operations` takes servers out of use. Mount it behind what guards the rest of your operations (a login, a VPN, a port of its
- * own on `127.0.0.1`): it asks nobody who they are.
+ * own): it asks nobody who they are. A port on `127.0.0.1` alone is no guard against the pages of a browser there, which can make
+ * their own names lead to it.
  *
  * ```ts
  * import { HttpRouter, HttpServerResponse } from "@effect/platform"

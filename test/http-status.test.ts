@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { HttpLayerRouter, HttpRouter, HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Redacted } from "effect"
+import { Context, Effect, Fiber, Layer, Redacted, Schedule } from "effect"
 import { DbRouter, HttpStatus } from "effect-db-router"
 import { script } from "../src/internal/status/script.js"
 import * as RouterTest from "./support/router.js"
@@ -347,6 +347,11 @@ layer(cluster, { timeout: "1 minute", excludeTestServices: true })("what it cost
   it.effect("leaves no fiber and no connection behind, whoever hangs up", () =>
     Effect.gen(function* () {
       const roots = Effect.map(Fiber.roots, (fibers) => fibers.length)
+      // Whoever has hung up is noticed in a moment.
+      const settled = (most: number) =>
+        Effect.repeat(roots, { until: (count) => count <= most, schedule: Schedule.spaced("10 millis") }).pipe(
+          Effect.timeout("10 seconds")
+        )
       const before = yield* roots
       yield* Effect.scoped(
         Effect.gen(function* () {
@@ -364,12 +369,10 @@ layer(cluster, { timeout: "1 minute", excludeTestServices: true })("what it cost
             )
           )
           yield* Effect.promise(() => statusOf(ask))
-          yield* Effect.sleep("50 millis")
-          assert.isAtMost(yield* roots, asking)
+          yield* settled(asking)
         })
       ).pipe(Effect.provide(RouterTest.router()))
-      yield* Effect.sleep("50 millis")
-      assert.isAtMost(yield* roots, before)
+      yield* settled(before)
     })
   )
 })

@@ -7,6 +7,8 @@ import type { StatementKind } from "../../SqlClassifier.js"
 import { clockOf, type Decision } from "../routes.js"
 import type { DbRouter } from "../service.js"
 
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
 /** How much is kept. */
 const kept = { ring: 256, decisions: 60, engines: 8, events: 100, text: 2_000 } as const
 
@@ -18,7 +20,7 @@ export interface Traffic {
   readonly others: number
 }
 
-/** The last decision for one statement and one kind of reason. */
+/** The last decision for one statement and one reason. */
 export interface Decided {
   /** Stays the same as long as the decision is kept. */
   readonly id: number
@@ -35,19 +37,16 @@ export interface Decided {
   readonly observed?: { readonly group: string; readonly engine: string } | undefined
 }
 
-interface Made {
+/** A decision, without what it holds of transactions and connections. */
+interface Made extends Pick<Decision, "group" | "kind" | "observed" | "reason"> {
   readonly at: number
-  readonly decision: Decision
+  readonly engine: string
   readonly sql: string
 }
 
 const fields = { read: "reads", write: "writes", session: "others" } as const
 
 const none: Traffic = { reads: 0, writes: 0, others: 0 }
-
-/** A reason as it would be for another engine and another position: `replica1 has replayed 0/1781C8`. */
-const withoutNames = (reason: string, engine: string) =>
-  reason.replaceAll(engine, "").replace(/[0-9A-F]+\/[0-9A-F]+/g, "")
 
 /** What has happened to a router and its statements since somebody wanted to know. Takes bounded room. */
 export class Journal {
@@ -75,15 +74,16 @@ export class Journal {
     })
   }
 
-  private note(decision: Decision, sql: string, fiber: Fiber.RuntimeFiber<unknown, unknown>): void {
-    const { name } = decision.engine
+  private note({ engine, group, kind, observed, reason }: Decision, sql: string, fiber: AnyFiber): void {
+    const { name } = engine
     let counts = this.counts.get(name)
     if (counts === undefined) {
       counts = { ...none }
       this.counts.set(name, counts)
     }
-    counts[fields[decision.kind]]++
-    this.ring[this.next++ % kept.ring] = { at: clockOf(fiber).unsafeCurrentTimeMillis(), decision, sql }
+    counts[fields[kind]]++
+    const at = clockOf(fiber).unsafeCurrentTimeMillis()
+    this.ring[this.next++ % kept.ring] = { at, engine: name, group, kind, observed, reason, sql }
   }
 
   private happened(event: Health.Event): void {
@@ -111,11 +111,9 @@ export class Journal {
     return [...this.decided.values()].reverse()
   }
 
-  private gather({ at, decision, sql }: Made): void {
-    const { group, kind, observed, reason } = decision
-    const engine = decision.engine.name
+  private gather({ at, engine, group, kind, observed, reason, sql }: Made): void {
     const text = sql.length > kept.text ? `${sql.slice(0, kept.text)}…` : sql
-    const key = `${kind} ${withoutNames(reason, engine)}\n${text}`
+    const key = `${kind} ${reason}\n${text}`
     const before = this.decided.get(key)
     const others = before?.engines.filter((one) => one.engine !== engine || one.group !== group) ?? []
     const engines = [{ engine, group, at }, ...others].slice(0, kept.engines)
