@@ -62,6 +62,24 @@ layer(Causal.layer({ consistency: Consistency.causal() }), { excludeTestServices
       })
     )
 
+    it.effect("are shared by the replicas, while others write all the time", () =>
+      Effect.gen(function* () {
+        const writing = yield* Effect.fork(
+          Effect.forever(Effect.zipRight(Effect.flatMap(newId, insert), Effect.yieldNow()))
+        )
+        const id = yield* newId
+        yield* insert(id)
+        const served = new Map<unknown, number>()
+        // None is passed over for ever because what is known of it is old.
+        for (let i = 0; i < 400; i++) {
+          const [, engine] = yield* look(id)
+          served.set(engine, (served.get(engine) ?? 0) + 1)
+        }
+        yield* Fiber.interrupt(writing)
+        for (const name of ["replica1", "replica2"]) assert.isAtLeast(served.get(name) ?? 0, 40, name)
+      })
+    )
+
     it.effect("are replicas' after a write, when those are well", () =>
       Effect.gen(function* () {
         const engines: Array<unknown> = []

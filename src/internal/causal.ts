@@ -1,9 +1,11 @@
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Metric from "effect/Metric"
+import * as MetricLabel from "effect/MetricLabel"
 import type * as Consistency from "../Consistency.js"
 import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
@@ -28,6 +30,9 @@ const hopelessWaits = 10
 
 /** How often it is asked then, in milliseconds. */
 const hopelessEvery = 10
+
+/** How often a replica is asked that others are preferred to, in milliseconds. */
+const refreshEvery = 5
 
 /** So many questions follow each other without a pause: a replica that is well has a write before its answer is back. */
 const hastyAttempts = 4
@@ -141,40 +146,44 @@ export class Causal {
 
   /** Asks a server for its position, once for all who want to know it now. Never fails. */
   ask(engine: Engine): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const other = this.asking.get(engine)
-      if (other !== undefined) return Deferred.await(other)
-      const done = Deferred.unsafeMake<void>(FiberId.none)
-      this.asking.set(engine, done)
-      const { positions } = engine
-      const { epoch } = positions
-      const number = positions.ask()
-      const answered = Effect.match(engine.query(question), {
-        onFailure: ({ cause }) => {
-          if (cause instanceof Error) positions.fail(cause)
-        },
-        onSuccess: (result) => {
-          const [row] = (result as Exclude<Result, ReadonlyArray<unknown>>).rows
-          const answer = answerOf(row as unknown as ReadonlyArray<unknown>)
-          if (!(answer instanceof Error)) positions.hear(number, epoch, answer)
-        }
-      })
-      // Whoever asked first may leave, and others wait.
-      return Metric.increment(Metric.tagged(positionQuestions, "engine", engine.name)).pipe(
-        Effect.zipRight(
-          Effect.forkDaemon(
-            Effect.ensuring(
-              answered,
-              Effect.suspend(() => {
-                this.asking.delete(engine)
-                return Deferred.succeed(done, undefined)
-              })
-            )
-          )
-        ),
-        Effect.zipRight(Deferred.await(done))
-      )
+    return Effect.suspend(() => Deferred.await(this.asked(engine)))
+  }
+
+  /**
+   * Asks replicas that were passed over for what is known of them, without waiting: those that get reads tell their position
+   * with every one, and would get all of them for ever.
+   */
+  refresh(passedOver: Iterable<Engine>): void {
+    for (const engine of passedOver) {
+      const millis = this.isNear(engine) ? refreshEvery : hopelessEvery * hopelessWaits
+      if (engine.positions.isTelling && engine.positions.isDue(millis) && this.reading.isEligible(engine)) {
+        this.asked(engine)
+      }
+    }
+  }
+
+  /** Sends a question to a server, unless one is on its way. */
+  private asked(engine: Engine): Deferred.Deferred<void> {
+    const other = this.asking.get(engine)
+    if (other !== undefined) return other
+    const done = Deferred.unsafeMake<void>(FiberId.none)
+    this.asking.set(engine, done)
+    const { positions } = engine
+    const { epoch } = positions
+    const number = positions.ask()
+    positionQuestions.unsafeUpdate(1, [MetricLabel.make("engine", engine.name)])
+    engine.begin(question, (error, result) => {
+      this.asking.delete(engine)
+      if (error === undefined) {
+        const [row] = (result as Exclude<Result, ReadonlyArray<unknown>>).rows
+        const answer = answerOf(row as unknown as ReadonlyArray<unknown>)
+        if (!(answer instanceof Error)) positions.hear(number, epoch, answer)
+      } else if (error.cause instanceof Error) {
+        positions.fail(error.cause)
+      }
+      Deferred.unsafeDone(done, Exit.void)
     })
+    return done
   }
 
   private approach(fiber: AnyFiber, now: () => number, attempt: number): Effect.Effect<void> {

@@ -210,6 +210,7 @@ export class Routes {
         ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone() })
         : toDefault("no replica is available")
     }
+    if (take === "choose" && unfit?.hasNeeds === true) this.causal!.refresh(unfit.engines)
     if (config.reads === "observe") {
       const decision = toDefault("reads are observed")
       return RouterError.isRouterError(decision)
