@@ -26,6 +26,11 @@ type Sql = SqlClient.SqlClient
 
 type Operation = Effect.Effect<unknown, unknown, SqlClient.SqlClient | DbRouter.DbRouter>
 
+/** Where an operation has been. */
+interface Place {
+  onPrimary: boolean
+}
+
 /** A read that tells which server has answered. */
 export interface Answer {
   readonly port: number
@@ -110,19 +115,23 @@ export class Load {
     const { phase } = tally
     const began = performance.now()
     tally.running++
-    return Effect.onExit(Effect.exit(this.operation(kind)), (outer) =>
+    const place: Place = { onPrimary: false }
+    // Each operation is a flow of its own, like a request: it need not see what others of the fiber have seen.
+    return Effect.onExit(Effect.exit(Effect.zipRight(DbRouter.reset, this.operation(kind, place))), (outer) =>
       Effect.sync(() => {
         const exit = Exit.flatten(outer)
         const ended = performance.now()
         tally.running--
         if (kind === "read") phase.waits.record(Math.max(1, Math.round((ended - began) * 1_000)))
         if (Exit.isSuccess(exit)) phase.done[kind]++
-        else if (!Cause.isInterruptedOnly(exit.cause)) tally.fail(Failure.of(kind, exit.cause, began, ended))
+        else if (!Cause.isInterruptedOnly(exit.cause)) {
+          tally.fail(Failure.of(place.onPrimary ? `${kind} on the primary` : kind, exit.cause, began, ended))
+        }
       })
     )
   }
 
-  private operation(kind: Kind): Operation {
+  private operation(kind: Kind, place: Place): Operation {
     const n = this.n++
     switch (kind) {
       case "read":
@@ -132,7 +141,9 @@ export class Load {
       case "session":
         return this.write((id) => this.session(id))
       case "session of reads":
-        return DbRouter.session(Effect.zipRight(this.read(n), Effect.zipRight(this.read(n + 1), this.read(n + 2))))
+        return DbRouter.session(
+          Effect.forEach([n, n + 1, n + 2], (each) => this.readInSession(each, place), { discard: true })
+        )
       case "stream":
         return this.stream
     }
@@ -147,7 +158,22 @@ export class Load {
     })
   }
 
-  /** What was written stays with whoever wrote it: the next operation of the fiber is another flow. */
+  /**
+   * A read in a session. What no replica may answer, because the flow has seen more than they have, is read in the session's
+   * transaction on the primary: it ends with its connection, like any other.
+   */
+  private readInSession(n: number, place: Place) {
+    const look = Effect.flatMap(DbRouter.DbRouter, (router) =>
+      Effect.map(router.explain("SELECT name FROM item"), ({ group }) => {
+        place.onPrimary ||= group !== "read"
+      })
+    ).pipe(Effect.ignore)
+    return Effect.zipRight(
+      look,
+      Effect.tapErrorCause(this.read(n), () => look)
+    )
+  }
+
   private write(run: (id: number) => Operation): Operation {
     return Effect.suspend(() => {
       const id = this.ledger.begin()
@@ -157,7 +183,7 @@ export class Load {
           this.ledger.end(id, told)
         })
       )
-    }).pipe(Effect.ensuring(DbRouter.reset))
+    })
   }
 
   private session(id: number) {

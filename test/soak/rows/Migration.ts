@@ -20,7 +20,8 @@ const again = (rig: Rig.Rig, results: Results, read: Effect.Effect<unknown, SqlE
     rig.use(
       Effect.forever(
         Effect.zipRight(
-          Effect.sleep(rig.pace.rest),
+          // Others than those who migrate: they have not seen it.
+          Effect.delay(DbRouter.reset, rig.pace.rest),
           Effect.matchCause(read, {
             onFailure: (cause) => {
               results.failures.push(Failure.of("read", cause, 0, 0))
