@@ -30,7 +30,7 @@ export const thorough: Pace = {
   fault: 20_000,
   away: 5_000,
   late: 200,
-  hedgeAfter: 40,
+  hedgeAfter: 25,
   rest: 25,
   interval: 1_000,
   timeout: 1_000,
