@@ -277,4 +277,22 @@ describe("a hedged read", () => {
       assert.strictEqual((yield* Fiber.join(one)).engine.name, "first")
     })
   )
+
+  it.effect("goes on after a read whose time had come before anybody could wait for it", () =>
+    Effect.gen(function* () {
+      const hedges = new Hedges({ after: Duration.millis(30), maxShare: 1 })
+      const clock = yield* Effect.clock
+      let nanos = 0n
+      // As when the process stands still in between.
+      const leaping: Clock.Clock = Object.create(clock, {
+        unsafeCurrentTimeNanos: { value: () => (nanos += 1_000_000_000n) }
+      })
+      for (let i = 0; i < 3; i++) {
+        const { fiber, first, hedgedTo } = yield* begun(hedges).pipe(Effect.withClock(leaping))
+        assert.deepStrictEqual(hedgedTo, ["second"])
+        first.answer()
+        yield* Fiber.join(fiber)
+      }
+    })
+  )
 })

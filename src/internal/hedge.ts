@@ -102,8 +102,8 @@ class Read {
     const began = timer.clock.unsafeCurrentTimeNanos()
     this.due = began + timer.after
     this.first = { engine: options.engine, began, cancel: Effect.void, error: undefined }
-    timer.add(this)
     this.begin(this.first)
+    if (!this.isOver) timer.add(this)
   }
 
   /** Sends it to a second engine, if there is one and the share is not used up. */
@@ -192,6 +192,8 @@ class Timer {
   // All wait equally long, so they are due in the order in which they came.
   private readonly reads = new Set<Read>()
   private fiber: Fiber.RuntimeFiber<void> | undefined
+  // Not whether there is a fiber: one that has nothing to wait for is over before `runFork` returns it.
+  private isRunning = false
 
   constructor(
     readonly clock: Clock.Clock,
@@ -201,7 +203,9 @@ class Timer {
 
   add(read: Read): void {
     this.reads.add(read)
-    this.fiber ??= Effect.runFork(this.watch)
+    if (this.isRunning) return
+    this.isRunning = true
+    this.fiber = Effect.runFork(this.watch)
   }
 
   delete(read: Read): void {
@@ -215,7 +219,7 @@ class Timer {
   private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
     const [read] = this.reads
     if (read === undefined) {
-      this.fiber = undefined
+      this.isRunning = false
       return Effect.void
     }
     const early = read.due - this.clock.unsafeCurrentTimeNanos()
