@@ -6,6 +6,7 @@ import { brokenBefore, isOnlyOfStatement, isServerError, Unanswered } from "../f
 import { Batch, type Progress } from "./batch.js"
 import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
+import { type Descriptions, Statement } from "./statement.js"
 
 /** What the driver's client has and its type declarations leave out. */
 interface Internals {
@@ -57,6 +58,7 @@ export class Connection {
   idleSince = 0
   /** The names of the statements that are prepared on it, the least recently used first. */
   readonly prepared = new Set<string>()
+  private readonly descriptions: Descriptions = new Map()
   private readonly asked: Asked = { isPrepared: false }
   /** Whether the outcome of what runs must be known, so that it is never cancelled. */
   mustFinish = false
@@ -129,11 +131,14 @@ export class Connection {
   query(config: Pg.QueryConfig, callback: (error: Error | undefined, result: Result | undefined) => void): void {
     this.running++
     this.unanswered++
-    this.client.query(config, (error: Error | null | undefined, result: Result) => {
+    const done = (error: Error | null | undefined, result: Result) => {
       this.running--
       if (error === null || error === undefined) callback(undefined, result)
       else callback(error, undefined)
-    })
+    }
+    const { name, rowMode = "", text, values = [] } = config as Pg.QueryConfig & { readonly rowMode?: string }
+    if (name === undefined) this.client.query(config, done)
+    else this.client.query(new Statement(name, text, values, rowMode, this.descriptions, done))
   }
 
   /**
@@ -201,6 +206,7 @@ export class Connection {
   closeStatement(name: string): void {
     const { connection } = this.internals
     delete connection.parsedStatements[name]
+    this.descriptions.delete(name)
     // Unlike DEALLOCATE it never fails, so it cannot abort a transaction. It is answered with the next statement.
     connection.close({ type: "S", name })
   }

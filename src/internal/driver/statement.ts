@@ -1,0 +1,130 @@
+import * as Pg from "pg"
+
+/** What the driver's connection understands. Its type declarations ask for more than it reads. */
+interface Wire {
+  readonly stream: { readonly writable: boolean; cork(): void; uncork(): void; write(bytes: Buffer): void }
+  readonly parsedStatements: Record<string, string>
+  readonly submittedNamedStatements: Record<string, string>
+  parse(message: { readonly name: string; readonly text: string }): void
+  bind(message: { readonly statement: string; readonly values: ReadonlyArray<unknown>; readonly binary: boolean }): void
+  describe(message: { readonly type: "P"; readonly name: string }): void
+  sendCopyFail(message: string): void
+}
+
+/** What the driver's results keep of the columns. */
+interface Columns {
+  fields: ReadonlyArray<unknown>
+  _parsers: unknown
+  _prebuiltEmptyResultObject: unknown
+}
+
+interface Internals extends Columns {
+  addFields(fields: ReadonlyArray<unknown>): void
+  addCommandComplete(message: object): void
+  parseRow(fields: ReadonlyArray<string | null>): object
+}
+
+/** What the prepared statements of one connection return, by their names. */
+export type Descriptions = Map<string, Columns>
+
+/** Execute all rows of the unnamed portal, and Sync. */
+const execution = Buffer.from([0x45, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0x53, 0, 0, 0, 4])
+
+type Callback = (error: Error | null | undefined, result: Pg.QueryResult) => void
+
+/**
+ * One run of a prepared statement, for `client.query`, which calls the methods `submit` and `handle...`. What a statement
+ * returns is asked once: for as long as it is prepared the server runs it with that result, or not at all ("cached plan
+ * must not change result type").
+ */
+export class Statement {
+  /** The driver fills in here the types that it was configured with, and whether results are binary. */
+  readonly _result: Pg.Result<object>
+  binary = false
+  private failure: Error | undefined
+  private isDescribed = false
+
+  constructor(
+    readonly name: string,
+    readonly text: string,
+    private readonly values: ReadonlyArray<unknown>,
+    rowMode: string,
+    private readonly descriptions: Descriptions,
+    /** The driver puts another one in its place where there is a time limit. */
+    public callback: Callback
+  ) {
+    this._result = new Pg.Result(rowMode, undefined as never)
+  }
+
+  submit(connection: unknown): void {
+    const wire = connection as Wire
+    const { binary, name, text, values } = this
+    const known = this.descriptions.get(name)
+    wire.stream.cork()
+    try {
+      if (wire.parsedStatements[name] === undefined) {
+        wire.parse({ name, text })
+        wire.submittedNamedStatements[name] = text
+      }
+      wire.bind({ statement: name, values, binary })
+      if (known === undefined) {
+        wire.describe({ type: "P", name: "" })
+      } else {
+        this.isDescribed = true
+        const { result } = this
+        result.fields = [...known.fields]
+        result._parsers = known._parsers
+        result._prebuiltEmptyResultObject = known._prebuiltEmptyResultObject
+      }
+      if (wire.stream.writable) wire.stream.write(execution)
+    } finally {
+      wire.stream.uncork()
+    }
+  }
+
+  handleRowDescription({ fields }: { readonly fields: ReadonlyArray<unknown> }): void {
+    this.result.addFields(fields)
+  }
+
+  handleDataRow({ fields }: { readonly fields: ReadonlyArray<string | null> }): void {
+    if (this.failure !== undefined) return
+    try {
+      // Behind a proxy the name may stand for another statement than the one that was described.
+      if (fields.length !== this.result.fields.length) throw new Error(`The server has sent ${fields.length} columns`)
+      this._result.rows.push(this.result.parseRow(fields))
+    } catch (error) {
+      // A parser of the user's has thrown. Thrown out of here, it would end the process.
+      this.failure = error as Error
+    }
+  }
+
+  handleCommandComplete(message: object): void {
+    this.result.addCommandComplete(message)
+    if (this.isDescribed || this.failure !== undefined) return
+    const { _parsers, _prebuiltEmptyResultObject, fields } = this.result
+    this.descriptions.set(this.name, { fields, _parsers, _prebuiltEmptyResultObject })
+  }
+
+  handleEmptyQuery(): void {}
+
+  handleCopyInResponse(connection: unknown): void {
+    ;(connection as Wire).sendCopyFail("No source stream defined")
+  }
+
+  handleCopyData(): void {}
+
+  handlePortalSuspended(): void {}
+
+  handleError(error: Error): void {
+    this.callback(this.failure ?? error, this._result)
+  }
+
+  handleReadyForQuery(): void {
+    if (this.failure !== undefined) this.descriptions.delete(this.name)
+    this.callback(this.failure, this._result)
+  }
+
+  private get result(): Internals {
+    return this._result as unknown as Internals
+  }
+}
