@@ -84,7 +84,7 @@ const connect = ({ poolSize, primary, replica }: Servers, findWith: (client: Cli
   })
 
 export const prisma: Other = {
-  name: "Prisma read replicas, findFirst",
+  name: `Prisma ${version} read replicas, findFirst`,
   atLeast: 1.3,
   connect: (servers) =>
     connect(
@@ -97,7 +97,7 @@ export const prisma: Other = {
 
 /** Prisma gathers what is asked for in one tick into one statement. */
 export const batched: Other = {
-  name: "Prisma read replicas, findUnique (batched)",
+  name: `Prisma ${version} read replicas, findUnique (batched)`,
   atLeast: 1.3,
   connect: (servers) =>
     connect(

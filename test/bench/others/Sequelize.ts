@@ -18,15 +18,17 @@ interface Exports {
   readonly DataTypes: Readonly<Record<"BOOLEAN" | "DECIMAL" | "INTEGER" | "TEXT", object>>
 }
 
+const version = "6.37.8"
+
 const project: Scratch.Project = {
   name: "sequelize",
-  dependencies: { sequelize: "6.37.8" },
+  dependencies: { sequelize: version },
   entry: `import sequelize from "sequelize"\nexport const { DataTypes, Sequelize } = sequelize\n`
 }
 
 /** Sequelize has no prepared statements. Rows as they are, which its documentation says is faster than its objects. */
 export const sequelize: Other = {
-  name: "Sequelize replication on pg",
+  name: `Sequelize ${version} replication on pg`,
   atLeast: 1.3,
   connect: ({ application, poolSize, primary, replica }) =>
     Effect.flatMap(Scratch.load<Exports>(project), ({ DataTypes, Sequelize }) =>

@@ -19,15 +19,17 @@ interface TypeOrm {
   readonly EntitySchema: new (options: object) => object
 }
 
+const version = "1.1.1"
+
 const project: Scratch.Project = {
   name: "typeorm",
-  dependencies: { typeorm: "1.1.1" },
+  dependencies: { typeorm: version },
   entry: `export { DataSource, EntitySchema } from "typeorm"\n`
 }
 
 /** TypeORM has no prepared statements. */
 export const typeOrm: Other = {
-  name: "TypeORM replication on pg",
+  name: `TypeORM ${version} replication on pg`,
   atLeast: 1.3,
   connect: ({ poolSize, primary, replica }) =>
     Effect.flatMap(Scratch.load<TypeOrm>(project), ({ DataSource, EntitySchema }) => {
