@@ -47,11 +47,12 @@ const install = async ({ dependencies, entry, files = {}, name, prepare }: Proje
   return home
 }
 
-const lastLine = (text: string): string => text.trim().split("\n").at(-1) ?? text
-
+/** What a command has said of its failure, without where it has written more. */
 const reason = (error: unknown): Error => {
   const { message, stderr } = error as { readonly message?: string; readonly stderr?: string }
-  return new Error(lastLine(stderr || message || String(error)))
+  const lines = (stderr || message || String(error)).split("\n").filter((line) => line.trim() !== "")
+  const errors = lines.filter((line) => /error/i.test(line) && !line.includes("complete log"))
+  return new Error((errors.length > 0 ? errors : lines).slice(0, 2).join("; "))
 }
 
 /** What a project exports, after its packages were installed where they were not. */
