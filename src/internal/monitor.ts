@@ -248,8 +248,9 @@ export class Monitor {
       const early = Duration.toMillis(soon(config)) * jitter
       // What has failed once is to be known to be down, or not, soon; and who takes the place of the primary.
       const isPressing = engine.health?.state === "suspect" || (!this.isWriterUp && servers.has(engine))
+      const usual = isPressing ? early : Duration.toMillis(config.interval) * jitter
       const hurried = yield* Effect.raceFirst(
-        Effect.as(Effect.sleep(isPressing ? early : Duration.toMillis(config.interval) * jitter), false),
+        Effect.as(Effect.sleep(Math.min(usual, untilLimit(engine, config))), false),
         Effect.as(watched.hurry.await, true)
       )
       if (!hurried) return
@@ -430,6 +431,13 @@ export class Monitor {
 
 /** How long until a server is probed again of which there must be news. */
 const soon = ({ interval }: ResolvedHealth): Duration.Duration => Duration.times(interval, 0.25)
+
+/** How long until a replica that is behind reaches the limit, in milliseconds, if it goes on as it is. */
+const untilLimit = ({ health }: Engine, { interval, maxLag }: ResolvedHealth): number => {
+  const lag = health?.state === "up" ? (health.lag?.millis ?? 0) : 0
+  if (lag === 0) return Number.POSITIVE_INFINITY
+  return Math.max(Duration.toMillis(interval) / 10, Duration.toMillis(maxLag) - lag)
+}
 
 const connectTimeoutOf = ({ client: { connectTimeout } }: Engine): Duration.Duration =>
   connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? Duration.seconds(5) : connectTimeout
