@@ -64,6 +64,24 @@ describe("what is known of a server's positions", () => {
     }
   })
 
+  it("is hopeless after somebody has waited in vain: for a while, or until it has what was wanted", () => {
+    let now = 0
+    const tracker = new Tracker(() => now)
+    tracker.report(tracker.ask(), 0, report(100n))
+    assert.isFalse(tracker.isHopeless)
+    tracker.giveUp(1_000, [at(200n)])
+    assert.isTrue(tracker.isHopeless)
+    tracker.hear(tracker.ask(), 0, answer(199n))
+    assert.isTrue(tracker.isHopeless)
+    tracker.hear(tracker.ask(), 0, answer(200n))
+    assert.isFalse(tracker.isHopeless)
+    tracker.giveUp(1_000, [at(300n)])
+    now = 999
+    assert.isTrue(tracker.isHopeless)
+    now = 1_000
+    assert.isFalse(tracker.isHopeless)
+  })
+
   it("is nothing to rely on where it refuses to tell", () => {
     const tracker = tracked()
     assert.isTrue(tracker.isTelling)

@@ -120,8 +120,9 @@ export class Causal {
     if (millis === 0) return Effect.void
     const isLate = Effect.map(pause(millis), () => {
       // The next ones do not wait for the same.
+      const wanted = this.needs(fiber).positions
       for (const { positions } of this.reading.engines) {
-        positions.giveUp(Math.max(hopelessMillis, hopelessWaits * millis))
+        positions.giveUp(Math.max(hopelessMillis, hopelessWaits * millis), wanted)
       }
     })
     return Effect.raceFirst(this.approach(fiber, now, 0), isLate)
@@ -206,8 +207,8 @@ export class Causal {
   }
 
   /** Whether a replica may have what is missing within the time that reads wait. */
-  private isNear({ health, positions }: Engine): boolean {
-    return !positions.isHopeless && (health?.lag?.millis ?? 0) <= Duration.toMillis(this.policy.wait)
+  private isNear({ positions }: Engine): boolean {
+    return !positions.isHopeless
   }
 
   /** What is missing for a read to go to a replica; `undefined` where nothing is, or nothing helps. */

@@ -28,6 +28,7 @@ export class Tracker {
   private asked = 0
   private answered = 0
   private hopelessUntil = Number.NEGATIVE_INFINITY
+  private wanted: ReadonlyArray<Position.Position> = []
   private askedAt = Number.NEGATIVE_INFINITY
   /** Whether it is another server now, that has said nothing yet. */
   private isNew = false
@@ -51,14 +52,17 @@ export class Tracker {
     return age >= millis || age < 0
   }
 
-  /** Somebody has waited in vain for it to get on. */
-  giveUp(millis: number): void {
+  /** Somebody has waited in vain for it to have all that. */
+  giveUp(millis: number, wanted: ReadonlyArray<Position.Position>): void {
     this.hopelessUntil = this.now() + millis
+    this.wanted = wanted
   }
 
-  /** Whether that was lately. */
+  /** Whether that was lately, and it still has not. */
   get isHopeless(): boolean {
-    return this.now() < this.hopelessUntil
+    if (this.now() >= this.hopelessUntil) return false
+    const { known, wanted } = this
+    return wanted.length === 0 || known === undefined || !Position.coversAll(known, wanted)
   }
 
   /** A question is sent. */
