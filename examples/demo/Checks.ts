@@ -41,7 +41,7 @@ const noWriteOnStandby = ({ engines, exclusive, readGroup, tally }: Evidence): C
       ...standbys.flatMap(({ name, server, use }) => [
         ...when(use.writes > 0, `${name} is a standby and got ${number(use.writes)} statements that are not reads`),
         ...when(server.rowsWritten > 0, `${name} has counted ${number(server.rowsWritten)} written rows`),
-        // What a standby refuses is a transaction that it rolls back.
+        // What a standby refuses is a transaction that it rolls back; what its replay cancels is not counted.
         ...when(exclusive && server.rolledBack > 0, `${name} has refused or rolled back ${number(server.rolledBack)}`)
       ]),
       ...engines

@@ -44,14 +44,14 @@ export const difference = (before: Look, after: Look): Look => ({
 const look = (sql: PgClient.PgClient) =>
   Effect.map(
     sql<Look>`
-      SELECT pg_is_in_recovery() AS standby, d.xact_commit::float8 AS committed, d.xact_rollback::float8 AS "rolledBack",
+      SELECT pg_is_in_recovery() AS standby, d.xact_commit::float8 AS committed, (d.xact_rollback - d.conflicts)::float8 AS "rolledBack",
         coalesce(sum(t.n_tup_ins + t.n_tup_upd + t.n_tup_del), 0)::float8 AS "rowsWritten",
         coalesce(sum(t.seq_scan + coalesce(t.idx_scan, 0)), 0)::float8 AS scans
       FROM pg_stat_database d
         LEFT JOIN pg_stat_user_tables t
           ON t.schemaname = 'demo_shop' AND t.relname IN ('customers', 'products', 'orders', 'order_items', 'journal')
       WHERE d.datname = current_database()
-      GROUP BY d.xact_commit, d.xact_rollback`,
+      GROUP BY d.xact_commit, d.xact_rollback, d.conflicts`,
     ([row]) => row!
   )
 
