@@ -132,8 +132,7 @@ const rebind = (
     const given = Effect.isEffect(config) ? yield* build.configured(config, engine.name) : config
     const resolved = yield* RouterConfig.resolveEngine({ field, name: engine.name }, { ...given, name: engine.name })
     yield* RouterConfig.checkTransforms(router.primary, resolved, field)
-    yield* engine.rebind(resolved)
-    yield* monitor.moved(engine)
+    yield* monitor.rebind(engine, resolved)
     if (engine === router.primary) yield* router.classifier.refresh
   })
 

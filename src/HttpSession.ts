@@ -11,10 +11,8 @@ import { RouteContext } from "@effect/platform/HttpRouter"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type { KeyValueStore } from "@effect/platform/KeyValueStore"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { RequestFlow, RequestSession } from "./internal/requestScope.js"
 import { DbRouter } from "./internal/service.js"
@@ -79,22 +77,7 @@ export interface TokenCarrier<R = never> extends carriers.Carrier<R> {}
  * @since 0.1.0
  * @category tokens
  */
-export interface TokenCookieOptions {
-  /** Default: `"db-router-token"`. */
-  readonly name?: string | undefined
-  /** Default: none, the host alone. */
-  readonly domain?: string | undefined
-  /** Default: `"/"`. */
-  readonly path?: string | undefined
-  /** Whether scripts cannot read it. Default: `true`. */
-  readonly httpOnly?: boolean | undefined
-  /** Whether it travels over HTTPS only; browsers make an exception for `localhost`. Default: `true`. */
-  readonly secure?: boolean | undefined
-  /** Default: `"lax"`. */
-  readonly sameSite?: "lax" | "strict" | "none" | undefined
-  /** Default: `false`. */
-  readonly partitioned?: boolean | undefined
-}
+export interface TokenCookieOptions extends carriers.CookieOptions {}
 
 /**
  * Carries the token in a cookie, for browsers. Its `Max-Age` is the lifetime of tokens. Throws a `RouterConfigError` for what no
@@ -111,12 +94,7 @@ export const tokenCookie = (options: TokenCookieOptions = {}): TokenCarrier => c
  * @since 0.1.0
  * @category tokens
  */
-export interface TokenHeaderOptions {
-  /** In which header a request brings it. Default: `"db-router-token"`. */
-  readonly request?: string | undefined
-  /** In which header a response has it. Default: the same. */
-  readonly response?: string | undefined
-}
+export interface TokenHeaderOptions extends carriers.HeaderOptions {}
 
 /**
  * Carries the token in a header of the response, which the client sends with its next requests: for APIs. Scripts of other
@@ -133,18 +111,7 @@ export const tokenHeader = (options: TokenHeaderOptions = {}): TokenCarrier => c
  * @since 0.1.0
  * @category tokens
  */
-export interface TokenStoreOptions<E = never, R = never> {
-  /**
-   * Whose request it is: the id of a user or a client, which nobody else can claim. `None` for nobody's: it starts clean. Asked
-   * before the handler and after it, outside its session.
-   */
-  readonly subject: (request: HttpServerRequest) => Effect.Effect<Option.Option<string>, E, R>
-  /**
-   * How long to wait for the subject and the store, each time. What takes longer is given up, with a warning in the log: the
-   * request starts clean, or the next one does not know of it. Default: `"1 second"`.
-   */
-  readonly timeout?: Duration.DurationInput | undefined
-}
+export interface TokenStoreOptions<E = never, R = never> extends carriers.StoreOptions<E, R> {}
 
 /**
  * Keeps the position on the server, for each subject, in the `KeyValueStore` of the context: for clients without cookies. All

@@ -9,11 +9,13 @@ import { becomes, events, over, quick, statusOf } from "./support/health.js"
 const silent = Logger.replace(Logger.defaultLogger, Logger.none)
 
 /** A cluster of its own for each test: a promotion cannot be undone. */
-const onCluster = <A, E>(use: (cluster: PgCluster.Cluster) => Effect.Effect<A, E, PgCluster.PgCluster>, replicas = 2) =>
-  Effect.flatMap(PgCluster.PgCluster, use).pipe(Effect.provide(PgCluster.layer({ replicas })), Effect.provide(silent))
-
-const setUp = (cluster: PgCluster.Cluster) =>
-  Effect.zipRight(cluster.primary.query("create table note (text text)"), cluster.awaitReplayed)
+const onCluster = <A, E>(use: (cluster: PgCluster.Cluster) => Effect.Effect<A, E, PgCluster.PgCluster>) =>
+  Effect.gen(function* () {
+    const cluster = yield* PgCluster.PgCluster
+    yield* cluster.primary.query("create table note (text text)")
+    yield* cluster.awaitReplayed
+    return yield* use(cluster)
+  }).pipe(Effect.provide(PgCluster.layer({ replicas: 2 })), Effect.provide(silent))
 
 const insert = (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO note VALUES (${text})`)
 
@@ -37,7 +39,6 @@ describe("a failover", { timeout: 60_000 }, () => {
       Effect.gen(function* () {
         const { primary, replicas } = cluster
         const [first, second] = [replicas[0]!, replicas[1]!]
-        yield* setUp(cluster)
         yield* Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           const seen = yield* events
@@ -90,7 +91,6 @@ describe("a failover", { timeout: 60_000 }, () => {
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { primary, replicas } = cluster
-        yield* setUp(cluster)
         yield* Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           yield* primary.kill
@@ -106,7 +106,6 @@ describe("a failover", { timeout: 60_000 }, () => {
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { primary, replicas } = cluster
-        yield* setUp(cluster)
         yield* Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           const seen = yield* events
@@ -150,7 +149,6 @@ describe("a failover", { timeout: 60_000 }, () => {
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { primary, replicas } = cluster
-        yield* setUp(cluster)
         yield* primary.kill
         yield* replicas[0]!.promote
         yield* insert("found").pipe(Effect.provide(over(primary, replicas)))
@@ -163,7 +161,6 @@ describe("a failover", { timeout: 60_000 }, () => {
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { primary, replicas } = cluster
-        yield* setUp(cluster)
         for (const node of [primary, ...replicas]) yield* node.kill
         const failed = yield* Effect.flip(Effect.void.pipe(Effect.provide(over(primary, replicas))))
         assert.strictEqual(failed._tag, "SqlError")
@@ -184,7 +181,6 @@ describe("a failover", { timeout: 60_000 }, () => {
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { nodes, primary, replicas } = cluster
-        yield* setUp(cluster)
         yield* Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           yield* insert("somewhere")
@@ -210,7 +206,6 @@ describe("a failover", { timeout: 60_000 }, () => {
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { primary, replicas } = cluster
-        yield* setUp(cluster)
         // The one that is promoted is not in the options.
         yield* Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
@@ -235,7 +230,6 @@ describe("a failover", { timeout: 60_000 }, () => {
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { primary, replicas } = cluster
-        yield* setUp(cluster)
         yield* Effect.gen(function* () {
           yield* Effect.all(
             Array.from({ length: 8 }, (_, i) => insert(`before ${i}`)),

@@ -97,17 +97,12 @@ const makeClassifier = (
   )
 
 /** The engines of the options that were given as Effects: what those yield now is followed. */
-const resolveAgain = (engines: ReadonlyArray<Placed>, monitor: () => Monitor | undefined): Effect.Effect<void> =>
+const resolveAgain = (engines: ReadonlyArray<Placed>, monitor: Monitor): Effect.Effect<void> =>
   Effect.forEach(
     engines.filter(({ entry }) => entry.known === undefined),
     ({ engine, entry }) =>
       Effect.flatMap(resolvedOf(entry), (resolved) =>
-        isSameClient(engine.client, resolved.client)
-          ? Effect.void
-          : Effect.zipRight(
-              engine.rebind(resolved),
-              Effect.suspend(() => monitor()?.moved(engine) ?? Effect.void)
-            )
+        isSameClient(engine.client, resolved.client) ? Effect.void : monitor.rebind(engine, resolved)
       ).pipe(
         Effect.catchAll((error) => Effect.logWarning(`${engine.name} stays where it is: ${error.message}`, error.cause))
       ),
@@ -118,9 +113,8 @@ interface Parts {
   readonly servers: Servers
   readonly others: ReadonlyArray<EngineGroup.EngineGroup>
   readonly named: ReadonlySet<Engine.Engine>
-  readonly refresh: Refresh | undefined
-  /** What is new from now on is watched. */
-  readonly attach: (monitor: Monitor) => void
+  /** What keeps the engines as the topology has them, once they are watched. */
+  readonly refreshing: (monitor: Monitor) => Refresh | undefined
 }
 
 /** The engines in their groups, where the topology has them. */
@@ -144,18 +138,21 @@ const makeParts = (
     )
     const named = new Set(enginesOf(writers))
     const { resolving, source } = topology
-    let monitor: Monitor | undefined
     if (source === undefined) {
-      const again = resolveAgain([...placed.values()].flat(), () => monitor)
-      const refresh = resolving && new Refresh(again, resolving)
-      return { servers, others, named, refresh, attach: (made) => (monitor = made) }
+      const all = [...placed.values()].flat()
+      const refreshing = (monitor: Monitor) => resolving && new Refresh(resolveAgain(all, monitor), resolving)
+      return { servers, others, named, refreshing }
     }
     const taken = new Set(others.flatMap((group) => group.engines.map(({ name }) => name)))
     const template = writers[0]!.resolved
     const discovery = new Discovery({ members: source.members, servers, template, make, owned, named, taken, scope })
     const refresh = new Refresh(discovery.read, source)
     yield* refresh.now
-    return { servers, others, named, refresh, attach: (made) => discovery.start(made) }
+    const refreshing = (monitor: Monitor) => {
+      discovery.start(monitor)
+      return refresh
+    }
+    return { servers, others, named, refreshing }
   })
 
 /** A `Topology` in the context takes the place of the option. */
@@ -189,11 +186,11 @@ export const make = (
   Effect.gen(function* () {
     const config = yield* withTopology(options)
     // All engines at once: none takes new work while another one waits for its own to end, and one limit holds for all.
-    const { attach, named, others, refresh, servers } = yield* Effect.parallelFinalizers(makeParts(config))
+    const { named, others, refreshing, servers } = yield* Effect.parallelFinalizers(makeParts(config))
     const { health, waitForPrimary } = config
     const startTimeout = waitForPrimary.atStart
     const monitor = yield* Monitor.make({ config: health, servers, others, named, startTimeout })
-    attach(monitor)
+    const refresh = refreshing(monitor)
     if (refresh !== undefined) yield* refresh.start
     const classifier = yield* makeClassifier(config, servers)
     const router = new Router({ config, servers, others, classifier, monitor, refresh })

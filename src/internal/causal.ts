@@ -4,25 +4,17 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import * as Metric from "effect/Metric"
-import * as MetricLabel from "effect/MetricLabel"
 import type * as Consistency from "../Consistency.js"
 import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Position from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
-import type { Request, Result } from "./driver/pool.js"
-import { answerOf, text } from "./driver/position.js"
+import type { Request } from "./driver/pool.js"
+import { Inquiry } from "./inquiry.js"
 import * as Seen from "./seen.js"
 import { Mark } from "./tracker.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
-
-/** Questions for the position of a server that were statements of their own, by engine. */
-export const positionQuestions = Metric.counter("db_router_position_questions", {
-  description: "Extra round trips that asked a server for its position",
-  incremental: true
-})
 
 /** How long nobody waits for a server that was waited for in vain, in milliseconds and in times that wait. */
 const hopelessMillis = 1_000
@@ -39,8 +31,6 @@ const hastyAttempts = 4
 
 /** The longest pause between two questions after that, in milliseconds. The first is of one, the next of two. */
 const longestPause = 8
-
-const question: Request = { sql: text, params: [], asArrays: true, prepare: true }
 
 // Of real time: a test's clock that stands still must not keep a read waiting for ever.
 const pause = (millis: number): Effect.Effect<void> =>
@@ -169,19 +159,11 @@ export class Causal {
     if (other !== undefined) return other
     const done = Deferred.unsafeMake<void>(FiberId.none)
     this.asking.set(engine, done)
-    const { positions } = engine
-    const { epoch } = positions
-    const number = positions.ask()
-    positionQuestions.unsafeUpdate(1, [MetricLabel.make("engine", engine.name)])
-    engine.begin(question, (error, result) => {
+    const inquiry = new Inquiry(engine)
+    engine.begin(inquiry.request, (error, result) => {
       this.asking.delete(engine)
-      if (error === undefined) {
-        const [row] = (result as Exclude<Result, ReadonlyArray<unknown>>).rows
-        const answer = answerOf(row as unknown as ReadonlyArray<unknown>)
-        if (!(answer instanceof Error)) positions.hear(number, epoch, answer)
-      } else if (error.cause instanceof Error) {
-        positions.fail(error.cause)
-      }
+      if (error === undefined) inquiry.hear(result!)
+      else if (error.cause instanceof Error) engine.positions.fail(error.cause)
       Deferred.unsafeDone(done, Exit.void)
     })
     return done

@@ -119,8 +119,7 @@ export class Discovery {
 
   private move(engine: Engine, config: ResolvedEngine): Effect.Effect<void> {
     if (member.isSameClient(engine.client, config.client)) return Effect.void
-    return engine.rebind(config).pipe(
-      Effect.zipRight(Effect.suspend(() => this.monitor?.moved(engine) ?? Effect.void)),
+    return (this.monitor?.rebind(engine, config) ?? engine.rebind(config)).pipe(
       Effect.catchAll((error) =>
         Effect.logWarning(
           `The topology has ${engine.name} on another server, which does not answer; it stays where it is`,

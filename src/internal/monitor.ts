@@ -14,7 +14,7 @@ import type * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
-import type { ResolvedHealth } from "../RouterConfig.js"
+import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
 import { isSameServer } from "./election.js"
 import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
 import type { Servers } from "./servers.js"
@@ -110,13 +110,16 @@ export class Monitor {
     this.watched.get(engine)?.hurry.unsafeOpen()
   }
 
-  /** An engine is another server now: what was known of the one before does not count. */
-  moved(engine: Engine): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      if (engine === this.options.servers.lastWriter) this.options.servers.forget()
-      if (engine.health !== undefined) engine.setHealth(Health.starting(this.now))
-      return this.check(engine)
-    })
+  /** Moves an engine to another server, once that answers. What was known of the one before does not count there. */
+  rebind(engine: Engine, config: ResolvedEngine): Effect.Effect<void, SqlError> {
+    return Effect.zipRight(
+      engine.rebind(config),
+      Effect.suspend(() => {
+        if (engine === this.options.servers.lastWriter) this.options.servers.forget()
+        if (engine.health !== undefined) engine.setHealth(Health.starting(this.now))
+        return this.check(engine)
+      })
+    )
   }
 
   /** Watches one engine more, until the scope closes. */

@@ -83,6 +83,8 @@ export interface RoutesOptions {
 
 export const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
 
+const nobody: ReadonlySet<Engine> = new Set()
+
 /** Where every statement goes. Runs none. */
 export class Routes {
   readonly defaultGroup: EngineGroup
@@ -233,7 +235,10 @@ export class Routes {
     const hasNeeds = needs !== undefined && (needs.marks.length > 0 || needs.positions.length > 0)
     if (readGroup === undefined || (!hasNeeds && maxStaleness === Number.POSITIVE_INFINITY)) return undefined
     const now = clockOf(fiber).unsafeCurrentTimeMillis()
-    const stale = new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now) > maxStaleness))
+    const stale =
+      maxStaleness === Number.POSITIVE_INFINITY
+        ? nobody
+        : new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now) > maxStaleness))
     if (!hasNeeds) return { engines: stale, why: "no replica is known to be fresh enough", awaits: false, hasNeeds }
     const engines = new Set(readGroup.engines.filter((engine) => stale.has(engine) || !causal!.has(engine, needs, now)))
     // Whoever asks for a replica gets one, one that does not go back in time if there is one.

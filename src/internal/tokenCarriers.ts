@@ -62,12 +62,19 @@ const asToken = (
 const checked = <A>(given: Either.Either<A, RouterConfigError>): A => Either.getOrThrowWith(given, (error) => error)
 
 export interface CookieOptions {
+  /** Default: `"db-router-token"`. */
   readonly name?: string | undefined
+  /** Default: none, the host alone. */
   readonly domain?: string | undefined
+  /** Default: `"/"`. */
   readonly path?: string | undefined
+  /** Whether scripts cannot read it. Default: `true`. */
   readonly httpOnly?: boolean | undefined
+  /** Whether it travels over HTTPS only; browsers make an exception for `localhost`. Default: `true`. */
   readonly secure?: boolean | undefined
+  /** Default: `"lax"`. */
   readonly sameSite?: "lax" | "strict" | "none" | undefined
+  /** Default: `false`. */
   readonly partitioned?: boolean | undefined
 }
 
@@ -102,7 +109,9 @@ export const cookie = (options: CookieOptions): Carrier<never> => {
 }
 
 export interface HeaderOptions {
+  /** In which header a request brings it. Default: `"db-router-token"`. */
   readonly request?: string | undefined
+  /** In which header a response has it. Default: the same. */
   readonly response?: string | undefined
 }
 
@@ -124,7 +133,15 @@ export const header = (options: HeaderOptions): Carrier<never> => {
 }
 
 export interface StoreOptions<E, R> {
+  /**
+   * Whose request it is: the id of a user or a client, which nobody else can claim. `None` for nobody's: it starts clean. Asked
+   * before the handler and after it, outside its session.
+   */
   readonly subject: (request: HttpServerRequest) => Effect.Effect<Option.Option<string>, E, R>
+  /**
+   * How long to wait for the subject and the store, each time. What takes longer is given up, with a warning in the log: the
+   * request starts clean, or the next one does not know of it. Default: `"1 second"`.
+   */
   readonly timeout?: Duration.DurationInput | undefined
 }
 

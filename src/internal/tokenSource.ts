@@ -1,35 +1,24 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
-import { positionQuestions } from "./causal.js"
-import type { Request, Result } from "./driver/pool.js"
-import { answerOf, text } from "./driver/position.js"
+import { Inquiry } from "./inquiry.js"
 import type { Router } from "./router.js"
 import { type Source, Tokens } from "./tokens.js"
 
 /** How long the primary has to say where it is. */
 const limit = Duration.seconds(1)
 
-const question: Request = { sql: text, params: [], asArrays: true, prepare: true }
-
 /** Asks the primary where it is, if it is one that says so. */
 const ask = (router: Router): Effect.Effect<Position | undefined> =>
   Effect.suspend(() => {
     const engine = router.primary
-    const { positions } = engine
-    if (!positions.isTelling) return Effect.succeed(undefined)
-    const { epoch } = positions
-    const number = positions.ask()
-    const asked = Metric.increment(Metric.tagged(positionQuestions, "engine", engine.name))
-    return Effect.map(Effect.zipRight(asked, engine.query(question)), (result) => {
-      const [row] = (result as Exclude<Result, ReadonlyArray<unknown>>).rows
-      const answer = answerOf(row as unknown as ReadonlyArray<unknown>)
-      if (answer instanceof Error) return undefined
-      const position = positions.hear(number, epoch, answer)
-      return answer.isStandby ? undefined : position
+    if (!engine.positions.isTelling) return Effect.succeed(undefined)
+    const inquiry = new Inquiry(engine)
+    return Effect.map(engine.query(inquiry.request), (result) => {
+      const heard = inquiry.hear(result)
+      return heard === undefined || heard.answer.isStandby ? undefined : heard.position
     })
   }).pipe(
     Effect.timeoutOption(limit),

@@ -2,8 +2,8 @@
  * `npm run bench`: what the router costs and gains, as ratios from one run in which everything takes turns.
  */
 import { register } from "node:module"
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Cause, Console, Effect } from "effect"
+import { Console, Effect } from "effect"
+import { runMain } from "../support/main.js"
 import * as Arguments from "./Arguments.js"
 
 // What is imported before this would be compiled by something else.
@@ -18,11 +18,4 @@ const main = Effect.try({ try: () => Arguments.parse(process.argv.slice(2)), cat
   )
 )
 
-const report = (cause: Cause.Cause<unknown>) =>
-  Cause.isInterruptedOnly(cause)
-    ? Effect.void
-    : Cause.isFailType(cause) && cause.error instanceof Error
-      ? Console.error(cause.error.message)
-      : Console.error(Cause.pretty(cause))
-
-NodeRuntime.runMain(Effect.tapErrorCause(main, report), { disableErrorReporting: true })
+runMain(main)

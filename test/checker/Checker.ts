@@ -5,7 +5,7 @@
 import { Clock, Effect, Fiber, Layer, Logger, LogLevel, Metric, Redacted, type Scope } from "effect"
 import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { positionQuestions } from "../../src/internal/causal.js"
+import { positionQuestions } from "../../src/internal/inquiry.js"
 import { type Behaviour, Client, Findings, fill, type Process, schema } from "./Client.js"
 import { Nemesis } from "./Nemesis.js"
 

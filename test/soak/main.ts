@@ -1,8 +1,8 @@
 /**
  * `npm run soak`: what users of a router notice while servers fail, lag and move, measured under load on a real cluster.
  */
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Cause, Console, Effect } from "effect"
+import { Console, Effect } from "effect"
+import { runMain } from "../support/main.js"
 import * as Arguments from "./Arguments.js"
 import { external, rows } from "./rows/index.js"
 import { run } from "./Soak.js"
@@ -33,11 +33,4 @@ const main = Effect.try({
   Effect.zipLeft(endsByItself)
 )
 
-const report = (cause: Cause.Cause<unknown>) =>
-  Cause.isInterruptedOnly(cause)
-    ? Effect.void
-    : Cause.isFailType(cause) && cause.error instanceof Error
-      ? Console.error(cause.error.message)
-      : Console.error(Cause.pretty(cause))
-
-NodeRuntime.runMain(Effect.tapErrorCause(main, report), { disableErrorReporting: true })
+runMain(main)
