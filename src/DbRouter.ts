@@ -71,6 +71,20 @@ export type Services = DbRouter | SqlClient.SqlClient | PgClient.PgClient
  *
  * A `SqlClassifier` in the context replaces the default one.
  *
+ * @example
+ * ```ts
+ * import { Reactivity } from "@effect/experimental"
+ * import { Effect, Redacted } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * const url = Redacted.make("postgresql://shop@db1/shop")
+ *
+ * // A second router beside the one of the context: use its client directly.
+ * const count = Effect.flatMap(DbRouter.make({ groups: { default: [{ url }] } }), ({ client: sql }) =>
+ *   sql`SELECT count(*) FROM invoice`
+ * ).pipe(Effect.scoped, Effect.provide(Reactivity.layer))
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -152,6 +166,24 @@ const fromOptions = <E>(
 /**
  * The router from a value.
  *
+ * @example
+ * ```ts
+ * import { Redacted } from "effect"
+ * import { Consistency, DbRouter, Selector } from "effect-db-router"
+ *
+ * const url = (host: string) => Redacted.make(`postgresql://shop@${host}/shop`)
+ *
+ * const RouterLive = DbRouter.layer({
+ *   groups: {
+ *     default: [{ url: url("db1") }],
+ *     read: [{ url: url("db2") }, { url: url("db3"), weight: 2 }],
+ *     analytics: [{ url: url("db4") }]
+ *   },
+ *   strategy: Selector.leastBusy,
+ *   consistency: Consistency.causal({ wait: "20 millis" })
+ * })
+ * ```
+ *
  * @since 0.1.0
  * @category layers
  */
@@ -160,6 +192,20 @@ export const layer = (options: RouterConfig.Options): Layer.Layer<Services, Rout
 
 /**
  * The router from `Config`: a `Config` of the options, or the options with a `Config` in any place.
+ *
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * const RouterLive = DbRouter.layerConfig({
+ *   groups: {
+ *     default: Config.all([Config.all({ url: Config.redacted("PRIMARY_URL") })]),
+ *     read: Config.all([Config.all({ url: Config.redacted("REPLICA_URL"), zone: Config.string("ZONE") })])
+ *   },
+ *   hedge: Config.duration("HEDGE").pipe(Config.withDefault(undefined))
+ * })
+ * ```
  *
  * @since 0.1.0
  * @category layers
@@ -172,6 +218,18 @@ export const layerConfig = (
  * The router from environment variables: `DATABASE_URL`, `DATABASE_REPLICA_URLS`, `DATABASE_GROUPS`, `DB_ROUTER_*`. The
  * README has the table.
  *
+ * @example
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { DbRouterLive } from "effect-db-router"
+ *
+ * // DATABASE_URL=postgres://... DATABASE_REPLICA_URLS=postgres://...,postgres://...
+ * const names = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT name FROM customer`).pipe(
+ *   Effect.provide(DbRouterLive)
+ * )
+ * ```
+ *
  * @since 0.1.0
  * @category layers
  */
@@ -181,6 +239,16 @@ export const layerEnv: Layer.Layer<Services, ConfigError | RouterError.RouterCon
 
 /**
  * Sends every statement of an effect to the default group.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * declare const report: Effect.Effect<number>
+ *
+ * const exact = DbRouter.primary(report)
+ * ```
  *
  * @since 0.1.0
  * @category routing
@@ -193,6 +261,16 @@ export const primary: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A
  * Sends the reads of an effect to the replicas, even after a write of the same flow. Writes still go to the primary, and
  * still stick afterwards.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * declare const report: Effect.Effect<number>
+ *
+ * const recent = report.pipe(DbRouter.replica)
+ * ```
+ *
  * @since 0.1.0
  * @category routing
  */
@@ -203,6 +281,16 @@ export const replica: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A
 /**
  * Sends every statement of an effect to a group. A group that does not exist fails the statement with the reason
  * `UnknownGroup`.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * declare const report: Effect.Effect<number>
+ *
+ * const heavy = report.pipe(DbRouter.bindGroup("analytics"))
+ * ```
  *
  * @since 0.1.0
  * @category routing
@@ -222,6 +310,16 @@ export const bindGroup: {
  * Holds under every consistency policy, and inside `replica`. Statements in transactions, and in a bind group, are not affected.
  * The innermost bound holds.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * declare const report: Effect.Effect<number>
+ *
+ * const fresh = report.pipe(DbRouter.maxStaleness("5 seconds"))
+ * ```
+ *
  * @since 0.1.0
  * @category routing
  */
@@ -235,6 +333,15 @@ export const maxStaleness: {
 /**
  * Puts the routing of this flow back to the defaults: not forced, not bound, not sticky after its writes.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * // Each job begins as if there had been no other.
+ * const worker = (job: Effect.Effect<void>) => Effect.forever(Effect.zipRight(DbRouter.reset, job))
+ * ```
+ *
  * @since 0.1.0
  * @category routing
  */
@@ -242,6 +349,17 @@ export const reset: Effect.Effect<void> = RoutingContext.reset
 
 /**
  * The same combinators for streams.
+ *
+ * @example
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect, Stream } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * const exported = Stream.unwrap(Effect.map(SqlClient.SqlClient, (sql) => sql`SELECT * FROM invoice`.stream)).pipe(
+ *   DbRouter.stream.bindGroup("analytics")
+ * )
+ * ```
  *
  * @since 0.1.0
  * @category routing
@@ -270,6 +388,19 @@ export const stream: {
 
 export {
   /**
+   * @example
+   * ```ts
+   * import { SqlClient } from "@effect/sql"
+   * import { Effect } from "effect"
+   * import { DbRouter } from "effect-db-router"
+   *
+   * const order = Effect.gen(function* () {
+   *   const sql = yield* SqlClient.SqlClient
+   *   yield* sql`INSERT INTO invoice (total) VALUES (10)`
+   *   yield* DbRouter.afterCommit(Effect.log("sent")) // not if the COMMIT fails
+   * }).pipe(DbRouter.session())
+   * ```
+   *
    * @since 0.1.0
    * @category hooks
    */
@@ -285,16 +416,48 @@ export {
    */
   atomic,
   /**
+   * @example
+   * ```ts
+   * import { SqlClient } from "@effect/sql"
+   * import { Effect } from "effect"
+   * import { DbRouter } from "effect-db-router"
+   *
+   * // Fails, and rolls back, where what the session has written does not add up.
+   * const balanced = Effect.flatMap(SqlClient.SqlClient, (sql) => DbRouter.beforeCommit(sql`SELECT assert_balanced()`))
+   * ```
+   *
    * @since 0.1.0
    * @category hooks
    */
   beforeCommit,
   /**
+   * @example
+   * ```ts
+   * import { Effect } from "effect"
+   * import { DbRouter } from "effect-db-router"
+   *
+   * // No connection is held while another service is waited for.
+   * const pay = (write: Effect.Effect<void>, service: Effect.Effect<void>) =>
+   *   Effect.all([write, DbRouter.commit, DbRouter.close, service, write]).pipe(DbRouter.session())
+   * ```
+   *
    * @since 0.1.0
    * @category early
    */
   close,
   /**
+   * @example
+   * ```ts
+   * import { Effect } from "effect"
+   * import { DbRouter } from "effect-db-router"
+   *
+   * // What the first batch has written is there, even if the second one fails.
+   * const batches = (batch: Effect.Effect<void>) =>
+   *   Effect.all([batch, DbRouter.commit, batch]).pipe(DbRouter.session())
+   *
+   * const onlyAnalytics = DbRouter.commit("analytics")
+   * ```
+   *
    * @since 0.1.0
    * @category early
    */

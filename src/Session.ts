@@ -97,6 +97,22 @@ const withOptions = (
  * (`CommitRolledBack`), when only some groups could commit (`PartialCommit`), or nobody knows (`OutcomeUnknown`). Options are
  * for opening one: joining with options fails with `TransactionActive`.
  *
+ * @example
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * // Both or neither.
+ * const transfer = (from: number, to: number, amount: number) =>
+ *   Effect.flatMap(SqlClient.SqlClient, (sql) =>
+ *     Effect.zipRight(
+ *       sql`UPDATE account SET balance = balance - ${amount} WHERE id = ${from}`,
+ *       sql`UPDATE account SET balance = balance + ${amount} WHERE id = ${to}`
+ *     )
+ *   ).pipe(DbRouter.session())
+ * ```
+ *
  * @since 0.1.0
  * @category sessions
  */
@@ -111,6 +127,19 @@ export const session: WithOptions<DbRouter> = withOptions((self, resolved, given
  * Runs an effect in a session of its own, on connections of its own, whatever is around it: for work that runs at the same
  * time as other work, or must be committed without it.
  *
+ * @example
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * // The attempt is there whatever becomes of the session around.
+ * const audited = <A, E, R>(self: Effect.Effect<A, E, R>, what: string) =>
+ *   Effect.flatMap(SqlClient.SqlClient, (sql) =>
+ *     Effect.zipRight(DbRouter.newSession(sql`INSERT INTO audit (what) VALUES (${what})`), DbRouter.session(self))
+ *   )
+ * ```
+ *
  * @since 0.1.0
  * @category sessions
  */
@@ -122,6 +151,18 @@ export const newSession: WithOptions<DbRouter> = withOptions((self, resolved) =>
  * Runs an effect in a session of its own that reads one state of the data on one replica, and refuses what may write with
  * the reason `ReadOnlyViolation`. Without an eligible replica, or when the flow sticks to the primary, it is the primary's.
  *
+ * @example
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * // The lines add up to the total: both are of one moment.
+ * const statement = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+ *   Effect.all({ lines: sql`SELECT * FROM line`, total: sql`SELECT sum(amount) FROM line` })
+ * ).pipe(DbRouter.readOnly)
+ * ```
+ *
  * @since 0.1.0
  * @category sessions
  */
@@ -131,6 +172,17 @@ export const readOnly = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
 /**
  * Runs an effect outside every session and transaction: each statement commits by itself. For background work that outlives
  * its session. Its writes count for the reads of the session that waits for it.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * declare const sendMail: Effect.Effect<void>
+ *
+ * // A daemon that outlives the request cannot use the request's session.
+ * const later = Effect.forkDaemon(DbRouter.detached(sendMail))
+ * ```
  *
  * @since 0.1.0
  * @category sessions
@@ -167,6 +219,19 @@ export type Current = "commit" | "rollback" | "append" | "savepoint" | "fail"
  *
  * Inside `sql.withTransaction` nothing can be committed or rolled back behind its back: there `"append"` and `"savepoint"`
  * do not commit, and the others fail with the reason `TransactionActive`.
+ *
+ * @example
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { DbRouter } from "effect-db-router"
+ *
+ * // Committed before the next one begins, in one session.
+ * const importAll = (names: ReadonlyArray<string>) =>
+ *   Effect.flatMap(SqlClient.SqlClient, (sql) =>
+ *     Effect.forEach(names, (name) => sql`INSERT INTO customer (name) VALUES (${name})`.pipe(DbRouter.atomic()))
+ *   ).pipe(DbRouter.session())
+ * ```
  *
  * @since 0.1.0
  * @category sessions
@@ -372,6 +437,17 @@ export interface Session {
  *
  * A finalizer cannot fail, so a COMMIT that fails while the scope closes is a defect, with the `SqlError`. Where that matters,
  * end with `commit` of the session, or use `session(effect)`.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Session } from "effect-db-router"
+ *
+ * declare const work: Effect.Effect<void>
+ *
+ * // Until the scope closes, what this fiber runs is in the session.
+ * const program = Effect.scoped(Effect.zipRight(Session.scoped({ isolation: "serializable" }), work))
+ * ```
  *
  * @since 0.1.0
  * @category sessions
