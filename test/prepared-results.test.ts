@@ -86,8 +86,8 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("the resu
       const sql = "select 1 as mine, 2 as too"
       for (let i = 0; i < 3; i++) yield* on.query(engines.statement(sql))
       const names = new PreparedStatements(1)
-      names.nameOf(sql, 0)
-      const name = names.nameOf(sql, 0)
+      names.textOf(sql, 0)
+      const name = names.textOf(sql, 0)?.name
       yield* on.query(engines.statement(`deallocate ${name}`, [], false))
       yield* on.query(engines.statement(`prepare ${name} as select 'theirs' as whose`, [], false))
       const error = yield* Effect.flip(on.query(engines.statement(sql)))

@@ -152,9 +152,9 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
         const on = yield* one()
         const text = "select 'mine' as whose"
         yield* on.query(engines.statement(text))
-        const name = new PreparedStatements(1)
-        name.nameOf(text, 0)
-        yield* plain(on, `prepare ${name.nameOf(text, 0)} as select 'theirs' as whose`)
+        const names = new PreparedStatements(1)
+        names.textOf(text, 0)
+        yield* plain(on, `prepare ${names.textOf(text, 0)?.name} as select 'theirs' as whose`)
         for (let i = 0; i < 3; i++) assert.strictEqual(yield* engines.value(on, text), "mine")
       })
     )
@@ -255,22 +255,22 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
       }
       const text = (i: number) => `select ${i} /* ${"x".repeat(i % 400)} */`
       const hot = "select 'in use all the time'"
-      statements.nameOf(hot, 0)
+      statements.textOf(hot, 0)
       for (let i = 0; i < 100_000; i++) {
-        const names = [statements.nameOf(text(i), 0), statements.nameOf(hot, 0)]
+        const names = [statements.textOf(text(i), 0)?.name, statements.textOf(hot, 0)?.name]
         if (i % 1_000 > 0) continue
         assert.isUndefined(names[0])
         assert.isDefined(names[1])
         assert.isAtMost(known(), 4_096)
       }
       for (let i = 0; i < 1_000; i++) {
-        statements.nameOf(`select ${i} ${"y".repeat(16_000)}`, 0)
-        statements.nameOf(hot, 0)
+        statements.textOf(`select ${i} ${"y".repeat(16_000)}`, 0)
+        statements.textOf(hot, 0)
       }
       const { old, young } = statements as unknown as Record<"old" | "young", Map<string, unknown>>
       const characters = [...old.keys(), ...young.keys()].reduce((sum, sql) => sum + sql.length, 0)
       assert.isAtMost(characters, 2 * (1_048_576 + 16_384))
-      assert.match(statements.nameOf(hot, 0) ?? "none", /^edr_[0-9a-f]{40}$/)
+      assert.match(statements.textOf(hot, 0)?.name ?? "none", /^edr_[0-9a-f]{40}$/)
     })
   )
 })

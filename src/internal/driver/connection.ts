@@ -6,7 +6,7 @@ import { brokenBefore, isOnlyOfStatement, isServerError, Unanswered } from "../f
 import { Batch, type Progress } from "./batch.js"
 import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
-import { type Descriptions, Statement } from "./statement.js"
+import { type Descriptions, Statement, type Wire } from "./statement.js"
 
 /** What the driver's client has and its type declarations leave out. */
 interface Internals {
@@ -18,9 +18,11 @@ interface Internals {
   readonly _ending: boolean
   readonly readyForQuery?: boolean
   readonly _queryQueue: Array<object>
-  readonly connection: {
+  readonly _types: unknown
+  readonly binary: boolean
+  readonly connectionParameters: { readonly query_timeout: number | false }
+  readonly connection: Wire & {
     readonly stream: Duplex & { readonly remoteAddress?: string; readonly remotePort?: number }
-    readonly parsedStatements: Record<string, string>
     close(message: { readonly type: "S" | "P"; readonly name: string }): void
     on(event: "readyForQuery", listener: (message: { readonly status: string }) => void): void
     on(event: "errorMessage", listener: (error: Error) => void): void
@@ -44,6 +46,25 @@ export interface CancelTarget {
   readonly stream: Pg.ClientConfig["stream"]
 }
 
+/** A statement on a connection that others may share. */
+export interface Member {
+  /** Whether anybody waits for its answer on this connection. */
+  isWanted: boolean
+  /** Runs it on another connection: there has turned out to be a long one before it. */
+  readonly move: () => void
+  /** It has turned out to be a long one. */
+  readonly isLong: () => void
+}
+
+export interface QueryOptions {
+  /** Whether it may go behind statements that run. */
+  readonly isShared?: boolean
+  /** Who hears of the server's position right after it. */
+  readonly sampler?: Sampler | undefined
+  /** Whether that question is a prepared statement. */
+  readonly isNamed?: boolean
+}
+
 /** How long the server may take to become ready again after an error, and to end the conversation. */
 const readyMillis = 5_000
 const endMillis = 1_000
@@ -62,6 +83,10 @@ export class Connection {
   private readonly asked: Asked = { isPrepared: false }
   /** Whether the outcome of what runs must be known, so that it is never cancelled. */
   mustFinish = false
+  /** The statements that run, for its pool, in the order in which they were sent. Not those of who has it to himself. */
+  readonly pipeline: Array<Member> = []
+  /** Whether what runs is being cancelled, for its pool. */
+  isCancelling = false
 
   private readonly client: Pg.Client
   private running = 0
@@ -72,6 +97,7 @@ export class Connection {
   // The server's last word, while it has not become ready after it: why it closes the connection, if it does.
   private lastError: Error | undefined
   private waiting: Array<() => void> = []
+  private isCorked = false
   private deadline: NodeJS.Timeout | undefined
 
   /** `ended` is called once, when the socket is closed. */
@@ -128,7 +154,58 @@ export class Connection {
     return this.status === "I"
   }
 
-  query(config: Pg.QueryConfig, callback: (error: Error | undefined, result: Result | undefined) => void): void {
+  /**
+   * Whether it takes a statement behind those that run. Only one that is prepared on it and has run, so that there is nothing
+   * to go wrong halfway. The driver's own time limits begin when it sends a statement, which it does not do then.
+   */
+  takesBehind(name: string): boolean {
+    return (
+      this.isUsable &&
+      !this.isCancelling &&
+      this.waiting.length === 0 &&
+      this.prepared.has(name) &&
+      this.descriptions.has(name) &&
+      !this.internals.connectionParameters.query_timeout
+    )
+  }
+
+  /**
+   * Runs a statement; `isShared`: behind others, if there are any. With a `sampler` it asks for the server's position right
+   * behind it, in the same packet: the statement is answered as ever, and the connection is ready when both are.
+   */
+  query(
+    config: Pg.QueryConfig,
+    callback: (error: Error | undefined, result: Result | undefined) => void,
+    { isNamed = false, isShared = false, sampler }: QueryOptions = {}
+  ): void {
+    const { _queryQueue, connection, readyForQuery } = this.internals
+    const { stream } = connection
+    // While the driver has others to do first, it sends nothing.
+    const isNow = isShared || (readyForQuery === true && _queryQueue.length === 0)
+    if (isShared) this.corkForNow()
+    stream.cork()
+    try {
+      this.submit(config, callback, isShared)
+      if (sampler === undefined) return
+      const question = new Question(sampler, this.asked, isNamed)
+      if (!this.isUsable) {
+        question.handleError(new Error("The connection has broken"))
+        return
+      }
+      if (isNow) question.send(stream)
+      this.unanswered++
+      // `client.query` warns when a statement runs. This is where it puts what has to wait for that one.
+      _queryQueue.push(question)
+    } finally {
+      stream.uncork()
+    }
+  }
+
+  private submit(
+    config: Pg.QueryConfig,
+    callback: (error: Error | undefined, result: Result | undefined) => void,
+    isShared: boolean
+  ): void {
     this.running++
     this.unanswered++
     const done = (error: Error | null | undefined, result: Result) => {
@@ -137,38 +214,31 @@ export class Connection {
       else callback(error, undefined)
     }
     const { name, rowMode = "", text, values = [] } = config as Pg.QueryConfig & { readonly rowMode?: string }
-    if (name === undefined) this.client.query(config, done)
-    else this.client.query(new Statement(name, text, values, rowMode, this.descriptions, done))
+    if (name === undefined) {
+      this.client.query(config, done)
+      return
+    }
+    const statement = new Statement(name, text, values, rowMode, this.descriptions, done)
+    const { _queryQueue, _types, binary, connection, readyForQuery } = this.internals
+    if (!isShared || (readyForQuery === true && _queryQueue.length === 0)) {
+      this.client.query(statement)
+      return
+    }
+    statement.prepareResult(_types, binary)
+    statement.send(connection)
+    _queryQueue.push(statement)
   }
 
-  /**
-   * Runs a statement, and asks for the server's position right behind it, in the same packet. The statement is answered as
-   * ever; the connection is ready when both are.
-   */
-  queryAndAsk(
-    config: Pg.QueryConfig,
-    callback: (error: Error | undefined, result: Result | undefined) => void,
-    sampler: Sampler,
-    isNamed: boolean
-  ): void {
-    const { _queryQueue, connection, readyForQuery } = this.internals
-    const { stream } = connection
+  /** What is sent until the program has nothing else to do goes out in one packet. */
+  private corkForNow(): void {
+    if (this.isCorked) return
+    const { stream } = this.internals.connection
+    this.isCorked = true
     stream.cork()
-    try {
-      this.query(config, callback)
-      const question = new Question(sampler, this.asked, isNamed)
-      if (!this.isUsable) {
-        question.handleError(new Error("The connection has broken"))
-        return
-      }
-      // What the driver cannot send at once, it sends in turn.
-      if (readyForQuery === true) question.send(stream)
-      this.unanswered++
-      // `client.query` warns when a statement runs. This is where it puts what has to wait for that one.
-      _queryQueue.push(question)
-    } finally {
+    process.nextTick(() => {
+      this.isCorked = false
       stream.uncork()
-    }
+    })
   }
 
   /** Starts a statement whose rows are fetched in batches. No other statement can run until it is closed. */
@@ -218,7 +288,7 @@ export class Connection {
       return
     }
     this.waiting.push(callback)
-    this.deadline ??= setTimeout(() => this.destroy(), readyMillis).unref()
+    this.deadline ??= setTimeout(() => this.overdue(), readyMillis).unref()
   }
 
   /**
@@ -284,6 +354,13 @@ export class Connection {
 
   private get internals(): Internals {
     return this.client as unknown as Internals
+  }
+
+  // Others that share the connection may take their time.
+  private overdue(): void {
+    this.deadline = undefined
+    if (this.isBusy && this.pipeline.length > 0) this.deadline = setTimeout(() => this.overdue(), readyMillis).unref()
+    else this.destroy()
   }
 
   private wake(): void {

@@ -4,6 +4,7 @@ import type * as Pg from "pg"
 import { PoolBusy } from "../failure.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
+import type { Pipelines } from "./pipelines.js"
 
 export interface Limits {
   /** The most connections, those that are being opened and closed included. */
@@ -24,8 +25,17 @@ export interface Limits {
 
 type Callback = (error: Error | undefined, connection: Connection | undefined) => void
 
+/** Who wants a connection. */
+interface Wish {
+  /** The name of the prepared statement that may run behind others. */
+  readonly name?: string | undefined
+  /** Whether it comes before those who wait. */
+  readonly isFirst?: boolean
+}
+
 /** Somebody who waits for a connection. */
 interface Waiter {
+  readonly name: string | undefined
   readonly callback: Callback
   readonly timer: NodeJS.Timeout | undefined
 }
@@ -62,6 +72,7 @@ export class Connections {
 
   constructor(
     private readonly config: Pg.ClientConfig,
+    private readonly pipelines: Pipelines,
     private readonly limits: Limits
   ) {}
 
@@ -78,7 +89,7 @@ export class Connections {
   }
 
   /** Calls back with a connection: now, if one is free. It comes back by `put`. Until then, `withdraw` takes this back. */
-  acquire(callback: Callback): Waiter | undefined {
+  acquire(callback: Callback, { isFirst = false, name }: Wish = {}): Waiter | undefined {
     if (this.state !== "open") {
       callback(this.reason, undefined)
       return undefined
@@ -89,9 +100,17 @@ export class Connections {
         return undefined
       }
     }
-    const { waitMillis } = this.limits
+    const { max, waitMillis } = this.limits
+    if (name !== undefined && this.all.size >= max && (isFirst || this.waiters.size === 0)) {
+      const shared = this.pipelines.find(name)
+      if (shared !== undefined) {
+        callback(undefined, shared)
+        return undefined
+      }
+    }
     const waiter: Waiter = {
       callback,
+      name,
       timer:
         waitMillis > 0
           ? setTimeout(() => {
@@ -100,7 +119,10 @@ export class Connections {
             }, waitMillis).unref()
           : undefined
     }
+    const others = isFirst ? [...this.waiters] : []
+    if (isFirst) this.waiters.clear()
     this.waiters.add(waiter)
+    for (const other of others) this.waiters.add(other)
     this.open()
     return waiter
   }
@@ -115,20 +137,35 @@ export class Connections {
 
   /** Takes a connection back: for whoever waits, for later, or to be closed. The server has finished with it. */
   put(connection: Connection): void {
-    const isGood =
-      connection.isUsable &&
-      connection.isOutsideTransaction &&
-      connection.generation === this.generation &&
-      this.expiryOf(connection) > this.limits.now()
+    const isGood = connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
       waiter.callback(undefined, connection)
+      this.admit()
     } else if (isGood && this.state === "open") {
       connection.idleSince = this.limits.now()
       this.free.push(connection)
       this.wakeAt(this.dueOf(connection))
     } else {
       this.dismiss(connection)
+    }
+  }
+
+  /** Whether a connection may be used again. */
+  isGood(connection: Connection): boolean {
+    const expiry = this.expiryOf(connection)
+    return (
+      connection.generation === this.generation && (expiry === Number.POSITIVE_INFINITY || expiry > this.limits.now())
+    )
+  }
+
+  /** Lets those who have waited longest share connections, as long as they can. */
+  admit(): void {
+    for (const waiter of this.waiters) {
+      const connection = waiter.name === undefined ? undefined : this.pipelines.find(waiter.name)
+      if (connection === undefined) return
+      this.withdraw(waiter)
+      waiter.callback(undefined, connection)
     }
   }
 

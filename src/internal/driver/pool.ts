@@ -7,10 +7,11 @@ import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
 import { acquireFailed, cameTooLate } from "../failure.js"
 import { cancel, giveUp } from "./cancel.js"
-import type { Connection, Result } from "./connection.js"
+import type { Connection, Member, Result } from "./connection.js"
 import { Connections } from "./connections.js"
+import { Pipelines } from "./pipelines.js"
 import type { Sampler } from "./position.js"
-import { judge, PreparedStatements } from "./prepared.js"
+import { judge, PreparedStatements, type Text } from "./prepared.js"
 import { toWire, unsendable } from "./values.js"
 
 export type { Result } from "./connection.js"
@@ -36,17 +37,23 @@ export interface Lease {
 export type Callback = (error: SqlError | undefined, result: Result | undefined) => void
 
 /** One statement on its way: where it runs, and whether anybody still waits for it. */
-class Run {
-  abandoned = false
+class Run implements Member {
+  isWanted = true
   connection: Connection | undefined
+  /** When it was sent, in milliseconds of the clock, if nothing else ran on its connection. */
+  began: number | undefined
 
-  constructor(readonly request: Request) {}
+  constructor(
+    readonly request: Request,
+    /** What is known of its text. */
+    readonly text: Text | undefined,
+    /** Whether it may share a connection with others, and how it leaves them. */
+    readonly shared?: Pick<Member, "isLong" | "move">
+  ) {}
 
-  /** Returns the connection that it runs on now. */
-  abandon(): Connection | undefined {
-    this.abandoned = true
-    return this.connection
-  }
+  readonly move = (): void => this.shared?.move()
+
+  readonly isLong = (): void => this.shared?.isLong()
 }
 
 /** The statements that run on one server. */
@@ -55,6 +62,7 @@ export class Pool {
   inFlight = 0
 
   private readonly connections: Connections
+  private readonly pipelines: Pipelines
   private readonly prepared: PreparedStatements | undefined
   /** What has to hear that the server does not answer any more. */
   private readonly losing = new Set<(reason: Error) => void>()
@@ -72,7 +80,11 @@ export class Pool {
       readonly now: () => number
     }
   ) {
-    this.connections = new Connections(config, {
+    this.pipelines = new Pipelines({
+      isGood: (connection) => this.connections.isGood(connection),
+      onDeserted: (connection) => void Effect.runFork(this.release(connection))
+    })
+    this.connections = new Connections(config, this.pipelines, {
       max: config.max ?? 10,
       min: config.min ?? 0,
       idleMillis: config.idleTimeoutMillis ?? 10_000,
@@ -111,40 +123,51 @@ export class Pool {
 
   /** The same without a fiber of its own: calls back once. The effect that it returns cancels it, and then there is no call. */
   begin(request: Request, movable: boolean, callback: Callback): Effect.Effect<void> {
-    const run = new Run(request)
+    let run: Run
+    let waiter: ReturnType<Connections["acquire"]>
     const lose = (reason: Error) => {
       if (run.connection !== undefined) return run.connection.fail(reason)
       this.connections.withdraw(waiter)
       callback(this.connectError(reason), undefined)
     }
     if (movable) this.losing.add(lose)
-    let waiter: ReturnType<Connections["acquire"]>
-    const acquire = (isRetry: boolean) => {
-      waiter = this.connections.acquire((error, connection) => {
-        if (connection === undefined) {
-          this.losing.delete(lose)
-          return callback(this.connectError(error), undefined)
-        }
-        this.start(connection, run, (error, result) => {
-          if (run.abandoned) return
-          this.giveBack(connection)
-          if (!isRetry && error !== undefined && cameTooLate(error)) return acquire(true)
-          this.losing.delete(lose)
-          callback(error, result)
-        })
-      })
+    const attempt = (isRetry: boolean, isFirst: boolean) => {
+      const text = this.textOf(request)
+      const isShort = movable && !isRetry && text?.name !== undefined && text.isShort(this.options.now())
+      const current = new Run(
+        request,
+        text,
+        isShort ? { move: () => attempt(false, true), isLong: () => text.isLong(this.options.now()) } : undefined
+      )
+      run = current
+      waiter = this.connections.acquire(
+        (error, connection) => {
+          if (connection === undefined) {
+            this.losing.delete(lose)
+            return callback(this.connectError(error), undefined)
+          }
+          this.join(connection, current)
+          this.start(connection, current, (error, result) => {
+            this.leave(connection, current)
+            if (!current.isWanted) return
+            if (!isRetry && error !== undefined && mayRepeat(error, isShort)) return attempt(true, false)
+            this.losing.delete(lose)
+            callback(error, result)
+          })
+        },
+        { isFirst, name: isShort ? text.name : undefined }
+      )
     }
-    acquire(false)
+    attempt(false, false)
     return Effect.suspend(() => {
       this.losing.delete(lose)
       this.connections.withdraw(waiter)
-      const connection = run.abandon()
-      return connection === undefined
+      run.isWanted = false
+      const { connection } = run
+      // What others share a connection with ends by itself: a cancel could hit theirs.
+      return connection === undefined || connection.pipeline.some(({ isWanted }) => isWanted)
         ? Effect.void
-        : Effect.ensuring(
-            cancel(connection),
-            Effect.sync(() => this.giveBack(connection))
-          )
+        : this.release(connection)
     })
   }
 
@@ -178,11 +201,14 @@ export class Pool {
   /** Runs one statement on a connection that is checked out. */
   queryOn(connection: Connection, request: Request): Effect.Effect<Result, SqlError> {
     return Effect.async<Result, SqlError>((resume) => {
-      const run = new Run(request)
+      const run = new Run(request, this.textOf(request))
       this.start(connection, run, (error, result) =>
         resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
       )
-      return Effect.suspend(() => (run.abandon() === undefined ? Effect.void : cancel(connection)))
+      return Effect.suspend(() => {
+        run.isWanted = false
+        return run.connection === undefined ? Effect.void : cancel(connection)
+      })
     })
   }
 
@@ -226,7 +252,7 @@ export class Pool {
 
   private start(connection: Connection, run: Run, callback: Callback): void {
     const { request } = run
-    const { asArrays, params, prepare, sql } = request
+    const { asArrays, params, sql } = request
     this.inFlight++
     run.connection = connection
     const end = (error: SqlError | undefined, result: Result | undefined) => {
@@ -255,19 +281,22 @@ export class Pool {
       return
     }
     const config = { text: sql, values: values as Array<unknown>, ...(asArrays && { rowMode: "array" }) }
-    const name = prepare ? this.prepared?.nameOf(sql, params.length) : undefined
-    if (name === undefined) this.send(connection, request, config, settle)
+    const name = run.text?.name
+    if (name === undefined) this.send(connection, run, config, settle)
     else this.startPrepared(connection, run, { ...config, name }, this.prepared!, settle)
   }
 
   private send(
     connection: Connection,
-    { sampler }: Request,
+    { request: { sampler }, shared }: Run,
     config: Pg.QueryConfig,
     callback: (error: Error | undefined, result: Result | undefined) => void
   ): void {
-    if (sampler?.isWanted !== true) connection.query(config, callback)
-    else connection.queryAndAsk(config, callback, sampler, this.prepared !== undefined)
+    connection.query(config, callback, {
+      isShared: shared !== undefined,
+      sampler: sampler?.isWanted === true ? sampler : undefined,
+      isNamed: this.prepared !== undefined
+    })
   }
 
   private startPrepared(
@@ -280,14 +309,15 @@ export class Pool {
     const execute = (isRetry: boolean) => {
       const closed = prepared.use(connection, config.name)
       for (const name of closed) connection.closeStatement(name)
-      this.send(connection, run.request, config, (error, result) => {
+      this.send(connection, run, config, (error, result) => {
         const verdict = error === undefined ? "fine" : judge(error, closed.length === 0)
         if (error === undefined || verdict === "fine") return settle(error, result)
         prepared.forget(connection, config.name)
-        if (verdict === "suspect") return settle(error, undefined)
+        // One that shares a connection is repeated on one of its own.
+        if (verdict === "suspect" || run.shared !== undefined) return settle(error, undefined)
         connection.whenReady(() => {
           // In a transaction the error has aborted it already: only the caller can start again.
-          const mayRetry = !isRetry && connection.isUsable && connection.isOutsideTransaction && !run.abandoned
+          const mayRetry = !isRetry && connection.isUsable && connection.isOutsideTransaction && run.isWanted
           if (mayRetry) execute(true)
           else settle(error, undefined)
         })
@@ -296,9 +326,55 @@ export class Pool {
     execute(false)
   }
 
+  private textOf({ params, prepare, sql }: Request): Text | undefined {
+    return prepare ? this.prepared?.textOf(sql, params.length) : undefined
+  }
+
+  private join(connection: Connection, run: Run): void {
+    const { pipeline } = connection
+    pipeline.push(run)
+    if (run.shared !== undefined) this.pipelines.add(connection)
+    // Behind others it takes as long as they do.
+    if (pipeline.length === 1) run.began = this.options.now()
+  }
+
+  private leave(connection: Connection, run: Run): void {
+    const { pipeline } = connection
+    const index = pipeline.indexOf(run)
+    // It was cancelled with all others, and the connection may be somebody else's by now.
+    if (index < 0) return
+    pipeline.splice(index, 1)
+    if (run.began !== undefined) run.text?.ran(this.options.now() - run.began)
+    if (connection.isCancelling) return
+    if (pipeline.length > 0) {
+      this.connections.admit()
+    } else {
+      this.pipelines.close(connection)
+      this.giveBack(connection)
+    }
+  }
+
+  /** Cancels what runs on a connection, where nobody waits for any of it, and gives it back. */
+  private release(connection: Connection): Effect.Effect<void> {
+    this.pipelines.close(connection)
+    connection.isCancelling = true
+    return Effect.ensuring(
+      cancel(connection),
+      Effect.sync(() => {
+        connection.isCancelling = false
+        connection.pipeline.length = 0
+        this.giveBack(connection)
+      })
+    )
+  }
+
   private giveBack(connection: Connection): void {
     // A failed statement is reported before the server is ready again; only then is its transaction status known. A text
     // that left a transaction open ("BEGIN; ...") must not hand it to the next user of the connection.
     connection.whenReady(() => this.connections.put(connection))
   }
 }
+
+/** Whether a statement has not run, and would on another connection. */
+const mayRepeat = (error: SqlError, isShared: boolean): boolean =>
+  cameTooLate(error) || (isShared && error.cause instanceof Error && judge(error.cause, true) === "stale")

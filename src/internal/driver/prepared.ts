@@ -9,7 +9,38 @@ const preparable = /^\s*(?:select|insert|update|delete|with|values|merge)\b/i
 const maxTexts = 2_048
 const maxCharacters = 1_048_576
 
-type Names = Map<string, string | undefined>
+/** A statement that takes no longer than this, in milliseconds, is short. */
+const shortMillis = 3
+
+/** How long one that has turned out not to be is taken for a long one, in milliseconds. */
+const longFor = 10_000
+
+/** A text that was used before. */
+export class Text {
+  /** Its fastest run, in milliseconds. What else is in a measurement, such as the program's own work, only adds to it. */
+  private fastest = Number.POSITIVE_INFINITY
+  private longUntil = Number.NEGATIVE_INFINITY
+
+  /** `name` is for its prepared statement; none for what cannot or need not be prepared. */
+  constructor(readonly name: string | undefined) {}
+
+  /** It has run for that long. */
+  ran(millis: number): void {
+    if (millis < this.fastest) this.fastest = millis
+  }
+
+  /** It has kept others waiting for too long. */
+  isLong(now: number): void {
+    this.fastest = Number.POSITIVE_INFINITY
+    this.longUntil = now + longFor
+  }
+
+  isShort(now: number): boolean {
+    return this.fastest <= shortMillis && now >= this.longUntil
+  }
+}
+
+type Texts = Map<string, Text>
 
 /**
  * Which statements of one pool are prepared on the server, and under which names. A name is a hash of the text, so it is
@@ -18,22 +49,19 @@ type Names = Map<string, string | undefined>
 export class PreparedStatements {
   // What was used lately is in one of two generations: when the younger one is full it becomes the older one, and what is
   // used again moves back. That forgets about as well as a list in the order of use, and costs less for a text in use.
-  private young: Names = new Map()
-  private old: Names = new Map()
+  private young: Texts = new Map()
+  private old: Texts = new Map()
   private characters = 0
 
   constructor(private readonly maxPerConnection: number) {}
 
-  /** The name to run a text under; none for the first use, and for what cannot or need not be prepared. */
-  nameOf(sql: string, parameters: number): string | undefined {
-    const name = this.young.get(sql)
-    if (name !== undefined || sql.length > maxTextLength || this.young.has(sql)) {
-      return name
-    }
-    const isKnown = this.old.has(sql)
-    const found = isKnown ? this.old.get(sql) : newName(sql, parameters)
-    this.remember(sql, found)
-    return isKnown ? found : undefined
+  /** What is known of a text, unless this is its first use. */
+  textOf(sql: string, parameters: number): Text | undefined {
+    const text = this.young.get(sql)
+    if (text !== undefined || sql.length > maxTextLength) return text
+    const known = this.old.get(sql)
+    this.remember(sql, known ?? new Text(newName(sql, parameters)))
+    return known
   }
 
   /**
@@ -57,13 +85,13 @@ export class PreparedStatements {
     connection.prepared.delete(name)
   }
 
-  private remember(sql: string, name: string | undefined): void {
+  private remember(sql: string, text: Text): void {
     if (this.young.size >= maxTexts || this.characters > maxCharacters) {
       this.old = this.young
       this.young = new Map()
       this.characters = 0
     }
-    this.young.set(sql, name)
+    this.young.set(sql, text)
     this.characters += sql.length
   }
 }

@@ -1,8 +1,8 @@
 import * as Pg from "pg"
 
 /** What the driver's connection understands. Its type declarations ask for more than it reads. */
-interface Wire {
-  readonly stream: { readonly writable: boolean; cork(): void; uncork(): void; write(bytes: Buffer): void }
+export interface Wire {
+  readonly stream: { readonly writable: boolean; cork(): void; uncork(): void; write(bytes: Buffer): unknown }
   readonly parsedStatements: Record<string, string>
   readonly submittedNamedStatements: Record<string, string>
   parse(message: { readonly name: string; readonly text: string }): void
@@ -43,6 +43,7 @@ export class Statement {
   binary = false
   private failure: Error | undefined
   private isDescribed = false
+  private isSent = false
 
   constructor(
     readonly name: string,
@@ -56,9 +57,20 @@ export class Statement {
     this._result = new Pg.Result(rowMode, undefined as never)
   }
 
+  /** What the driver does with a statement that it takes. */
+  prepareResult(types: unknown, binary: boolean): void {
+    Object.assign(this._result, { _types: types })
+    this.binary = binary
+  }
+
   submit(connection: unknown): void {
-    const wire = connection as Wire
+    if (!this.isSent) this.send(connection as Wire)
+  }
+
+  /** Sends it now. Before the driver has its turn for it, only behind what the driver has sent already. */
+  send(wire: Wire): void {
     const { binary, name, text, values } = this
+    this.isSent = true
     const known = this.descriptions.get(name)
     wire.stream.cork()
     try {
