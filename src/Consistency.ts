@@ -64,6 +64,15 @@ export interface Positions {
  * `resetOnCommit` (default `true`) is its `reset_stickiness_on_commit`: with `false`, reads stay on the primary after the
  * commit too.
  *
+ * @example
+ * ```ts
+ * import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
+ *
+ * declare const groups: RouterConfig.Groups
+ *
+ * const RouterLive = DbRouter.layer({ groups, consistency: Consistency.sticky() })
+ * ```
+ *
  * @since 0.1.0
  * @category policies
  */
@@ -87,6 +96,15 @@ const noteTime: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
  * Reads go to the primary for a while after each write of the flow: a write outside a transaction, or the COMMIT of one that
  * has written. After that they go to any replica, whether it has the write or not: the while has to be longer than replicas
  * are behind.
+ *
+ * @example
+ * ```ts
+ * import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
+ *
+ * declare const groups: RouterConfig.Groups
+ *
+ * const RouterLive = DbRouter.layer({ groups, consistency: Consistency.window("2 seconds") })
+ * ```
  *
  * @since 0.1.0
  * @category policies
@@ -139,6 +157,15 @@ export interface CausalOptions {
  * other timelines do not compare, so after a promotion the next read is the primary's. Inside `DbRouter.replica` reads go to
  * replicas even if none has the flow's writes.
  *
+ * @example
+ * ```ts
+ * import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
+ *
+ * declare const groups: RouterConfig.Groups
+ *
+ * const RouterLive = DbRouter.layer({ groups, consistency: Consistency.causal({ wait: "20 millis", scope: "process" }) })
+ * ```
+ *
  * @since 0.1.0
  * @category policies
  */
@@ -159,6 +186,15 @@ export const causal = (options?: CausalOptions): Consistency => ({
  * Reads go to any replica, whether it has this flow's writes or not, unless somebody asked for the primary with
  * `RoutingContext.setStickyPrimary` or `stickToPrimary`.
  *
+ * @example
+ * ```ts
+ * import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
+ *
+ * declare const groups: RouterConfig.Groups
+ *
+ * const RouterLive = DbRouter.layer({ groups, consistency: Consistency.eventual() })
+ * ```
+ *
  * @since 0.1.0
  * @category policies
  */
@@ -178,6 +214,20 @@ export const eventual = (): Consistency => ({
  * The position of a write may have to be asked for first. When the primary does not tell it in time, the token makes its
  * readers read from the primary.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Consistency, DbRouter } from "effect-db-router"
+ *
+ * declare const write: Effect.Effect<void>
+ * declare const publish: (message: object) => Effect.Effect<void>
+ *
+ * const produce = DbRouter.session(write).pipe(
+ *   Effect.zipRight(Consistency.currentToken), // after the COMMIT
+ *   Effect.flatMap((token) => publish({ token }))
+ * )
+ * ```
+ *
  * @since 0.1.0
  * @category tokens
  */
@@ -191,6 +241,17 @@ export const currentToken: Effect.Effect<Option.Option<string>> = tokens.current
  * A token that is not to be believed is ignored, and counted in the metric `db_router_rejected_tokens` by its reason (those of
  * `Token.Rejection`; `unavailable` where there is no router in the context): the effect runs as it would without. One from before
  * a promotion makes reads go to the primary.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Consistency } from "effect-db-router"
+ *
+ * declare const job: Effect.Effect<void>
+ *
+ * // Sees at least what the producer of the token had seen.
+ * const consume = (message: { readonly token: string }) => job.pipe(Consistency.withToken(message.token))
+ * ```
  *
  * @since 0.1.0
  * @category tokens

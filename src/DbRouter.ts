@@ -199,10 +199,10 @@ export const layer = (options: RouterConfig.Options): Layer.Layer<Services, Rout
  * import { DbRouter } from "effect-db-router"
  *
  * const RouterLive = DbRouter.layerConfig({
- *   groups: {
+ *   groups: Config.all({
  *     default: Config.all([Config.all({ url: Config.redacted("PRIMARY_URL") })]),
  *     read: Config.all([Config.all({ url: Config.redacted("REPLICA_URL"), zone: Config.string("ZONE") })])
- *   },
+ *   }),
  *   hedge: Config.duration("HEDGE").pipe(Config.withDefault(undefined))
  * })
  * ```

@@ -116,6 +116,19 @@ export interface Options {
  *
  * Fails with a `RouterConfigError` when the options cannot be used.
  *
+ * @example
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Doctor, RouterConfig } from "effect-db-router"
+ *
+ * // Before a deployment: does what the environment says work, for four processes?
+ * const program = Effect.gen(function* () {
+ *   const report = yield* Doctor.check(yield* RouterConfig.fromEnv, { instances: 4 })
+ *   yield* Console.log(Doctor.render(report))
+ *   return report.healthy
+ * })
+ * ```
+ *
  * @since 0.1.0
  * @category questions
  */
@@ -137,6 +150,17 @@ export const render: (report: Report) => string = rendering.report
 /**
  * Says where statements would go now, each as it would be sent in one call. Runs nothing. One that the router would refuse has
  * an `error`.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter, Doctor } from "effect-db-router"
+ *
+ * const program = Effect.gen(function* () {
+ *   const statements = yield* Doctor.statementsOf("SELECT 1; DELETE FROM a;")
+ *   return Doctor.renderExplained(yield* Doctor.explain(statements))
+ * }).pipe(Effect.provide(DbRouter.layerEnv))
+ * ```
  *
  * @since 0.1.0
  * @category questions

@@ -83,6 +83,14 @@ export interface TokenCookieOptions extends carriers.CookieOptions {}
  * Carries the token in a cookie, for browsers. Its `Max-Age` is the lifetime of tokens. Throws a `RouterConfigError` for what no
  * cookie can be.
  *
+ * @example
+ * ```ts
+ * import { HttpSession } from "effect-db-router"
+ *
+ * // What a client has written, its next request sees, in any process with the same `tokens.keys`.
+ * const withCookie = HttpSession.middleware({ token: HttpSession.tokenCookie() })
+ * ```
+ *
  * @since 0.1.0
  * @category tokens
  */
@@ -99,6 +107,13 @@ export interface TokenHeaderOptions extends carriers.HeaderOptions {}
 /**
  * Carries the token in a header of the response, which the client sends with its next requests: for APIs. Scripts of other
  * origins see it only if `Access-Control-Expose-Headers` names it. Throws a `RouterConfigError` for what no header can be.
+ *
+ * @example
+ * ```ts
+ * import { HttpSession } from "effect-db-router"
+ *
+ * const withHeader = HttpSession.middleware({ token: HttpSession.tokenHeader() })
+ * ```
  *
  * @since 0.1.0
  * @category tokens
@@ -119,6 +134,20 @@ export interface TokenStoreOptions<E = never, R = never> extends carriers.StoreO
  * more after the lifetime of tokens, and gives way to the next one. A store gets and sets but cannot compare, so of two
  * processes that answer the same subject at the same time the earlier position may win.
  *
+ * @example
+ * ```ts
+ * import { HttpServerRequest } from "@effect/platform"
+ * import { Effect, Option } from "effect"
+ * import { HttpSession } from "effect-db-router"
+ *
+ * // One position for each user of the API.
+ * const withStore = HttpSession.middleware({
+ *   token: HttpSession.tokenStore({
+ *     subject: (request) => Effect.succeed(Option.fromNullable(request.headers["x-user"]))
+ *   })
+ * })
+ * ```
+ *
  * @since 0.1.0
  * @category tokens
  */
@@ -127,6 +156,14 @@ export const tokenStore = <E = never, R = never>(options: TokenStoreOptions<E, R
 
 /**
  * Whether a request with this status commits: below 400.
+ *
+ * @example
+ * ```ts
+ * import { HttpSession } from "effect-db-router"
+ *
+ * // A 409 commits too: it has been written down why.
+ * const app = HttpSession.middleware({ commits: (status) => HttpSession.commitByStatus(status) || status === 409 })
+ * ```
  *
  * @since 0.1.0
  * @category constructors
@@ -172,6 +209,25 @@ export const commitByStatus = (status: number): boolean => status < 400
  *
  * Throws a `RouterConfigError` at once when the options of the session cannot be used.
  *
+ * @example
+ * ```ts
+ * import { HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
+ * import { SqlClient } from "@effect/sql"
+ * import { Effect } from "effect"
+ * import { HttpSession } from "effect-db-router"
+ *
+ * const app = HttpRouter.empty.pipe(
+ *   HttpRouter.post(
+ *     "/customers",
+ *     Effect.flatMap(SqlClient.SqlClient, (sql) =>
+ *       Effect.as(sql`INSERT INTO customer (name) VALUES ('Ada')`, HttpServerResponse.empty({ status: 201 }))
+ *     )
+ *   )
+ * )
+ *
+ * const ServerLive = HttpServer.serve(app, HttpSession.middleware({ readOnlyGet: true }))
+ * ```
+ *
  * @since 0.1.0
  * @category middleware
  */
@@ -197,6 +253,16 @@ export type Middleware = <E extends HttpLayerRouter.unhandled>(
  * Makes the same middleware with the router and the services of `beforeCommit` that are there now. For
  * `HttpApiBuilder.middleware(HttpSession.make())`, also in the layer of `HttpApiBuilder.toWebHandler`, and
  * `HttpLayerRouter.middleware(HttpSession.make())`, by route (`.layer`) or global: the requirements become those of the layer.
+ *
+ * @example
+ * ```ts
+ * import { HttpApiBuilder, HttpLayerRouter } from "@effect/platform"
+ * import { HttpSession } from "effect-db-router"
+ *
+ * const ofApi = HttpApiBuilder.middleware(HttpSession.make())
+ *
+ * const ofRoutes = HttpLayerRouter.middleware(HttpSession.make()).layer
+ * ```
  *
  * @since 0.1.0
  * @category constructors

@@ -129,6 +129,14 @@ const resolve = (options: Options): snapshot.Policy => ({
  * Statements, decisions and events are recorded from the first request on, in bounded room, until the router closes;
  * {@link make} and {@link layer} record from the start.
  *
+ * @example
+ * ```ts
+ * import { HttpRouter } from "@effect/platform"
+ * import { HttpStatus } from "effect-db-router"
+ *
+ * const routes = HttpRouter.mountApp(HttpRouter.empty, "/db", HttpStatus.app({ operations: true }))
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -150,6 +158,15 @@ export const make = (options: Options = {}): Effect.Effect<HttpApp.Default, neve
 
 /**
  * The same app as routes of `HttpLayerRouter`, below a path. (A wildcard route alone does not match its own root there.)
+ *
+ * @example
+ * ```ts
+ * import { HttpLayerRouter } from "@effect/platform"
+ * import { Layer } from "effect"
+ * import { HttpStatus } from "effect-db-router"
+ *
+ * const ServerLive = HttpLayerRouter.serve(Layer.mergeAll(HttpStatus.layer("/db"))) // and your routes
+ * ```
  *
  * @since 0.1.0
  * @category layers

@@ -397,10 +397,13 @@ export const fromSqlError = (error: unknown): Option.Option<RouterError> => {
  *
  * @example
  * ```ts
- * import { RouterError } from "effect-db-router"
+ * import type { SqlError } from "@effect/sql/SqlError"
  * import { Effect, Option } from "effect"
+ * import { RouterError } from "effect-db-router"
  *
- * const orEmpty = Effect.catchTag("SqlError", (error) =>
+ * declare const rows: Effect.Effect<ReadonlyArray<object>, SqlError>
+ *
+ * const orNone = Effect.catchTag(rows, "SqlError", (error) =>
  *   Option.contains(RouterError.reasonOf(error), "NoEngineAvailable") ? Effect.succeed([]) : Effect.fail(error)
  * )
  * ```

@@ -203,6 +203,17 @@ export const unsafeIsStuck = (fiber: Fiber.RuntimeFiber<unknown, unknown>): bool
  * Makes the reads of this flow stick to the primary, as a write does. Ends with the session, or with {@link reset}. In a
  * `RequestResolver` it is also for the flows whose requests it answers, from their answers on.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { RoutingContext } from "effect-db-router"
+ *
+ * declare const callServiceThatWrites: Effect.Effect<void>
+ *
+ * // Somebody else has written what this flow reads next.
+ * const synced = Effect.zipRight(callServiceThatWrites, RoutingContext.setStickyPrimary)
+ * ```
+ *
  * @since 0.1.0
  * @category stickiness
  */
@@ -370,6 +381,17 @@ export const locallyMaxStalenessStream: {
 /**
  * Runs an effect with a clean routing context: not forced, not bound, not sticky. With `shared`, all fibers inside have one
  * cell for what they write.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { RoutingContext } from "effect-db-router"
+ *
+ * declare const job: Effect.Effect<void>
+ *
+ * // Whatever the flow around has written, the job begins clean, and its fibers share what it writes.
+ * const isolated = RoutingContext.fresh(job, { shared: true })
+ * ```
  *
  * @since 0.1.0
  * @category combinators

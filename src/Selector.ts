@@ -239,6 +239,13 @@ export const lowestLatency: Strategy = make("lowest-latency", (random) => {
  * none that is eligible. It composes: `preferZone("eu-1a", preferZone("eu-1", leastBusy))` needs engines whose `zone`
  * is one or the other.
  *
+ * @example
+ * ```ts
+ * import { Selector } from "effect-db-router"
+ *
+ * const strategy = Selector.preferZone("eu-1a", Selector.leastBusy)
+ * ```
+ *
  * @since 0.1.0
  * @category combinators
  */

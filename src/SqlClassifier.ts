@@ -137,6 +137,17 @@ export const makeWith = (options: Options): Effect.Effect<SqlClassifier> =>
 /**
  * `makeWith` and the defaults.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { SqlClassifier } from "effect-db-router"
+ *
+ * const program = Effect.map(SqlClassifier.make, ({ classify }) => [
+ *   classify("SELECT 1"), // { kind: "read", reason: "plain SELECT", ... }
+ *   classify("SELECT nextval('id')") // { kind: "write", reason: "calls nextval", ... }
+ * ])
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */

@@ -139,6 +139,20 @@ export const fixed: Topology = { name: "fixed", source: undefined }
  *
  * Throws a `RouterConfigError` at once when an option cannot be used.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DbRouter, type RouterConfig, Topology } from "effect-db-router"
+ *
+ * declare const fromVault: Effect.Effect<RouterConfig.EngineConfig, Error>
+ *
+ * // Follows where the secret leads, and its new passwords.
+ * const RouterLive = DbRouter.layer({
+ *   groups: { default: [fromVault] },
+ *   topology: Topology.resolving({ interval: "1 minute" })
+ * })
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -432,6 +446,17 @@ export const layerPatroni = (options: PatroniOptions): Layer.Layer<Topology, Rou
 
 /**
  * {@link http}.
+ *
+ * @example
+ * ```ts
+ * import { FetchHttpClient } from "@effect/platform"
+ * import { Layer } from "effect"
+ * import { Topology } from "effect-db-router"
+ *
+ * const TopologyLive = Topology.layerHttp({ url: "http://registry:8500/postgres" }).pipe(
+ *   Layer.provide(FetchHttpClient.layer)
+ * )
+ * ```
  *
  * @since 0.1.0
  * @category layers

@@ -199,6 +199,19 @@ export interface Options {
  * Starts a cluster that lasts as long as the scope. Returns when every server takes connections and every standby
  * streams from the primary.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { PgCluster } from "effect-db-router/testing"
+ *
+ * const program = Effect.gen(function* () {
+ *   const { currentPrimary, primary, replicas } = yield* PgCluster.make({ replicas: 1 })
+ *   yield* primary.kill
+ *   yield* replicas[0]!.promote
+ *   return (yield* currentPrimary).name // "replica1"
+ * }).pipe(Effect.scoped)
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -218,6 +231,19 @@ export const make = (options: Options = {}): Effect.Effect<Cluster, PgClusterErr
 
 /**
  * The same as a layer.
+ *
+ * @example
+ * ```ts
+ * import { layer } from "@effect/vitest"
+ * import { Effect } from "effect"
+ * import { PgCluster } from "effect-db-router/testing"
+ *
+ * layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("a replica", (it) => {
+ *   it.effect("lags while its replay is paused", () =>
+ *     Effect.flatMap(PgCluster.PgCluster, ({ replicas }) => replicas[0]!.pauseReplay)
+ *   )
+ * })
+ * ```
  *
  * @since 0.1.0
  * @category layers

@@ -41,6 +41,24 @@ const begin: Effect.Effect<Engine, SqlError, DbRouter | Scope.Scope> = Effect.fl
  * Runs an effect inside one transaction that is rolled back when it ends, however it ends. Servers and fibers that are
  * started inside belong to it. Tests may run at the same time, each on a connection of its own.
  *
+ * @example
+ * ```ts
+ * import { SqlClient } from "@effect/sql"
+ * import { it } from "@effect/vitest"
+ * import { Effect, type Layer } from "effect"
+ * import type { DbRouter } from "effect-db-router"
+ * import { TestSession } from "effect-db-router/testing"
+ *
+ * declare const AppLive: Layer.Layer<DbRouter.Services>
+ *
+ * it.effect("adds a customer, and leaves nothing behind", () =>
+ *   Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO customer (name) VALUES ('Ada')`).pipe(
+ *     TestSession.rollback,
+ *     Effect.provide(AppLive)
+ *   )
+ * )
+ * ```
+ *
  * @since 0.1.0
  * @category testing
  */
@@ -61,8 +79,19 @@ export const rollback = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
  * The same for everything that uses the router while the layer lives, in whatever fiber: for `layer(...)` of
  * `@effect/vitest`, where a server is built once for several tests. They see what the ones before have done.
  *
+ * @example
  * ```ts
- * layer(TestSession.layer.pipe(Layer.provideMerge(AppLive)))("orders", (it) => { ... })
+ * import { SqlClient } from "@effect/sql"
+ * import { layer } from "@effect/vitest"
+ * import { Effect, Layer } from "effect"
+ * import type { DbRouter } from "effect-db-router"
+ * import { TestSession } from "effect-db-router/testing"
+ *
+ * declare const AppLive: Layer.Layer<DbRouter.Services>
+ *
+ * layer(TestSession.layer.pipe(Layer.provideMerge(AppLive)))("customers", (it) => {
+ *   it.effect("have names", () => Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT name FROM customer`))
+ * })
  * ```
  *
  * @since 0.1.0
