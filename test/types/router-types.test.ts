@@ -83,6 +83,8 @@ describe("combinators", () => {
       expectTypeOf(DbRouter.primary(effect)).toEqualTypeOf(effect)
       expectTypeOf(DbRouter.replica(effect)).toEqualTypeOf(effect)
       expectTypeOf(DbRouter.bindGroup(effect, "analytics")).toEqualTypeOf(effect)
+      expectTypeOf(DbRouter.maxStaleness(effect, "1 second")).toEqualTypeOf(effect)
+      expectTypeOf(effect.pipe(DbRouter.maxStaleness("1 second"))).toEqualTypeOf(effect)
       expectTypeOf(pipe(effect, DbRouter.primary, DbRouter.replica, DbRouter.bindGroup("analytics"))).toEqualTypeOf(
         effect
       )
@@ -96,6 +98,8 @@ describe("combinators", () => {
       expectTypeOf(DbRouter.stream.primary(stream)).toEqualTypeOf(stream)
       expectTypeOf(DbRouter.stream.replica(stream)).toEqualTypeOf(stream)
       expectTypeOf(DbRouter.stream.bindGroup(stream, "analytics")).toEqualTypeOf(stream)
+      expectTypeOf(DbRouter.stream.maxStaleness(stream, "1 second")).toEqualTypeOf(stream)
+      expectTypeOf(stream.pipe(DbRouter.stream.maxStaleness("1 second"))).toEqualTypeOf(stream)
       expectTypeOf(
         pipe(stream, DbRouter.stream.primary, DbRouter.stream.replica, DbRouter.stream.bindGroup("analytics"))
       ).toEqualTypeOf(stream)
@@ -118,6 +122,8 @@ describe("combinators", () => {
     check(() => {
       // @ts-expect-error a group has a name
       DbRouter.bindGroup(effect, 1)
+      // @ts-expect-error a bound is a duration
+      DbRouter.maxStaleness(effect, "soon")
       // @ts-expect-error a stream has combinators of its own
       DbRouter.primary(stream)
       // @ts-expect-error groups are required
