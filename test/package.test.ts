@@ -6,6 +6,8 @@ import type { Packed } from "./support/package.js"
 import {
   compile,
   consumer,
+  entries,
+  everything,
   manifest,
   missingSources,
   pack,
@@ -16,14 +18,6 @@ import {
 import { failure, node } from "./support/run.js"
 
 const modules = publicModules()
-const entries = [manifest.name, ...["testing", ...modules].map((name) => `${manifest.name}/${name}`)]
-
-// A program that names every entry point, once as types and once as values.
-const everything = [
-  ...entries.map((name, index) => `import * as m${index} from "${name}"`),
-  `export const loaded = { ${entries.map((_, index) => `m${index}`).join(", ")} }`,
-  `console.log(Object.keys(loaded).length)`
-].join("\n")
 
 // What only an installed copy can get wrong: where the parser's WebAssembly is found, and that an optional peer is not
 // asked for before it is used.

@@ -36,6 +36,19 @@ export const publicModules = (source = join(root, "src")): ReadonlyArray<string>
       .map((name) => folder + name.slice(0, -".ts".length))
   )
 
+/** Every entry point of the package, as a user imports it. */
+export const entries: ReadonlyArray<string> = [
+  manifest.name,
+  ...["testing", ...publicModules()].map((name) => `${manifest.name}/${name}`)
+]
+
+/** A program that names every entry point, once as types and once as values. */
+export const everything: string = [
+  ...entries.map((name, index) => `import * as m${index} from "${name}"`),
+  `export const loaded = { ${entries.map((_, index) => `m${index}`).join(", ")} }`,
+  "console.log(Object.keys(loaded).length)"
+].join("\n")
+
 const minutes = (count: number) => count * 60_000
 
 const succeed = (text: string) => {
