@@ -1,3 +1,4 @@
+/** The primary is killed, a replica promoted: the write that waits runs on it. */
 // #region usage
 import { SqlClient } from "@effect/sql"
 import { Effect, type Redacted, Stream } from "effect"

@@ -1,3 +1,4 @@
+/** Plain @effect/sql code: a read on a replica, a write, its own write read back. */
 // #region usage
 import { SqlClient } from "@effect/sql"
 import { Effect } from "effect"

@@ -1,3 +1,4 @@
+/** HTTP: every request is a session, committed before its response leaves. */
 // #region usage
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"

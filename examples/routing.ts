@@ -1,3 +1,4 @@
+/** Combinators: the primary, a replica, a group of its own, streams. */
 // #region usage
 import { SqlClient } from "@effect/sql"
 import { Effect, Stream } from "effect"

@@ -1,3 +1,4 @@
+/** Units of work: commit, rollback, savepoints, hooks, settings, one snapshot. */
 // #region usage
 import { SqlClient } from "@effect/sql"
 import { Effect } from "effect"

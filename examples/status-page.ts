@@ -1,3 +1,4 @@
+/** The status page, and what it shows as JSON. */
 // #region usage
 import { HttpLayerRouter } from "@effect/platform"
 import { Layer } from "effect"

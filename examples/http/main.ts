@@ -1,6 +1,8 @@
 /**
- * `npx tsx examples/http/main.ts` serves the flows on a cluster of its own, until Ctrl-C. With `--once` it goes through all
- * of them, says what came of each, and ends; with exit code 1 if one of them did not do what `Flows.ts` says.
+ * A route for every flow: early commits, concurrent sessions, background jobs, ... (--serve: until Ctrl-C)
+ *
+ * It goes through all of them, says what came of each, and ends; with exit code 1 if one of them did not do what `Flows.ts`
+ * says. With `--serve` it serves them until Ctrl-C.
  */
 import { createServer } from "node:http"
 import { HttpServer } from "@effect/platform"
@@ -50,12 +52,12 @@ const drive = (address: string) => (flow: Flow) =>
   })
 
 const main = HttpServer.addressFormattedWith((address) =>
-  process.argv.includes("--once")
-    ? Effect.forEach(flows, drive(address), { discard: true })
-    : Effect.zipRight(
+  process.argv.includes("--serve")
+    ? Effect.zipRight(
         Effect.forEach(flows, ({ path }) => Console.log(`curl -i -X POST ${address}${path}`), { discard: true }),
         Effect.never
       )
+    : Effect.forEach(flows, drive(address), { discard: true })
 )
 
 NodeRuntime.runMain(

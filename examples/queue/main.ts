@@ -1,7 +1,9 @@
 /**
- * `npx tsx examples/queue/main.ts`: a producer writes, and tells a worker in another process by a queue. The message has a
- * token, so that the worker's reads on replicas see the write. It says what the worker saw, with the token and without it,
- * and ends; with exit code 1 if that was not what should be.
+ * A job with a token: a worker in another process sees what the job is about.
+ *
+ * A producer writes, and tells a worker in another process by a queue. The message has a token, so that the worker's reads on
+ * replicas see the write. It says what the worker saw, with the token and without it, and ends; with exit code 1 if that was
+ * not what should be.
  */
 import { type ChildProcess, fork } from "node:child_process"
 import { randomBytes } from "node:crypto"

@@ -1,16 +1,18 @@
+import { randomBytes } from "node:crypto"
 import { SqlClient } from "@effect/sql"
 import { ConfigProvider, Effect, Layer, Redacted } from "effect"
 import { DbRouter } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 
-/** `DATABASE_URL` and `DATABASE_REPLICA_URLS` of a cluster that is started for the example: one primary, two replicas. */
+/** The router's variables for a cluster that is started for the example: one primary, two replicas. */
 export const ClusterEnvironment = Layer.unwrapEffect(
   Effect.map(PgCluster.PgCluster, ({ primary, replicas }) =>
     Layer.setConfigProvider(
       ConfigProvider.fromMap(
         new Map([
           ["DATABASE_URL", Redacted.value(primary.url)],
-          ["DATABASE_REPLICA_URLS", replicas.map(({ url }) => Redacted.value(url)).join(",")]
+          ["DATABASE_REPLICA_URLS", replicas.map(({ url }) => Redacted.value(url)).join(",")],
+          ["DB_ROUTER_TOKEN_KEYS", randomBytes(32).toString("base64")]
         ])
       )
     )
