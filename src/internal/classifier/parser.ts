@@ -1,5 +1,4 @@
 import type { LibPgQuery } from "libpg-query/wasm/libpg-query.js"
-import createModule from "libpg-query/wasm/libpg-query.js"
 
 /**
  * PostgreSQL's own parser, as WebAssembly.
@@ -26,10 +25,16 @@ let current: Instance | undefined
 let loading: Promise<void> | undefined
 const encoder = new TextEncoder()
 
+// When it is needed, so that a program with a classifier of its own never loads it, and a bundle can leave it out.
+const create = async (): Promise<LibPgQuery> => {
+  const { default: createModule } = await import("libpg-query/wasm/libpg-query.js")
+  return createModule()
+}
+
 /** Idempotent. After a crash of the instance `parse` calls it itself. */
 export const load = (): Promise<void> => {
   if (current !== undefined) return Promise.resolve()
-  loading ??= createModule().then(
+  loading ??= create().then(
     (module) => {
       current = { module, input: module._malloc(maxBytes + 1) }
       loading = undefined
