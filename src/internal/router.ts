@@ -118,7 +118,7 @@ export class Router extends Routes {
   }
 
   private enter(transaction: Transaction, decision: Decision, span: Tracer.Span | undefined): void {
-    transaction.note(decision)
+    transaction.writes.note(decision)
     // Another fiber may have begun it, on another engine.
     if (transaction.engine !== decision.engine) annotate(span, { ...decision, engine: transaction.engine })
   }
@@ -295,19 +295,22 @@ export class Router extends Routes {
 
   /** What follows a COMMIT that succeeded, or may have. */
   afterCommit(transaction: Transaction): Effect.Effect<void> {
-    const { mark } = transaction
+    const { mark, writes, wrote } = transaction
     const { causal } = this
     const noted =
       causal === undefined || mark === undefined
         ? Effect.void
         : Effect.withFiberRuntime<void>((fiber) => {
             mark.end()
-            causal.note(fiber, (seen) => Seen.withMark(seen, mark))
+            const change = (seen: Seen.Seen) => Seen.withMark(seen, mark)
+            // What was only read is nothing that others have to see.
+            if (wrote) causal.note(fiber, change)
+            else RoutingContext.unsafeChange(fiber, change)
             return Effect.void
           })
     return Effect.zipRight(
-      transaction.wrote ? Effect.zipRight(this.config.consistency.afterCommit, noted) : Effect.void,
-      transaction.changedSchema ? this.classifier.refresh : Effect.void
+      wrote ? Effect.zipRight(this.config.consistency.afterCommit, noted) : writes.none ? noted : Effect.void,
+      writes.ofSchema ? this.classifier.refresh : Effect.void
     )
   }
 }

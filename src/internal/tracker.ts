@@ -19,6 +19,8 @@ export class Tracker {
   refused: string | undefined
   /** Whether it was a primary when it last said something. */
   isPrimary = false
+  /** Whether it tells if a transaction was assigned an id, as far as is known. */
+  tellsIds = true
   /** Goes up when nothing that it has told counts any more. */
   epoch = 0
   /** When the last probe was sent that it has answered, in milliseconds of the clock. */
@@ -96,6 +98,11 @@ export class Tracker {
     if (code !== undefined && refusals.includes(code)) this.refused ??= error.message
   }
 
+  /** Why it has not told whether a transaction was assigned an id. */
+  failId(error: unknown): void {
+    if (refusals.includes((error as { readonly code?: string }).code ?? "")) this.tellsIds = false
+  }
+
   /** What a probe has found; it was sent as that question, at that time. */
   report(question: number, at: number, report: Health.Report): void {
     const { identity } = this
@@ -127,6 +134,7 @@ export class Tracker {
     this.isNew = this.isTelling
     this.identity = undefined
     this.refused = undefined
+    this.tellsIds = true
     this.probedAt = Number.NEGATIVE_INFINITY
   }
 }

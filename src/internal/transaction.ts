@@ -15,6 +15,7 @@ import type { Request, Result } from "./driver/pool.js"
 import { acquireFailed } from "./failure.js"
 import { Lock } from "./lock.js"
 import type { Mark } from "./tracker.js"
+import { Writes } from "./writes.js"
 
 /** How long an interruption waits for what must not be cancelled, and a rollback for anything, before the connection is closed. */
 const endTimeout = Duration.seconds(5)
@@ -56,8 +57,7 @@ interface Shared {
   /** Nothing runs in it any more. */
   ended: boolean
   ending: Ending | undefined
-  wrote: boolean
-  changedSchema: boolean
+  readonly writes: Writes
   mark: Mark | undefined
 }
 
@@ -83,25 +83,19 @@ export class Transaction {
     private readonly savepoint: string | undefined
   ) {}
 
-  /** Whether a statement that ran in it, or in a savepoint of it, may have written. */
-  get wrote(): boolean {
-    return this.shared.wrote
+  /** What is known of the writes of its statements, and those of its savepoints. */
+  get writes(): Writes {
+    return this.shared.writes
   }
 
-  /** Whether a statement that ran in it changed the schema. */
-  get changedSchema(): boolean {
-    return this.shared.changedSchema
+  /** Whether a statement that ran in it, or in a savepoint of it, may have written. */
+  get wrote(): boolean {
+    return this.shared.writes.any
   }
 
   /** What hears of the engine's position after its COMMIT. */
   get mark(): Mark | undefined {
     return this.shared.mark
-  }
-
-  /** Notes what a statement that is about to run may do. */
-  note(classification: { readonly kind: string; readonly changesSchema: boolean }): void {
-    if (classification.kind === "write") this.shared.wrote = true
-    if (classification.changesSchema) this.shared.changedSchema = true
   }
 
   /** Whether nothing runs in it any more. */
@@ -131,8 +125,7 @@ export class Transaction {
           names: 0,
           ended: false,
           ending: undefined,
-          wrote: false,
-          changedSchema: false,
+          writes: new Writes(),
           mark: options.mark(engine)
         }
         const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
@@ -150,7 +143,12 @@ export class Transaction {
 
   /** Runs a statement. An error of it, and an interruption, abort the transaction, as always in PostgreSQL. */
   query(request: Request): Effect.Effect<Result, SqlError> {
-    return this.alone(this.connection.query(request))
+    const { writes } = this.shared
+    writes.begin()
+    return Effect.map(this.alone(this.connection.query(request)), (result) => {
+      writes.hear(result)
+      return result
+    })
   }
 
   /**
@@ -173,6 +171,7 @@ export class Transaction {
           rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows))
         )
         const open = Effect.sync(() => {
+          this.shared.writes.begin()
           this.shared.uses++
         })
         const close = Effect.suspend(() => {
@@ -259,10 +258,11 @@ export class Transaction {
     // A connection that has broken before never takes the COMMIT.
     if (!this.connection.isUsable) return Effect.fail(RouterError.toSqlError(RouterError.connectionLost(this.where)))
     this.closed = true
-    const { mark } = this.shared
+    const { mark, writes } = this.shared
     // The question has a Sync of its own: an error of it comes after the COMMIT was answered, and is none of the COMMIT.
     const commit = mark?.tracker.isTelling === true ? { ...command("COMMIT"), sampler: mark } : command("COMMIT")
-    return Effect.matchEffect(this.connection.finish(commit, endTimeout), {
+    const savepoint = `edr_${++this.shared.names}`
+    return Effect.matchEffect(writes.commit(this.engine, this.connection, commit, savepoint, endTimeout), {
       onSuccess: (result) =>
         "command" in result && result.command === "COMMIT"
           ? Effect.void
