@@ -50,10 +50,10 @@ export interface CancelTarget {
 export interface Member {
   /** Whether anybody waits for its answer on this connection. */
   isWanted: boolean
-  /** Runs it on another connection: there has turned out to be a long one before it. */
-  readonly move: () => void
-  /** It has turned out to be a long one. */
-  readonly isLong: () => void
+  /** Runs it on another connection: one before it has turned out to be long. None for what shares no connection. */
+  readonly move?: (() => void) | undefined
+  /** Others have waited too long for it. */
+  readonly wasLong: () => void
 }
 
 export interface QueryOptions {

@@ -82,11 +82,11 @@ export class Pipelines {
   /** Everybody but the first leaves a connection. */
   private leave(connection: Connection, head: Member): void {
     this.close(connection)
-    head.isLong()
+    head.wasLong()
     for (const member of [...connection.pipeline]) {
       if (member === head || !member.isWanted) continue
       member.isWanted = false
-      member.move()
+      member.move?.()
     }
     if (!head.isWanted) this.options.onDeserted(connection)
   }

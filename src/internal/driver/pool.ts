@@ -47,13 +47,13 @@ class Run implements Member {
     readonly request: Request,
     /** What is known of its text. */
     readonly text: Text | undefined,
-    /** Whether it may share a connection with others, and how it leaves them. */
-    readonly shared?: Pick<Member, "isLong" | "move">
+    /** How it leaves a connection that it shares with others, if it may share one. */
+    readonly move?: () => void
   ) {}
 
-  readonly move = (): void => this.shared?.move()
-
-  readonly isLong = (): void => this.shared?.isLong()
+  wasLong(): void {
+    this.text?.wasLong()
+  }
 }
 
 /** The statements that run on one server. */
@@ -133,12 +133,8 @@ export class Pool {
     if (movable) this.losing.add(lose)
     const attempt = (isRetry: boolean, isFirst: boolean) => {
       const text = this.textOf(request)
-      const isShort = movable && !isRetry && text?.name !== undefined && text.isShort(this.options.now())
-      const current = new Run(
-        request,
-        text,
-        isShort ? { move: () => attempt(false, true), isLong: () => text.isLong(this.options.now()) } : undefined
-      )
+      const isShort = movable && !isRetry && text?.name !== undefined && text.isShort
+      const current = new Run(request, text, isShort ? () => attempt(false, true) : undefined)
       run = current
       waiter = this.connections.acquire(
         (error, connection) => {
@@ -288,12 +284,12 @@ export class Pool {
 
   private send(
     connection: Connection,
-    { request: { sampler }, shared }: Run,
+    { move, request: { sampler } }: Run,
     config: Pg.QueryConfig,
     callback: (error: Error | undefined, result: Result | undefined) => void
   ): void {
     connection.query(config, callback, {
-      isShared: shared !== undefined,
+      isShared: move !== undefined,
       sampler: sampler?.isWanted === true ? sampler : undefined,
       isNamed: this.prepared !== undefined
     })
@@ -314,7 +310,7 @@ export class Pool {
         if (error === undefined || verdict === "fine") return settle(error, result)
         prepared.forget(connection, config.name)
         // One that shares a connection is repeated on one of its own.
-        if (verdict === "suspect" || run.shared !== undefined) return settle(error, undefined)
+        if (verdict === "suspect" || run.move !== undefined) return settle(error, undefined)
         connection.whenReady(() => {
           // In a transaction the error has aborted it already: only the caller can start again.
           const mayRetry = !isRetry && connection.isUsable && connection.isOutsideTransaction && run.isWanted
@@ -333,7 +329,7 @@ export class Pool {
   private join(connection: Connection, run: Run): void {
     const { pipeline } = connection
     pipeline.push(run)
-    if (run.shared !== undefined) this.pipelines.add(connection)
+    if (run.move !== undefined) this.pipelines.add(connection)
     // Behind others it takes as long as they do.
     if (pipeline.length === 1) run.began = this.options.now()
   }
@@ -344,7 +340,7 @@ export class Pool {
     // It was cancelled with all others, and the connection may be somebody else's by now.
     if (index < 0) return
     pipeline.splice(index, 1)
-    if (run.began !== undefined) run.text?.ran(this.options.now() - run.began)
+    run.text?.ran(run.began && this.options.now() - run.began)
     if (connection.isCancelling) return
     if (pipeline.length > 0) {
       this.connections.admit()

@@ -12,31 +12,33 @@ const maxCharacters = 1_048_576
 /** A statement that takes no longer than this, in milliseconds, is short. */
 const shortMillis = 3
 
-/** How long one that has turned out not to be is taken for a long one, in milliseconds. */
-const longFor = 10_000
+/** How often one that is short may turn out not to be: once in so many runs, and so often at once. */
+const runsForOne = 2_000
+const mostAtOnce = 3
 
 /** A text that was used before. */
 export class Text {
   /** Its fastest run, in milliseconds. What else is in a measurement, such as the program's own work, only adds to it. */
   private fastest = Number.POSITIVE_INFINITY
-  private longUntil = Number.NEGATIVE_INFINITY
+  private credit = 1
 
   /** `name` is for its prepared statement; none for what cannot or need not be prepared. */
   constructor(readonly name: string | undefined) {}
 
-  /** It has run for that long. */
-  ran(millis: number): void {
+  /** It has run; for how long, where that is known. */
+  ran(millis = Number.POSITIVE_INFINITY): void {
     if (millis < this.fastest) this.fastest = millis
+    if (this.credit < mostAtOnce) this.credit += 1 / runsForOne
   }
 
-  /** It has kept others waiting for too long. */
-  isLong(now: number): void {
-    this.fastest = Number.POSITIVE_INFINITY
-    this.longUntil = now + longFor
+  /** It has kept others waiting. */
+  wasLong(): void {
+    this.credit--
   }
 
-  isShort(now: number): boolean {
-    return this.fastest <= shortMillis && now >= this.longUntil
+  /** Whether others may wait behind it. */
+  get isShort(): boolean {
+    return this.fastest <= shortMillis && this.credit >= 1
   }
 }
 
