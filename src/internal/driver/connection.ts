@@ -6,6 +6,7 @@ import { brokenBefore, isOnlyOfStatement, isServerError, Unanswered } from "../f
 import { Batch, type Progress } from "./batch.js"
 import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
+import type { Text } from "./prepared.js"
 import { type Descriptions, Statement, type Wire } from "./statement.js"
 
 /** What the driver's client has and its type declarations leave out. */
@@ -48,15 +49,26 @@ export interface CancelTarget {
 
 /** A statement on a connection that others may share. */
 export interface Member {
+  /** Whether it may be one of several. */
+  readonly isShared: boolean
   /** Whether anybody waits for its answer on this connection. */
   isWanted: boolean
-  /** Runs it on another connection: one before it has turned out to be long. None for what shares no connection. */
-  readonly move?: (() => void) | undefined
-  /** Others have waited too long for it. */
-  readonly wasLong: () => void
+  /** When it was sent, in milliseconds of the clock, if nothing else ran there. */
+  began: number | undefined
+  /** What is known of its text. */
+  readonly text: Text | undefined
+  /** Runs it on another connection: one before it has turned out to be long. */
+  move(): void
 }
 
-export interface QueryOptions {
+/** What is sent to the server. */
+export interface Query {
+  readonly text: string
+  readonly values?: ReadonlyArray<unknown>
+  /** Rows as arrays instead of objects. */
+  readonly asArrays?: boolean
+  /** The name of its prepared statement. */
+  readonly name?: string | undefined
   /** Whether it may go behind statements that run. */
   readonly isShared?: boolean
   /** Who hears of the server's position right after it. */
@@ -64,6 +76,8 @@ export interface QueryOptions {
   /** Whether that question is a prepared statement. */
   readonly isNamed?: boolean
 }
+
+type Callback = (error: Error | undefined, result: Result | undefined) => void
 
 /** How long the server may take to become ready again after an error, and to end the conversation. */
 const readyMillis = 5_000
@@ -170,24 +184,21 @@ export class Connection {
   }
 
   /**
-   * Runs a statement; `isShared`: behind others, if there are any. With a `sampler` it asks for the server's position right
-   * behind it, in the same packet: the statement is answered as ever, and the connection is ready when both are.
+   * Runs a statement; one that `isShared` behind others, if there are any. With a `sampler` it asks for the server's position
+   * right behind it, in the same packet: the statement is answered as ever, and the connection is ready when both are.
    */
-  query(
-    config: Pg.QueryConfig,
-    callback: (error: Error | undefined, result: Result | undefined) => void,
-    { isNamed = false, isShared = false, sampler }: QueryOptions = {}
-  ): void {
-    const { _queryQueue, connection, readyForQuery } = this.internals
+  query(query: Query, callback: Callback): void {
+    const { sampler } = query
+    const { _queryQueue, connection } = this.internals
     const { stream } = connection
     // While the driver has others to do first, it sends nothing.
-    const isNow = isShared || (readyForQuery === true && _queryQueue.length === 0)
-    if (isShared) this.corkForNow()
+    const isNow = query.isShared === true || this.isDriverFree
+    if (query.isShared === true) this.corkForNow()
     stream.cork()
     try {
-      this.submit(config, callback, isShared)
+      this.submit(query, callback)
       if (sampler === undefined) return
-      const question = new Question(sampler, this.asked, isNamed)
+      const question = new Question(sampler, this.asked, query.isNamed === true)
       if (!this.isUsable) {
         question.handleError(new Error("The connection has broken"))
         return
@@ -201,11 +212,7 @@ export class Connection {
     }
   }
 
-  private submit(
-    config: Pg.QueryConfig,
-    callback: (error: Error | undefined, result: Result | undefined) => void,
-    isShared: boolean
-  ): void {
+  private submit({ asArrays, isShared, name, text, values = [] }: Query, callback: Callback): void {
     this.running++
     this.unanswered++
     const done = (error: Error | null | undefined, result: Result) => {
@@ -213,20 +220,26 @@ export class Connection {
       if (error === null || error === undefined) callback(undefined, result)
       else callback(error, undefined)
     }
-    const { name, rowMode = "", text, values = [] } = config as Pg.QueryConfig & { readonly rowMode?: string }
     if (name === undefined) {
+      const config = { text, values: values as Array<unknown>, ...(asArrays === true && { rowMode: "array" }) }
       this.client.query(config, done)
       return
     }
-    const statement = new Statement(name, text, values, rowMode, this.descriptions, done)
-    const { _queryQueue, _types, binary, connection, readyForQuery } = this.internals
-    if (!isShared || (readyForQuery === true && _queryQueue.length === 0)) {
+    const statement = new Statement(name, text, values, asArrays === true, this.descriptions, done)
+    if (isShared !== true || this.isDriverFree) {
       this.client.query(statement)
       return
     }
+    const { _queryQueue, _types, binary, connection } = this.internals
     statement.prepareResult(_types, binary)
     statement.send(connection)
     _queryQueue.push(statement)
+  }
+
+  /** Whether the driver sends at once what it is given. */
+  private get isDriverFree(): boolean {
+    const { _queryQueue, readyForQuery } = this.internals
+    return readyForQuery === true && _queryQueue.length === 0
   }
 
   /** What is sent until the program has nothing else to do goes out in one packet. */

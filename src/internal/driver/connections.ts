@@ -4,7 +4,6 @@ import type * as Pg from "pg"
 import { PoolBusy } from "../failure.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
-import type { Pipelines } from "./pipelines.js"
 
 export interface Limits {
   /** The most connections, those that are being opened and closed included. */
@@ -21,23 +20,18 @@ export interface Limits {
   readonly now: () => number
   /** Hears that a connection has broken that nobody has closed here: the server may have started anew. */
   readonly onBroken: () => void
+  /** A connection on which a statement may run behind others, that is prepared under that name. */
+  readonly share: (name: string) => Connection | undefined
 }
 
-type Callback = (error: Error | undefined, connection: Connection | undefined) => void
-
-/** Who wants a connection. */
-interface Wish {
-  /** The name of the prepared statement that may run behind others. */
+/** Somebody who wants a connection. */
+export interface Wish {
+  /** The name of a prepared statement that may run behind others. */
   readonly name?: string | undefined
-  /** Whether it comes before those who wait. */
-  readonly isFirst?: boolean
-}
-
-/** Somebody who waits for a connection. */
-interface Waiter {
-  readonly name: string | undefined
-  readonly callback: Callback
-  readonly timer: NodeJS.Timeout | undefined
+  /** Ends the waiting. */
+  timer?: NodeJS.Timeout | undefined
+  /** There is one, or why there is none. */
+  got(error: Error | undefined, connection: Connection | undefined): void
 }
 
 /** After how long what is cut off is cancelled a second time. */
@@ -57,7 +51,7 @@ export class Connections {
   private readonly free: Array<Connection> = []
   /** Those that are being closed. */
   private readonly leaving = new Set<Connection>()
-  private readonly waiters = new Set<Waiter>()
+  private readonly waiters = new Set<Wish>()
   private readonly opening = new Set<Connection>()
   /** What runs first on every connection. */
   private initial: string | undefined
@@ -72,7 +66,6 @@ export class Connections {
 
   constructor(
     private readonly config: Pg.ClientConfig,
-    private readonly pipelines: Pipelines,
     private readonly limits: Limits
   ) {}
 
@@ -88,59 +81,67 @@ export class Connections {
     return this.waiters.size
   }
 
-  /** Calls back with a connection: now, if one is free. It comes back by `put`. Until then, `withdraw` takes this back. */
-  acquire(callback: Callback, { isFirst = false, name }: Wish = {}): Waiter | undefined {
+  /**
+   * Gives a connection: now, if one is free. It comes back by `giveBack`. Until then, `withdraw` takes the wish back. One that
+   * `isFirst` is fulfilled before those that wait.
+   */
+  acquire(wish: Wish, isFirst = false): void {
     if (this.state !== "open") {
-      callback(this.reason, undefined)
-      return undefined
+      wish.got(this.reason, undefined)
+      return
     }
-    for (let connection = this.free.pop(); connection !== undefined; connection = this.free.pop()) {
-      if (connection.isUsable) {
-        callback(undefined, connection)
-        return undefined
-      }
+    const connection = this.take() ?? this.shared(wish, isFirst)
+    if (connection !== undefined) {
+      wish.got(undefined, connection)
+      return
     }
-    const { max, waitMillis } = this.limits
-    if (name !== undefined && this.all.size >= max && (isFirst || this.waiters.size === 0)) {
-      const shared = this.pipelines.find(name)
-      if (shared !== undefined) {
-        callback(undefined, shared)
-        return undefined
-      }
-    }
-    const waiter: Waiter = {
-      callback,
-      name,
-      timer:
-        waitMillis > 0
-          ? setTimeout(() => {
-              this.waiters.delete(waiter)
-              callback(new PoolBusy(`No connection was free within ${waitMillis} ms (connectTimeout)`), undefined)
-            }, waitMillis).unref()
-          : undefined
-    }
+    const { waitMillis } = this.limits
+    if (waitMillis > 0) wish.timer = setTimeout(() => this.overdue(wish), waitMillis).unref()
     const others = isFirst ? [...this.waiters] : []
     if (isFirst) this.waiters.clear()
-    this.waiters.add(waiter)
+    this.waiters.add(wish)
     for (const other of others) this.waiters.add(other)
     this.open()
-    return waiter
+  }
+
+  private take(): Connection | undefined {
+    for (let connection = this.free.pop(); connection !== undefined; connection = this.free.pop()) {
+      if (connection.isUsable) return connection
+    }
+    return undefined
+  }
+
+  /** While somebody waits newcomers share none: who needs one for himself would never get it. */
+  private shared({ name }: Wish, isFirst: boolean): Connection | undefined {
+    if (name === undefined || this.all.size < this.limits.max) return undefined
+    return isFirst || this.waiters.size === 0 ? this.limits.share(name) : undefined
+  }
+
+  private overdue(wish: Wish): void {
+    this.waiters.delete(wish)
+    wish.got(new PoolBusy(`No connection was free within ${this.limits.waitMillis} ms (connectTimeout)`), undefined)
   }
 
   /** Ends the waiting for a connection, without calling back. */
-  withdraw(waiter: Waiter | undefined): void {
-    if (waiter === undefined) return
-    clearTimeout(waiter.timer)
-    this.waiters.delete(waiter)
+  withdraw(wish: Wish): void {
+    if (!this.waiters.delete(wish)) return
+    clearTimeout(wish.timer)
     if (this.state !== "open") this.stopOpening()
   }
 
-  /** Takes a connection back: for whoever waits, for later, or to be closed. The server has finished with it. */
-  put(connection: Connection): void {
+  /** Takes a connection back, once the server has finished with it. */
+  giveBack(connection: Connection): void {
+    // A failed statement is reported before the server is ready again; only then is its transaction status known. A text
+    // that left a transaction open ("BEGIN; ...") must not hand it to the next user of the connection.
+    connection.whenReady(() => this.put(connection))
+  }
+
+  /** For whoever waits, for later, or to be closed. */
+  private put(connection: Connection): void {
     const isGood = connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
-      waiter.callback(undefined, connection)
+      waiter.got(undefined, connection)
       this.admit()
     } else if (isGood && this.state === "open") {
       connection.idleSince = this.limits.now()
@@ -162,10 +163,10 @@ export class Connections {
   /** Lets those who have waited longest share connections, as long as they can. */
   admit(): void {
     for (const waiter of this.waiters) {
-      const connection = waiter.name === undefined ? undefined : this.pipelines.find(waiter.name)
+      const connection = waiter.name === undefined ? undefined : this.limits.share(waiter.name)
       if (connection === undefined) return
       this.withdraw(waiter)
-      waiter.callback(undefined, connection)
+      waiter.got(undefined, connection)
     }
   }
 
@@ -207,7 +208,7 @@ export class Connections {
     this.state = "cut"
     const reason = this.reason!
     for (let waiter = this.nextWaiter(); waiter !== undefined; waiter = this.nextWaiter()) {
-      waiter.callback(reason, undefined)
+      waiter.got(reason, undefined)
     }
     const cancels: Array<Effect.Effect<unknown>> = []
     for (const connection of this.all) {
@@ -255,7 +256,7 @@ export class Connections {
       connection = new Connection(this.config, (ended) => this.forget(ended))
     } catch (error) {
       // The driver refuses a contradiction in the configuration.
-      this.nextWaiter()?.callback(error as Error, undefined)
+      this.nextWaiter()?.got(error as Error, undefined)
       return
     }
     connection.generation = this.generation
@@ -268,7 +269,7 @@ export class Connections {
       connection.destroy()
       const waiter = isWanted ? this.nextWaiter() : undefined
       this.forget(connection)
-      waiter?.callback(error, undefined)
+      waiter?.got(error, undefined)
     }
     connection.connect((error) => {
       connection.openedAt = this.limits.now()
@@ -304,7 +305,7 @@ export class Connections {
     if (this.all.size === 0) this.whenEmpty()
   }
 
-  private nextWaiter(): Waiter | undefined {
+  private nextWaiter(): Wish | undefined {
     for (const waiter of this.waiters) {
       this.withdraw(waiter)
       return waiter

@@ -1,4 +1,7 @@
+import * as Effect from "effect/Effect"
+import { cancel } from "./cancel.js"
 import type { Connection, Member } from "./connection.js"
+import type { Connections } from "./connections.js"
 
 /** The most reads on one connection. What is behind them waits for whichever connection is free first. */
 const maxDepth = 16
@@ -20,18 +23,9 @@ export class Pipelines {
   private heads = new Map<Connection, Member>()
 
   constructor(
-    private readonly options: {
-      /** Whether a connection may still be used. */
-      readonly isGood: (connection: Connection) => boolean
-      /** Hears that nobody waits for anything on a connection any more, while the server works on it. */
-      readonly onDeserted: (connection: Connection) => void
-    }
+    private readonly connections: Connections,
+    private readonly now: () => number
   ) {}
-
-  /** Whether reads share any connection. */
-  get isEmpty(): boolean {
-    return this.open.size === 0
-  }
 
   /** A connection for a read that is prepared under that name, behind others. */
   find(name: string): Connection | undefined {
@@ -39,7 +33,7 @@ export class Pipelines {
     let depth = maxDepth
     for (const connection of this.open) {
       const { length } = connection.pipeline
-      if (length < depth && connection.takesBehind(name) && this.options.isGood(connection)) {
+      if (length < depth && connection.takesBehind(name) && this.connections.isGood(connection)) {
         best = connection
         depth = length
       }
@@ -47,15 +41,47 @@ export class Pipelines {
     return best
   }
 
-  /** Others may share a connection from now on. */
-  add(connection: Connection): void {
+  /** A statement begins on a connection. */
+  join(connection: Connection, member: Member): void {
+    const { pipeline } = connection
+    // Behind others it takes as long as they do.
+    if (pipeline.length === 0) member.began = this.now()
+    pipeline.push(member)
+    if (!member.isShared) return
     this.open.add(connection)
-    if (connection.pipeline.length > 1) this.watch()
+    if (pipeline.length > 1) this.watch()
   }
 
-  /** Nobody more shares it. */
-  close(connection: Connection): void {
+  /** A statement has ended. The last one gives the connection back. */
+  leave(connection: Connection, member: Member): void {
+    const { pipeline } = connection
+    const index = pipeline.indexOf(member)
+    // It was cancelled with all others, and the connection may be somebody else's by now.
+    if (index < 0) return
+    pipeline.splice(index, 1)
+    member.text?.ran(member.began && this.now() - member.began)
+    if (connection.isCancelling) return
+    if (pipeline.length > 0) {
+      this.connections.admit()
+    } else {
+      this.open.delete(connection)
+      this.connections.giveBack(connection)
+    }
+  }
+
+  /** Somebody has stopped waiting. Cancels what runs, unless others wait for something there: that ends by itself. */
+  abandon(connection: Connection): Effect.Effect<void> {
+    if (connection.pipeline.some(({ isWanted }) => isWanted)) return Effect.void
     this.open.delete(connection)
+    connection.isCancelling = true
+    return Effect.ensuring(
+      cancel(connection),
+      Effect.sync(() => {
+        connection.isCancelling = false
+        connection.pipeline.length = 0
+        this.connections.giveBack(connection)
+      })
+    )
   }
 
   private watch(): void {
@@ -73,21 +99,21 @@ export class Pipelines {
       const { pipeline } = connection
       const [head] = pipeline
       if (head === undefined || pipeline.length < 2) continue
-      if (before.get(connection) === head) this.leave(connection, head)
+      if (before.get(connection) === head) this.disband(connection, head)
       else this.heads.set(connection, head)
     }
     if (this.heads.size > 0) this.watch()
   }
 
-  /** Everybody but the first leaves a connection. */
-  private leave(connection: Connection, head: Member): void {
-    this.close(connection)
-    head.wasLong()
+  /** Everybody but the first goes to another connection. */
+  private disband(connection: Connection, head: Member): void {
+    this.open.delete(connection)
+    head.text?.wasLong()
     for (const member of [...connection.pipeline]) {
       if (member === head || !member.isWanted) continue
       member.isWanted = false
-      member.move?.()
+      member.move()
     }
-    if (!head.isWanted) this.options.onDeserted(connection)
+    if (!head.isWanted) Effect.runFork(this.abandon(connection))
   }
 }

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto"
-import type { Connection } from "./connection.js"
 
 // A statement is worth a name from its second use on: most texts that are used once are never used again.
 const maxTextLength = 16_384
@@ -42,6 +41,12 @@ export class Text {
   }
 }
 
+/** A connection, as far as it matters here. */
+interface Holder {
+  /** The names of the statements that are prepared on it, the least recently used first. */
+  readonly prepared: Set<string>
+}
+
 type Texts = Map<string, Text>
 
 /**
@@ -71,7 +76,7 @@ export class PreparedStatements {
    * holds beyond the limit, and this one at its first use, because somebody else may have prepared a statement under
    * it (a former user of the same connection, behind a proxy).
    */
-  use(connection: Connection, name: string): ReadonlyArray<string> {
+  use(connection: Holder, name: string): ReadonlyArray<string> {
     const { prepared } = connection
     const isKnown = prepared.delete(name)
     prepared.add(name)
@@ -83,7 +88,7 @@ export class PreparedStatements {
   }
 
   /** Forgets a name on a connection, so that its next use parses the text again. */
-  forget(connection: Connection, name: string): void {
+  forget(connection: Holder, name: string): void {
     connection.prepared.delete(name)
   }
 

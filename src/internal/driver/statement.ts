@@ -49,12 +49,12 @@ export class Statement {
     readonly name: string,
     readonly text: string,
     private readonly values: ReadonlyArray<unknown>,
-    rowMode: string,
+    asArrays: boolean,
     private readonly descriptions: Descriptions,
     /** The driver puts another one in its place where there is a time limit. */
     public callback: Callback
   ) {
-    this._result = new Pg.Result(rowMode, undefined as never)
+    this._result = new Pg.Result(asArrays ? "array" : "", undefined as never)
   }
 
   /** What the driver does with a statement that it takes. */

@@ -1,0 +1,117 @@
+import type { SqlError } from "@effect/sql/SqlError"
+import { giveUp } from "./cancel.js"
+import type { Connection, Member, Query, Result } from "./connection.js"
+import type { Sampler } from "./position.js"
+import { judge, type PreparedStatements, type Text } from "./prepared.js"
+import { toWire, unsendable } from "./values.js"
+
+/** A statement as the driver takes it. */
+export interface Request {
+  readonly sql: string
+  readonly params: ReadonlyArray<unknown>
+  /** Rows as arrays instead of objects. */
+  readonly asArrays: boolean
+  /** Whether it may run as a server-side prepared statement. */
+  readonly prepare: boolean
+  /** Who hears of the server's position right after it. Not for COPY, which takes no message behind it. */
+  readonly sampler?: Sampler
+}
+
+/** Hears how a statement has ended. */
+export type Callback = (error: SqlError | undefined, result: Result | undefined) => void
+
+/** What all that runs on one server has in common. */
+export interface Runs {
+  /** None where nothing is prepared. */
+  readonly prepared: PreparedStatements | undefined
+  /** How many there are. */
+  inFlight: number
+  /** Notes an error, and returns it. */
+  failed(error: SqlError): SqlError
+}
+
+/** One statement on one connection. */
+export abstract class Run implements Member {
+  isWanted = true
+  /** Where it runs. */
+  connection: Connection | undefined
+  /** When it was sent, in milliseconds of the clock, if nothing else ran on its connection. */
+  began: number | undefined
+  /** What is known of its text. */
+  readonly text: Text | undefined
+
+  constructor(
+    readonly request: Request,
+    private readonly runs: Runs
+  ) {
+    const { params, prepare, sql } = request
+    this.text = prepare ? runs.prepared?.textOf(sql, params.length) : undefined
+  }
+
+  /** Whether it may share a connection with others. */
+  abstract readonly isShared: boolean
+
+  abstract move(): void
+
+  /** It has ended, on that connection. The last thing that happens. */
+  protected abstract ended(connection: Connection, error: SqlError | undefined, result: Result | undefined): void
+
+  /** Runs it. */
+  start(connection: Connection): void {
+    this.runs.inFlight++
+    this.connection = connection
+    if (!connection.isUsable) {
+      this.end(connection, connection.unsentError, undefined)
+      return
+    }
+    let values: ReadonlyArray<unknown>
+    try {
+      values = toWire(this.request.params)
+    } catch (cause) {
+      this.end(connection, unsendable(cause), undefined)
+      return
+    }
+    const { isShared, runs, text } = this
+    const { asArrays, sampler, sql } = this.request
+    const asked = sampler?.isWanted === true ? sampler : undefined
+    const isNamed = runs.prepared !== undefined
+    this.send(connection, { name: text?.name, text: sql, values, asArrays, isShared, sampler: asked, isNamed }, false)
+  }
+
+  private send(connection: Connection, query: Query, isRetry: boolean): void {
+    const { name } = query
+    const closed = name === undefined ? [] : this.runs.prepared!.use(connection, name)
+    for (const other of closed) connection.closeStatement(other)
+    connection.query(query, (error, result) => {
+      if (error === undefined) {
+        this.end(connection, undefined, result)
+        return
+      }
+      const verdict = name === undefined ? "fine" : judge(error, closed.length === 0)
+      if (verdict !== "fine") this.runs.prepared!.forget(connection, name!)
+      // One that shares a connection is repeated on one of its own.
+      if (verdict !== "stale" || isRetry || query.isShared === true) {
+        this.fail(connection, error)
+        return
+      }
+      connection.whenReady(() => {
+        // In a transaction the error has aborted it already: only the caller can start again.
+        const mayRetry = connection.isUsable && connection.isOutsideTransaction && this.isWanted
+        if (mayRetry) this.send(connection, query, true)
+        else this.fail(connection, error)
+      })
+    })
+  }
+
+  private fail(connection: Connection, error: Error): void {
+    // Whatever still comes is the answer to what nobody waits for any more.
+    if (error.message === "Query read timeout") giveUp(connection, error)
+    connection.whenAnswered(error, () => this.end(connection, connection.statementError(error), undefined))
+  }
+
+  private end(connection: Connection, error: SqlError | undefined, result: Result | undefined): void {
+    this.runs.inFlight--
+    this.connection = undefined
+    this.ended(connection, error && this.runs.failed(error), result)
+  }
+}
