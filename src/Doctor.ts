@@ -99,6 +99,8 @@ export interface Report extends model.Report {}
 export interface Explained extends model.Explained {}
 
 /**
+ * What the check is about, besides the configuration.
+ *
  * @since 0.1.0
  * @category models
  */

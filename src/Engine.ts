@@ -352,6 +352,8 @@ class EngineImpl implements Engine {
 }
 
 /**
+ * What an engine needs to know of the options of its router.
+ *
  * @since 0.1.0
  * @category models
  */

@@ -62,6 +62,8 @@ export interface Lag {
 }
 
 /**
+ * How a server is, as far as the router knows.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -80,6 +82,8 @@ export interface Health {
 }
 
 /**
+ * What a server may do and still be used.
+ *
  * @since 0.1.0
  * @category models
  */

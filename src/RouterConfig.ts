@@ -261,6 +261,8 @@ export interface EngineEntry {
 }
 
 /**
+ * A group after validation.
+ *
  * @since 0.1.0
  * @category models
  */

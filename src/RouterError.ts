@@ -199,6 +199,8 @@ const list = (names: ReadonlyArray<string>) =>
 const at = (engine: string | undefined) => (engine === undefined ? "" : ` to ${JSON.stringify(engine)}`)
 
 /**
+ * There is no such group. `groups` are those there are.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -212,6 +214,8 @@ export const unknownGroup = (group: string, groups: ReadonlyArray<string>): Rout
   })
 
 /**
+ * There is no such engine. `engines` are those there are.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -272,6 +276,8 @@ export const readOnlyViolation = (why: string, options: Where = {}): RouterError
   })
 
 /**
+ * Of the groups of a session, some committed and some did not.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -297,6 +303,8 @@ export const partialCommit = (options: {
 }
 
 /**
+ * A COMMIT was answered with ROLLBACK.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -311,6 +319,8 @@ export const commitRolledBack = (options: Where = {}): RouterError =>
   })
 
 /**
+ * The connection of a transaction broke before its COMMIT.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -323,6 +333,8 @@ export const connectionLost = (options: Where = {}): RouterError =>
   })
 
 /**
+ * A write, or a COMMIT, was sent and not answered.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -338,6 +350,8 @@ export const outcomeUnknown = (operation: "statement" | "commit", options: Where
   })
 
 /**
+ * There is a transaction already, and there may be none.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -350,6 +364,8 @@ export const transactionActive = (group?: string): RouterError =>
   })
 
 /**
+ * The router is closing, or closed.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -361,6 +377,8 @@ export const routerClosed = (): RouterError =>
   })
 
 /**
+ * Whether a value is a `RouterError`; not whether it is an error that was caused by one: see {@link fromSqlError}.
+ *
  * @since 0.1.0
  * @category guards
  */

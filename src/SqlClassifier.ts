@@ -61,6 +61,8 @@ export type {
 export type StatementKind = "read" | "write" | "session"
 
 /**
+ * What a statement does to a server, and why that is the answer.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -73,6 +75,8 @@ export interface Classification {
 }
 
 /**
+ * Decides from the text of a statement what it does to a server.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -95,12 +99,16 @@ export interface SqlClassifier {
 }
 
 /**
+ * A `SqlClassifier` in the context of the router's layer takes the place of the default one.
+ *
  * @since 0.1.0
  * @category tags
  */
 export const SqlClassifier = Context.GenericTag<SqlClassifier>("effect-db-router/SqlClassifier")
 
 /**
+ * What a classifier remembers.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -154,6 +162,8 @@ export const makeWith = (options: Options): Effect.Effect<SqlClassifier> =>
 export const make: Effect.Effect<SqlClassifier> = makeWith({})
 
 /**
+ * Where a classifier has its catalog from.
+ *
  * @since 0.1.0
  * @category models
  */

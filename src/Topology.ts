@@ -430,6 +430,8 @@ export const http = (options: HttpOptions): Effect.Effect<Topology, RouterConfig
   Effect.flatMap(HttpClientTag.HttpClient, (client) => httpSource.make(client, options))
 
 /**
+ * A topology as a layer: it takes the place of the option `topology`.
+ *
  * @since 0.1.0
  * @category layers
  */

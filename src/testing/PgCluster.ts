@@ -155,12 +155,16 @@ export interface Cluster {
 }
 
 /**
+ * The cluster of a test.
+ *
  * @since 0.1.0
  * @category tags
  */
 export class PgCluster extends Context.Tag("effect-db-router/PgCluster/PgCluster")<PgCluster, Cluster>() {}
 
 /**
+ * What a cluster is made of.
+ *
  * @since 0.1.0
  * @category models
  */
