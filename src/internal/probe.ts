@@ -6,7 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
 import type { Report } from "../Health.js"
-import { Connection, type Result } from "./driver/connection.js"
+import { Connection, type Query, type Result } from "./driver/connection.js"
 import { acquireFailed, ServerLost } from "./failure.js"
 
 /**
@@ -99,7 +99,7 @@ export class Probe {
   }
 }
 
-const send = (connection: Connection, query: Pg.QueryConfig): Effect.Effect<Result, SqlError> =>
+const send = (connection: Connection, query: Query): Effect.Effect<Result, SqlError> =>
   Effect.async<Result, SqlError>((resume) => {
     connection.query(query, (error, result) =>
       resume(error === undefined ? Effect.succeed(result!) : Effect.fail(connection.statementError(error)))
@@ -107,6 +107,6 @@ const send = (connection: Connection, query: Pg.QueryConfig): Effect.Effect<Resu
   })
 
 const ask = (connection: Connection): Effect.Effect<Report, SqlError> =>
-  Effect.map(send(connection, { text: statement, rowMode: "array" } as Pg.QueryConfig), (result) =>
+  Effect.map(send(connection, { text: statement, asArrays: true }), (result) =>
     reportOf((result as Exclude<Result, ReadonlyArray<unknown>>).rows[0] as unknown as Row)
   )

@@ -81,8 +81,8 @@ const silent = (limit: Duration.Duration) => new ServerLost(`no answer within ${
 
 const rowsOf = (connection: Connection, text: string, values?: ReadonlyArray<unknown>) =>
   Effect.async<ReadonlyArray<questions.Row>, SqlError>((resume) => {
-    const query = { text, ...(values !== undefined && { values: [...values] }), rowMode: "array" }
-    connection.query(query as Pg.QueryConfig, (error, result) =>
+    const query = { text, ...(values !== undefined && { values }), asArrays: true }
+    connection.query(query, (error, result) =>
       resume(
         error === undefined
           ? Effect.succeed((result as Exclude<Result, ReadonlyArray<unknown>>).rows as unknown as Array<questions.Row>)
