@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { compileExamples, examplesOf } from "./support/docExamples.js"
 import { undocumented } from "./support/docs.js"
 import { publicModules, root } from "./support/package.js"
 
@@ -67,4 +68,42 @@ describe("the public modules", () => {
       assert.deepStrictEqual(undocumented(path, readFileSync(join(root, path), "utf8")), [])
     })
   }
+})
+
+describe("the programs in docstrings", { timeout: 120_000 }, () => {
+  const doc = (...lines: ReadonlyArray<string>) =>
+    ["/**", ...lines.map((line) => ` * ${line}`.trimEnd()), " */"].join("\n")
+  const fence = "```"
+
+  it("are found with the lines that they begin on", () => {
+    const source = `const a = 1\n${doc("One.", "", "@example", `${fence}ts`, "const b = 2", "", "const c = `*`", fence, "", "@since 0.1.0")}\nconst d = 3\n${doc(`${fence}json`, "{}", fence)}`
+    assert.deepStrictEqual(examplesOf("a.ts", source), [
+      { path: "a.ts", line: 7, code: "const b = 2\n\nconst c = `*`\n" }
+    ])
+  })
+
+  it("are compiled as a user's module would be, and what is wrong is told where it stands", () => {
+    const example = (code: string) => ({ path: "src/a.ts", line: 10, code })
+    const use = `import { Effect } from "effect"\nimport { DbRouter } from "effect-db-router"\n`
+    assert.deepStrictEqual(
+      compileExamples([
+        example(`${use}const fine = DbRouter.primary(Effect.void)\n`),
+        example(`${use}const wrong: number = DbRouter.primary(Effect.void)\n`),
+        example('const text = "\n')
+      ]),
+      [
+        "src/a.ts:12 Type 'Effect<void, never, never>' is not assignable to type 'number'.",
+        "src/a.ts:10 Unterminated string literal."
+      ]
+    )
+  })
+
+  it("all compile", () => {
+    const examples = ["index", "testing/index", ...publicModules()].flatMap((name) => {
+      const path = `src/${name}.ts`
+      return examplesOf(path, readFileSync(join(root, path), "utf8"))
+    })
+    assert.isAbove(examples.length, 50)
+    assert.deepStrictEqual(compileExamples(examples), [])
+  })
 })
