@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import { readdirSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
@@ -19,6 +21,12 @@ const leftIn = (folder: string) => [
   ...readdirSync(folder).filter((name) => !name.startsWith("tsx-") && name !== "node-compile-cache"),
   ...processesIn(folder)
 ]
+
+const nothingIsLeftIn = (folder: string) =>
+  Effect.gen(function* () {
+    for (let tries = 0; tries < 100 && leftIn(folder).length > 0; tries++) yield* Effect.sleep("50 millis")
+    assert.deepStrictEqual(leftIn(folder), [])
+  })
 
 const listed = (stdout: string) =>
   Array.from(stdout.matchAll(/^ {2}(\S+) +(\S.*)$/gm), ([, name, about]) => [name!, about!] as const)
@@ -70,6 +78,21 @@ describe("npm run example", { timeout: 120_000 }, () => {
     })
   )
 
+  it.scopedLive("ends the example when it is told to end, which leaves nothing either", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const serving = spawn(process.execPath, ["--import", "tsx", "examples/main.ts", "http", "--serve"], {
+        cwd: root,
+        env: { ...process.env, TMPDIR: folder },
+        stdio: ["ignore", "pipe", "ignore"]
+      })
+      yield* Effect.promise(() => once(serving.stdout, "data"))
+      serving.kill("SIGTERM")
+      yield* Effect.promise(() => once(serving, "exit"))
+      yield* nothingIsLeftIn(folder)
+    })
+  )
+
   it.scopedLive("runs the tests of the example of tests", () =>
     Effect.gen(function* () {
       // The results that are counted are those of the tests around this one.
@@ -91,8 +114,7 @@ describe("a recipe", { timeout: 120_000 }, () => {
         assert.strictEqual(failure(ended), "")
         assert.isAbove(ended.stdout.trim().split("\n").length, 1, ended.stdout)
         assert.notInclude(ended.stdout, "NOT AS IT SHOULD BE")
-        for (let tries = 0; tries < 100 && leftIn(folder).length > 0; tries++) yield* Effect.sleep("50 millis")
-        assert.deepStrictEqual(leftIn(folder), [])
+        yield* nothingIsLeftIn(folder)
       })
     )
   }
