@@ -16,6 +16,7 @@ import {
   write
 } from "./support/package.js"
 import { failure, node } from "./support/run.js"
+import { lint } from "./support/shipping.js"
 
 const modules = publicModules()
 
@@ -74,6 +75,10 @@ describe("the packed package", { timeout: 300_000 }, () => {
       (path) => !documents.includes(path) && !/^(src\/.+\.ts|dist\/.+\.(js|d\.ts)(\.map)?)$/.test(path)
     )
     assert.deepStrictEqual(other, [])
+  })
+
+  it("has nothing that publint or arethetypeswrong would say, of any entry point", async () => {
+    assert.deepStrictEqual(await lint(packed.tarball), [])
   })
 
   it("has source maps that lead to sources in the package", () => {
