@@ -11,9 +11,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const read = (path: string) => (existsSync(join(root, path)) ? readFileSync(join(root, path), "utf8") : undefined)
 
 const pages = [
-  "README.md",
-  "CONTRIBUTING.md",
-  "CHANGELOG.md",
+  ...readdirSync(root).filter((path) => path.endsWith(".md")),
   ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
     .filter((path) => path.endsWith(".md"))
     .map((path) => `docs/${path}`)
