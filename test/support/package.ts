@@ -49,6 +49,11 @@ export const everything: string = [
   "console.log(Object.keys(loaded).length)"
 ].join("\n")
 
+const locked = json(join(root, "package-lock.json")).packages as Record<string, { readonly version: string }>
+
+/** The version of a package in the lock file. */
+export const lockedVersion = (name: string): string => locked[`node_modules/${name}`]!.version
+
 const minutes = (count: number) => count * 60_000
 
 const succeed = (text: string) => {
@@ -91,15 +96,13 @@ export const pack = async (folder: string): Promise<Packed> => {
  * and `npm ci` has left all of them in npm's cache.
  */
 export const consumer = async (folder: string, tarball: string): Promise<void> => {
-  const locked = json(join(root, "package-lock.json")).packages as Record<string, { readonly version: string }>
-  const version = (name: string) => locked[`node_modules/${name}`]!.version
   const direct = [...requiredPeers, "@types/node"]
   const names = Object.keys(locked).map((path) =>
     path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length)
   )
   const once = names.filter((name) => name !== "" && names.indexOf(name) === names.lastIndexOf(name))
   const overrides = once.filter((name) => !direct.includes(name))
-  const pinned = (some: ReadonlyArray<string>) => Object.fromEntries(some.map((name) => [name, version(name)]))
+  const pinned = (some: ReadonlyArray<string>) => Object.fromEntries(some.map((name) => [name, lockedVersion(name)]))
   writeFileSync(
     join(folder, "package.json"),
     JSON.stringify({

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Manifest } from "./package.js"
-import { compile, everything, manifest, pack, root, write } from "./package.js"
+import { compile, everything, lockedVersion, manifest, pack, root, write } from "./package.js"
 import { failure, node, npm } from "./run.js"
 import { show } from "./show.js"
 
@@ -24,6 +24,9 @@ const tools = [
   "typescript",
   "vitest"
 ]
+
+/** What comes with `@effect/platform-node`, and whose newer versions ask for newer peers, too. */
+const alongside = ["@effect/platform-node-shared"]
 
 /** What the command of the package needs, whose lowest versions ask for more than the lowest of the other peers. */
 const ofCommand = ["@effect/cli", "@effect/printer", "@effect/printer-ansi"]
@@ -61,9 +64,10 @@ export const project = (which: Which, tarball: string, package_: Manifest = mani
         })
     ),
     overrides: lowest
-      ? Object.fromEntries(
-          Object.entries(package_.dependencies).map(([name, range]) => [name, lowestOf(range)] as const)
-        )
+      ? Object.fromEntries([
+          ...Object.entries(package_.dependencies).map(([name, range]) => [name, lowestOf(range)] as const),
+          ...alongside.map((name) => [name, firstOf(lockedVersion(name))] as const)
+        ])
       : {}
   }
 }
