@@ -1,16 +1,15 @@
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import type * as Consistency from "../Consistency.js"
 import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Position from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import { Approach, type Step } from "./approach.js"
 import type { Request } from "./driver/pool.js"
-import { Inquiry } from "./inquiry.js"
+import { Inquiries } from "./inquiries.js"
+import { Learner } from "./learner.js"
 import * as Seen from "./seen.js"
 import { Mark } from "./tracker.js"
 
@@ -25,19 +24,6 @@ const hopelessEvery = 10
 
 /** How often a replica is asked that others are preferred to, in milliseconds. */
 const refreshEvery = 5
-
-/** So many questions follow each other without a pause: a replica that is well has a write before its answer is back. */
-const hastyAttempts = 4
-
-/** The longest pause between two questions after that, in milliseconds. The first is of one, the next of two. */
-const longestPause = 8
-
-// Of real time: a test's clock that stands still must not keep a read waiting for ever.
-const pause = (millis: number): Effect.Effect<void> =>
-  Effect.async<void>((resume) => {
-    const timer = setTimeout(() => resume(Effect.void), millis)
-    return Effect.sync(() => clearTimeout(timer))
-  })
 
 /** A statement that takes the question for a position behind it. COPY takes nothing behind it, and one text may hide one. */
 const takesQuestion = ({ params, sql }: Request): boolean =>
@@ -57,7 +43,8 @@ interface Missing {
 export class Causal {
   /** What all flows have written, where that binds them all. */
   private process: Seen.Seen = Seen.nothing
-  private readonly asking = new Map<Engine, Deferred.Deferred<void>>()
+  readonly inquiries = new Inquiries()
+  private readonly learner: Learner | undefined
   private readonly told = new Set<string>()
   private readonly window: number
   private turn = 0
@@ -68,6 +55,12 @@ export class Causal {
     private readonly reading: EngineGroup
   ) {
     this.window = Duration.toMillis(policy.window)
+    if (Duration.toMillis(policy.wait) > 0) this.learner = new Learner(this.inquiries, reading)
+  }
+
+  /** Ends what goes on by itself. */
+  close(): void {
+    this.learner?.close()
   }
 
   /** What a read of a fiber has to see. */
@@ -75,9 +68,14 @@ export class Causal {
     const { seen } = fiber.getFiberRef(RoutingContext.flow)
     if (this.policy.scope === "process") {
       this.process = Seen.latest(Seen.resolved(this.process))
-      return Seen.resolved(Seen.merge(seen, this.process))
+      return this.noted(Seen.resolved(Seen.merge(seen, this.process)))
     }
-    return seen.marks.length === 0 ? seen : Seen.resolved(seen)
+    return seen.marks.length === 0 ? this.noted(seen) : this.noted(Seen.resolved(seen))
+  }
+
+  private noted(needs: Seen.Seen): Seen.Seen {
+    if (needs.positions.length > 0) this.learner?.isNeeded()
+    return needs
   }
 
   /** Whether an engine has what a read has to see. */
@@ -98,6 +96,23 @@ export class Causal {
     return new Watch(this, fiber, engine, this.reading)
   }
 
+  /** Something was written, and has ended with success. */
+  wrote(mark: Mark): void {
+    this.learner?.follow(mark)
+  }
+
+  /** A transaction was committed, or may have been. What was only read is nothing that other flows have to see. */
+  committed(fiber: AnyFiber, mark: Mark, wrote: boolean): void {
+    mark.end()
+    const change = (seen: Seen.Seen) => Seen.withMark(seen, mark)
+    if (wrote) {
+      this.note(fiber, change)
+      this.wrote(mark)
+    } else {
+      RoutingContext.unsafeChange(fiber, change)
+    }
+  }
+
   /** Notes a write, for every flow that has to see it. */
   note(fiber: AnyFiber, change: (seen: Seen.Seen) => Seen.Seen): void {
     RoutingContext.unsafeChange(fiber, change)
@@ -108,36 +123,38 @@ export class Causal {
   await(fiber: AnyFiber, now: () => number): Effect.Effect<void> {
     const millis = Duration.toMillis(this.policy.wait)
     if (millis === 0) return Effect.void
-    const isLate = Effect.map(pause(millis), () => {
-      // The next ones do not wait for the same.
-      const wanted = this.needs(fiber).positions
-      for (const { positions } of this.reading.engines) {
-        positions.giveUp(Math.max(hopelessMillis, hopelessWaits * millis), wanted)
-      }
-    })
-    return Effect.raceFirst(this.approach(fiber, now, 0), isLate)
+    return this.approach(
+      () => this.stepTowards(this.needs(fiber), now()),
+      (isLate) => {
+        if (!isLate) return this.warnOfBlindness(this.needs(fiber))
+        // The next ones do not wait for the same.
+        const wanted = this.needs(fiber).positions
+        for (const { positions } of this.reading.engines) {
+          positions.giveUp(Math.max(hopelessMillis, hopelessWaits * millis), wanted)
+        }
+        return Effect.void
+      },
+      millis
+    )
   }
 
   /** What a fiber has seen, as far as that can be known. */
   settled(fiber: AnyFiber): Effect.Effect<Seen.Seen> {
-    const settle = Effect.suspend(() => {
-      const { marks } = this.needs(fiber)
-      const sources = [...this.writing.engines, ...this.reading.engines].filter(({ positions }) =>
-        marks.some((mark) => mark.tracker === positions && mark.hasEnded && !mark.isAwaited)
-      )
-      return Effect.zipRight(
-        awaitMarks(marks.filter((mark) => mark.isAwaited)),
-        Effect.forEach(sources, (engine) => this.ask(engine), { concurrency: "unbounded", discard: true })
-      )
-    })
-    return Effect.raceFirst(settle, pause(Math.max(1, Duration.toMillis(this.policy.wait)))).pipe(
-      Effect.map(() => this.needs(fiber))
+    let hasAsked = false
+    const next = (): Step | undefined => {
+      const marks = this.needs(fiber).marks.filter((mark) => mark.hasEnded)
+      const awaited = marks.filter((mark) => mark.isAwaited)
+      if (awaited.length > 0) return { marks: awaited, engines: [] }
+      if (hasAsked) return undefined
+      hasAsked = true
+      const servers = [...this.writing.engines, ...this.reading.engines]
+      return { marks: [], engines: servers.filter(({ positions }) => marks.some((mark) => mark.tracker === positions)) }
+    }
+    const millis = Math.max(1, Duration.toMillis(this.policy.wait))
+    return Effect.map(
+      this.approach(next, () => Effect.void, millis),
+      () => this.needs(fiber)
     )
-  }
-
-  /** Asks a server for its position, once for all who want to know it now. Never fails. */
-  ask(engine: Engine): Effect.Effect<void> {
-    return Effect.suspend(() => Deferred.await(this.asked(engine)))
   }
 
   /**
@@ -148,44 +165,31 @@ export class Causal {
     for (const engine of passedOver) {
       const millis = this.isNear(engine) ? refreshEvery : hopelessEvery * hopelessWaits
       if (engine.positions.isTelling && engine.positions.isDue(millis) && this.reading.isEligible(engine)) {
-        this.asked(engine)
+        this.inquiries.ask(engine, "read")
       }
     }
   }
 
-  /** Sends a question to a server, unless one is on its way. */
-  private asked(engine: Engine): Deferred.Deferred<void> {
-    const other = this.asking.get(engine)
-    if (other !== undefined) return other
-    const done = Deferred.unsafeMake<void>(FiberId.none)
-    this.asking.set(engine, done)
-    const inquiry = new Inquiry(engine)
-    engine.begin(inquiry.request, (error, result) => {
-      this.asking.delete(engine)
-      if (error === undefined) inquiry.hear(result!)
-      else if (error.cause instanceof Error) engine.positions.fail(error.cause)
-      Deferred.unsafeDone(done, Exit.void)
+  private approach(
+    next: () => Step | undefined,
+    ended: (isLate: boolean) => Effect.Effect<void>,
+    millis: number
+  ): Effect.Effect<void> {
+    return Effect.async<void>((resume) => {
+      const approach = new Approach(this.inquiries, next, (isLate) => resume(ended(isLate)), millis)
+      approach.go()
+      return Effect.sync(() => approach.stop())
     })
-    return done
   }
 
-  private approach(fiber: AnyFiber, now: () => number, attempt: number): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const needs = this.needs(fiber)
-      const missing = this.missing(needs, now())
-      if (missing === undefined) return this.warnOfBlindness(needs)
-      const { awaited, candidates, sources } = missing
-      if (awaited.length > 0) return Effect.zipRight(awaitMarks(awaited), this.approach(fiber, now, attempt))
-      const worthIt = candidates.filter((engine) => this.isNear(engine) || engine.positions.isDue(hopelessEvery))
-      // One after the other, and not always the same one first.
-      const asked = sources.length > 0 || worthIt.length === 0 ? sources : [worthIt[this.turn++ % worthIt.length]!]
-      if (asked.length === 0) return Effect.void
-      const millis = attempt < hastyAttempts ? 0 : Math.min(2 ** (attempt - hastyAttempts), longestPause)
-      return Effect.forEach(asked, (engine) => this.ask(engine), { concurrency: "unbounded", discard: true }).pipe(
-        Effect.zipRight(millis === 0 ? Effect.void : pause(millis)),
-        Effect.zipRight(this.approach(fiber, now, attempt + 1))
-      )
-    })
+  /** What to hear next, so that a read knows its replica. Whom it asks: one after the other, and not always the same one first. */
+  private stepTowards(needs: Seen.Seen, now: number): Step | undefined {
+    const missing = this.missing(needs, now)
+    if (missing === undefined) return undefined
+    const { awaited, candidates, sources } = missing
+    if (awaited.length > 0 || sources.length > 0) return { marks: awaited, engines: sources }
+    const worthIt = candidates.filter((engine) => this.isNear(engine) || engine.positions.isDue(hopelessEvery))
+    return { marks: [], engines: worthIt.length === 0 ? [] : [worthIt[this.turn++ % worthIt.length]!] }
   }
 
   /** Whether a replica may have what is missing within the time that reads wait. */
@@ -233,22 +237,12 @@ export class Causal {
   }
 }
 
-const awaitMarks = (marks: ReadonlyArray<Mark>): Effect.Effect<void> =>
-  Effect.forEach(
-    marks,
-    (mark) =>
-      Effect.async<void>((resume) => {
-        if (!mark.isAwaited) return resume(Effect.void)
-        return Effect.sync(mark.onHeard(() => resume(Effect.void)))
-      }),
-    { concurrency: "unbounded", discard: true }
-  )
-
 /** A statement of a fiber on an engine: what its flow has to know of it. */
 export class Watch {
   readonly mark: Mark
   private before: Seen.Seen
   private readonly isReplica: boolean
+  private isWrite = false
 
   constructor(
     private readonly causal: Causal,
@@ -261,9 +255,10 @@ export class Watch {
     this.isReplica = reading.engines.includes(engine)
   }
 
-  /** It may write. Whatever becomes of it, reads stay on the primary until it has ended. */
-  writes(): this {
-    this.causal.note(this.fiber, (seen) => Seen.withMark(seen, this.mark))
+  /** It may write, from that time on. Whatever becomes of it, reads stay on the primary until it has ended. */
+  writes(at = Number.NEGATIVE_INFINITY): this {
+    this.isWrite = true
+    this.causal.note(this.fiber, (seen) => Seen.withWrite(Seen.withMark(seen, this.mark), at))
     this.before = this.fiber.getFiberRef(RoutingContext.flow).seen
     return this
   }
@@ -283,13 +278,20 @@ export class Watch {
   }
 
   /** It has succeeded, and the flow goes on from there. */
-  succeeded(): void {
-    const { before } = this
+  succeeded(at = Number.NEGATIVE_INFINITY): void {
+    const { before, isWrite } = this
     const mark = this.mark.end()
-    if (!this.isReplica && this.engine.positions.isPrimary) {
-      RoutingContext.unsafeChange(this.fiber, (seen) => Seen.superseded(seen, before, mark))
-    } else {
-      RoutingContext.unsafeChange(this.fiber, (seen) => Seen.withMark(seen, mark))
-    }
+    const isSuperseding = !this.isReplica && this.engine.positions.isPrimary
+    RoutingContext.unsafeChange(this.fiber, (seen) => {
+      const next = isSuperseding ? Seen.superseded(seen, before, mark) : Seen.withMark(seen, mark)
+      return isWrite ? Seen.withWrite(next, at) : next
+    })
+    if (isWrite) this.causal.wrote(mark)
+  }
+
+  /** It has failed, or was interrupted. */
+  failed(at: number): void {
+    this.mark.end()
+    RoutingContext.unsafeChange(this.fiber, (seen) => Seen.withWrite(seen, at))
   }
 }

@@ -3,10 +3,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
+import * as Consistency from "../Consistency.js"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
@@ -18,7 +20,6 @@ import { type Deadline, Patience } from "./patience.js"
 import { catchBeforeRows, Reads } from "./reads.js"
 import type { Refresh } from "./refresh.js"
 import { annotate, clockOf, type Decision, Routes, type RoutesOptions, type Target } from "./routes.js"
-import * as Seen from "./seen.js"
 import { Mark } from "./tracker.js"
 import type { Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
@@ -31,6 +32,9 @@ export interface RouterOptions extends RoutesOptions {
   readonly refresh: Refresh | undefined
 }
 
+/** What `causal` and `window` have done before and after a write. */
+const { afterWrite: noteTime } = Consistency.causal()
+
 /** Runs every statement where it belongs. */
 export class Router extends Routes {
   /** What is done before a session begins. Connects to nothing that a statement would not. */
@@ -40,7 +44,10 @@ export class Router extends Routes {
   private readonly reads = new Reads(this)
 
   /** Ends what goes on by itself. */
-  readonly close: Effect.Effect<void> = Effect.suspend(() => this.reads.hedges?.close ?? Effect.void)
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.causal?.close()
+    return this.reads.hedges?.close ?? Effect.void
+  })
 
   constructor(options: RouterOptions) {
     super(options)
@@ -263,10 +270,15 @@ export class Router extends Routes {
   ): Effect.Effect<Result, SqlError> {
     if (kind === "session") return this.seen(fiber, group, engine, request)
     const { afterWrite, afterWriteEnded } = this.config.consistency
-    const running =
-      this.causal === undefined ? engine.query(request) : this.watched(this.causal, fiber, engine, request)
+    const { causal } = this
+    const running = causal === undefined ? engine.query(request) : this.watched(causal, fiber, engine, request)
+    const ended = changesSchema
+      ? <A>(noted: Effect.Effect<A, SqlError>) => Effect.zipLeft(noted, this.classifier.refresh)
+      : identity
+    // It notes the times together with the rest.
+    if (causal !== undefined && afterWrite === noteTime) return ended(running)
     const noted = afterWriteEnded === undefined ? running : Effect.ensuring(running, afterWriteEnded)
-    return Effect.zipRight(afterWrite, changesSchema ? Effect.zipLeft(noted, this.classifier.refresh) : noted)
+    return Effect.zipRight(afterWrite, ended(noted))
   }
 
   /** Runs a statement that does not write, and may show data all the same. */
@@ -279,13 +291,14 @@ export class Router extends Routes {
   /** Runs a statement that may write, and tells its flow the position after it. */
   private watched(causal: Causal, fiber: AnyFiber, engine: Engine, request: Request): Effect.Effect<Result, SqlError> {
     return Effect.suspend(() => {
-      const watch = causal.begin(fiber, engine).writes()
-      return Effect.onExit(engine.query(watch.asking(request)), (exit) =>
-        Effect.sync(() => {
-          if (Exit.isSuccess(exit)) watch.succeeded()
-          else watch.mark.end()
-        })
-      )
+      const clock = clockOf(fiber)
+      const watch = causal.begin(fiber, engine).writes(clock.unsafeCurrentTimeMillis())
+      return Effect.onExit(engine.query(watch.asking(request)), (exit) => {
+        const now = clock.unsafeCurrentTimeMillis()
+        if (Exit.isSuccess(exit)) watch.succeeded(now)
+        else watch.failed(now)
+        return Effect.void
+      })
     })
   }
 
@@ -301,11 +314,7 @@ export class Router extends Routes {
       causal === undefined || mark === undefined
         ? Effect.void
         : Effect.withFiberRuntime<void>((fiber) => {
-            mark.end()
-            const change = (seen: Seen.Seen) => Seen.withMark(seen, mark)
-            // What was only read is nothing that others have to see.
-            if (wrote) causal.note(fiber, change)
-            else RoutingContext.unsafeChange(fiber, change)
+            causal.committed(fiber, mark, wrote)
             return Effect.void
           })
     return Effect.zipRight(

@@ -1,0 +1,79 @@
+import type { EngineGroup } from "../EngineGroup.js"
+import * as Position from "../Position.js"
+import type { Inquiries } from "./inquiries.js"
+import type { Mark } from "./tracker.js"
+
+/** When replicas are asked after a write, in milliseconds: so long after its position is known, or after the time before. */
+const pauses = [1, 2, 4, 8, 16, 32]
+
+/** After so many writes that nobody has needed to see since, replicas are not asked until somebody does. */
+const unneeded = 16
+
+/**
+ * Learns in the background that replicas have what was written, so that the first read after a write knows where to go. Only
+ * on connections that nobody uses, and only where the answers to reads do not tell it anyway. However many writes there are,
+ * each replica is asked for one of them at a time, the last.
+ */
+export class Learner {
+  private wanted: Position.Position | undefined
+  private attempt = 0
+  private writes = 0
+  private timer: NodeJS.Timeout | undefined
+  private isClosed = false
+
+  constructor(
+    private readonly inquiries: Inquiries,
+    private readonly reading: EngineGroup
+  ) {}
+
+  /** Something was written, and has ended. */
+  follow(mark: Mark): void {
+    if (mark.isAwaited) mark.onHeard(() => this.want(mark.known))
+    else this.want(mark.known)
+  }
+
+  /** Somebody reads who has to see something. */
+  isNeeded(): void {
+    this.writes = 0
+  }
+
+  /** Asks nobody from now on. */
+  close(): void {
+    this.isClosed = true
+    clearTimeout(this.timer)
+  }
+
+  private want(position: Position.Position | undefined): void {
+    if (position === undefined || this.isClosed || this.writes >= unneeded) return
+    const { wanted } = this
+    if (wanted !== undefined && Position.covers(wanted, position)) return
+    this.writes++
+    this.wanted = position
+    this.attempt = 0
+    this.timer ??= this.later()
+  }
+
+  private later(): NodeJS.Timeout {
+    return setTimeout(() => this.look(), pauses[this.attempt]).unref()
+  }
+
+  private look(): void {
+    this.timer = undefined
+    let isKnown = true
+    for (const engine of this.reading.engines) {
+      if (!this.mayTurnOut(engine.positions) || !this.reading.isEligible(engine)) continue
+      isKnown = false
+      const isFree = !this.inquiries.has(engine) && engine.positions.isDue() && engine.poolStatus.idle > 0
+      if (isFree) this.inquiries.ask(engine, "write")
+    }
+    if (isKnown || ++this.attempt === pauses.length) return
+    this.timer = this.later()
+  }
+
+  /** Whether a replica is not known to have what is wanted, and may be soon. */
+  private mayTurnOut({ isHopeless, isTelling, known }: Mark["tracker"]): boolean {
+    const wanted = this.wanted!
+    if (!isTelling || isHopeless) return false
+    return known === undefined || (Position.isComparable(known, wanted) && !Position.covers(known, wanted))
+  }
+}
