@@ -76,7 +76,7 @@ describe("npm run demo -- --once", () => {
         assert.match(ended.stdout, /^ write +primary +INSERT +INSERT INTO demo_shop\.journal/m)
         assert.match(ended.stdout, /^ write +primary +inside a transaction +UPDATE demo_shop\.products/m)
         assert.match(ended.stdout, /^ read +replica\d .* SELECT/m)
-        assert.strictEqual(ended.stdout.split("\n").filter((line) => line.startsWith(" ✓ ")).length, 4 + 3 + 5)
+        assert.strictEqual(ended.stdout.split("\n").filter((line) => line.startsWith(" ✓ ")).length, 4 + 3 + 6)
         const servers = addresses(ended.stdout)
         assert.deepStrictEqual(
           servers.map(({ name, role }) => `${name} ${role}`),
@@ -227,7 +227,8 @@ layer(PgCluster.layer({ replicas: 1 }), { timeout: "1 minute" })("the servers of
       assert.match(ended.stdout, /^ ✗ every standby served reads$/m)
       assert.include(ended.stdout, "no read was sent to read-1")
       assert.include(ended.stdout, "read-1 has not looked into the shop's tables")
-      assert.include(ended.stderr, "1 of 5 checks failed")
+      assert.match(ended.stdout, /all \d+ reads after a write went to the primary/)
+      assert.include(ended.stderr, "2 of 6 checks failed")
     })
   )
 
@@ -247,7 +248,7 @@ const primary: EngineReport = {
   name: "primary",
   group: "default",
   answers: true,
-  use: { reads: 40, writes: 60, committed: 70, p50: 1, p95: 2 },
+  use: { reads: 40, readsAfterWrites: 10, writes: 60, committed: 70, p50: 1, p95: 2 },
   server: { standby: false, committed: 75, rolledBack: 2, rowsWritten: 30, scans: 90 }
 }
 
@@ -255,7 +256,7 @@ const replica: EngineReport = {
   name: "replica1",
   group: "read",
   answers: true,
-  use: { reads: 100, writes: 0, committed: 100, p50: 1, p95: 2 },
+  use: { reads: 100, readsAfterWrites: 30, writes: 0, committed: 100, p50: 1, p95: 2 },
   server: { standby: true, committed: 104, rolledBack: 0, rowsWritten: 0, scans: 300 }
 }
 
@@ -328,6 +329,12 @@ describe("the checks of the demo", () => {
     ])
     assert.deepStrictEqual(problems(onReplica({}, { scans: 0 })), [
       "every standby served reads: replica1 has not looked into the shop's tables"
+    ])
+  })
+
+  it("see that all reads after a write went to the primary", () => {
+    assert.deepStrictEqual(problems(onReplica({ readsAfterWrites: 0 })), [
+      "standbys served reads of own writes: all 10 reads after a write went to the primary"
     ])
   })
 

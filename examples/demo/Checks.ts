@@ -89,6 +89,21 @@ const writesWereReadBack = ({ again, ordersOn, tally }: Evidence): Check => ({
   detail: `${number(tally.placed)} orders: at once, later, on every server`
 })
 
+/** The order that a request has placed is looked for at once, on any server that has it by then. */
+const standbysServedOwnWrites = ({ engines, readGroup }: Evidence): Check => {
+  const standbys = engines.filter(({ group }) => group === readGroup)
+  const reads = sum(engines, ({ use }) => use.readsAfterWrites)
+  const there = sum(standbys, ({ use }) => use.readsAfterWrites)
+  return {
+    name: "standbys served reads of own writes",
+    problems: when(standbys.length > 0 && there === 0, `all ${number(reads)} reads after a write went to the primary`),
+    detail:
+      standbys.length === 0
+        ? "there is none"
+        : `${number(there)} of ${number(reads)} reads in requests that had written`
+  }
+}
+
 /** Every statement went to one engine, and that engine's server knows of it. */
 const sumsAddUp = ({ engines, statements, unrouted }: Evidence): Check => {
   const reads = sum(engines, ({ use }) => use.reads)
@@ -121,6 +136,11 @@ const requestsSucceeded = ({ tally }: Evidence): Check => ({
 
 /** All checks, the failed ones among them. */
 export const run = (evidence: Evidence): ReadonlyArray<Check> =>
-  [noWriteOnStandby, standbysServedReads, writesWereReadBack, sumsAddUp, requestsSucceeded].map((check) =>
-    check(evidence)
-  )
+  [
+    noWriteOnStandby,
+    standbysServedReads,
+    standbysServedOwnWrites,
+    writesWereReadBack,
+    sumsAddUp,
+    requestsSucceeded
+  ].map((check) => check(evidence))

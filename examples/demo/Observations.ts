@@ -6,6 +6,8 @@ import { Effect, Exit, Option, Tracer } from "effect"
 /** What an engine was used for. */
 export interface Use {
   readonly reads: number
+  /** Reads of requests that had written before. */
+  readonly readsAfterWrites: number
   /** Statements of any other kind. */
   readonly writes: number
   /** Transactions that its server must have committed: those of the shop, and the statements outside of them. */
@@ -34,12 +36,13 @@ export interface Observed {
   readonly decisions: ReadonlyArray<Decision>
 }
 
-export const unused: Use = { reads: 0, writes: 0, committed: 0, p50: 0, p95: 0 }
+export const unused: Use = { reads: 0, readsAfterWrites: 0, writes: 0, committed: 0, p50: 0, p95: 0 }
 
-const remembered = { latencies: 1000, decisions: 24 } as const
+const remembered = { latencies: 1000, decisions: 24, requests: 1000 } as const
 
 class Engine {
   reads = 0
+  readsAfterWrites = 0
   writes = 0
   committed = 0
   private readonly latencies: Array<number> = []
@@ -54,6 +57,7 @@ class Engine {
     const quantile = (q: number) => sorted[Math.floor(q * (sorted.length - 1))] ?? 0
     return {
       reads: this.reads,
+      readsAfterWrites: this.readsAfterWrites,
       writes: this.writes,
       committed: this.committed,
       p50: quantile(0.5),
@@ -78,6 +82,8 @@ class Recorder {
   unrouted = 0
   readonly engines = new Map<string, Engine>()
   readonly decisions = new Map<string, Decision>()
+  /** The last requests that have written. The spans of one have one trace. */
+  private readonly writers = new Set<string>()
 
   begins(span: Tracer.Span): void {
     if (span.name === "sql.execute") this.statements++
@@ -94,8 +100,13 @@ class Recorder {
     if (Exit.isSuccess(exit) && !isInTransaction(span)) engine.committed++
     if (isTransaction) return
     const kind = text(span, "db.router.kind") ?? "unknown"
-    if (kind === "read") engine.reads++
-    else engine.writes++
+    if (kind === "read") {
+      engine.reads++
+      if (this.writers.has(span.traceId)) engine.readsAfterWrites++
+    } else {
+      engine.writes++
+      this.wrote(span.traceId)
+    }
     engine.took(Number(endTime - span.status.startTime) / 1e6)
     this.decided({
       at: Number(endTime / 1_000_000n),
@@ -104,6 +115,13 @@ class Recorder {
       reason: text(span, "db.router.reason") ?? "",
       sql: (text(span, "db.query.text") ?? "").trim().replace(/\s+/g, " ")
     })
+  }
+
+  private wrote(request: string): void {
+    const { writers } = this
+    writers.add(request)
+    const [oldest] = writers
+    if (writers.size > remembered.requests) writers.delete(oldest!)
   }
 
   private engine(name: string): Engine {
