@@ -238,7 +238,7 @@ export const currentToken: Effect.Effect<Option.Option<string>> = tokens.current
  * from whichever replica has it. Afterwards the flow is as before, but for what the effect has written and read itself; inside
  * a session or request scope, whose fibers share one flow, it has seen it from then on.
  *
- * A token that is not to be believed is ignored, and counted in the metric `db_router_rejected_tokens` by its reason (those of
+ * A token that is not to be believed is ignored, and counted in the metric `db.router.rejected_tokens` by its reason (those of
  * `Token.Rejection`; `unavailable` where there is no router in the context): the effect runs as it would without. One from before
  * a promotion makes reads go to the primary.
  *

@@ -195,7 +195,7 @@ export const commitByStatus = (status: number): boolean => status < 400
  * request's scope, and in fibers that outlive the request fail with the reason `SessionClosed`. See `DbRouter.detached`.
  *
  * **Tokens** (option `token`). The request's flow begins with the position that the request brings; a token that is forged,
- * expired or impossible is ignored and counted (metric `db_router_rejected_tokens`), and the request starts clean. The response
+ * expired or impossible is ignored and counted (metric `db.router.rejected_tokens`), and the request starts clean. The response
  * takes the position of the end along, after the COMMIT, if the request wrote, or read further than it knew. So do requests that
  * `skip` names. What a streaming body or a WebSocket does after the head cannot be in it, and a 500 for a failed COMMIT has none.
  *

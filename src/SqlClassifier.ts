@@ -24,6 +24,7 @@ import * as CatalogKnowledge from "./internal/classifier/catalogKnowledge.js"
 import { catalogQuery } from "./internal/classifier/catalogQuery.js"
 import * as Classify from "./internal/classifier/classify.js"
 import * as Knowledge from "./internal/classifier/knowledge.js"
+import { countLookup } from "./internal/classifier/lookups.js"
 import * as Parser from "./internal/classifier/parser.js"
 
 export type {
@@ -120,9 +121,18 @@ export interface Options {
    * @default 10_000
    */
   readonly cacheSize?: number
+  /**
+   * Whether texts are counted by whether they were known: `Telemetry.lookups`.
+   *
+   * @default true
+   */
+  readonly metrics?: boolean
 }
 
 const defaultCacheSize = 10_000
+
+const coreOf = (knowledge: Knowledge.Knowledge, { cacheSize = defaultCacheSize, metrics = true }: Options) =>
+  Classify.make(knowledge, cacheSize, metrics ? countLookup : undefined)
 
 const fromCore = (core: Classify.Core, refresh: Effect.Effect<void>): SqlClassifier => ({
   classify: core.classify,
@@ -138,9 +148,7 @@ const fromCore = (core: Classify.Core, refresh: Effect.Effect<void>): SqlClassif
  * @category constructors
  */
 export const makeWith = (options: Options): Effect.Effect<SqlClassifier> =>
-  Effect.map(Effect.promise(Parser.load), () =>
-    fromCore(Classify.make(Knowledge.builtin, options.cacheSize ?? defaultCacheSize), Effect.void)
-  )
+  Effect.map(Effect.promise(Parser.load), () => fromCore(coreOf(Knowledge.builtin, options), Effect.void))
 
 /**
  * `makeWith` and the defaults.
@@ -190,7 +198,7 @@ export const fromCatalog = <E>(options: CatalogOptions<E>): Effect.Effect<SqlCla
   Effect.gen(function* () {
     yield* Effect.promise(Parser.load)
     const first = yield* options.load
-    const core = Classify.make(CatalogKnowledge.fromCatalog(first), options.cacheSize ?? defaultCacheSize)
+    const core = coreOf(CatalogKnowledge.fromCatalog(first), options)
     const refresh = yield* makeRefresh(options.load, first, (catalog) =>
       core.use(CatalogKnowledge.fromCatalog(catalog))
     )

@@ -20,6 +20,7 @@ export * as RoutingContext from "./RoutingContext.js"
 export * as Selector from "./Selector.js"
 export * as Session from "./Session.js"
 export * as SqlClassifier from "./SqlClassifier.js"
+export * as Telemetry from "./Telemetry.js"
 export * as Token from "./Token.js"
 export * as Topology from "./Topology.js"
 

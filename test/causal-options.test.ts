@@ -65,7 +65,7 @@ layer(Causal.layer(), { excludeTestServices: true, timeout: "2 minutes" })("opti
       Effect.gen(function* () {
         const count = Effect.map(Metric.snapshot, (all) =>
           all
-            .filter(({ metricKey }) => metricKey.name === "db_router_position_questions")
+            .filter(({ metricKey }) => metricKey.name === "db.router.position_questions")
             .reduce(
               (sum, { metricState }) => sum + Number((metricState as unknown as { readonly count: number }).count),
               0

@@ -166,6 +166,7 @@ describe("the scalar options", () => {
         DB_ROUTER_SHUTDOWN_TIMEOUT: "1 second",
         DB_ROUTER_TOKEN_KEYS: `${"a".repeat(32)}, ${"b".repeat(44)}`,
         DB_ROUTER_TOKEN_LIFETIME: "2 minutes",
+        DB_ROUTER_METRICS: "off",
         DB_ROUTER_MAX_CONNECTIONS: "4",
         DB_ROUTER_MIN_CONNECTIONS: "2",
         DB_ROUTER_CONNECT_TIMEOUT: "3 seconds",
@@ -192,6 +193,7 @@ describe("the scalar options", () => {
       assert.deepStrictEqual([failures, maxLagBytes], [5, 3n])
       assert.strictEqual(Duration.toMillis(config.shutdownTimeout), 1_000)
       assert.strictEqual(Duration.toMillis(config.tokens.lifetime), 120_000)
+      assert.isFalse(config.metrics)
       const keys = Token.keys([Redacted.make("b".repeat(44))])
       const older = Token.encode(Either.getOrThrow(keys), { system: "1", timeline: 1, lsn: 1n }, { expiresAt: 2 })
       assert.isTrue(Either.isRight(Token.decode(config.tokens.keys!, older, 1)))
@@ -292,6 +294,7 @@ describe("the scalar options", () => {
     ["DB_ROUTER_HEALTH_INTERVAL", "0", "health.interval", "5 seconds"],
     ["DB_ROUTER_HEALTH_FAILURES", "0", "health.failures", "from 1"],
     ["DB_ROUTER_HEALTH_MAX_LAG_BYTES", "many", "health.maxLagBytes", "number"],
+    ["DB_ROUTER_METRICS", "some", "metrics", "true or false"],
     ["DB_ROUTER_SHUTDOWN_TIMEOUT", "5", "shutdownTimeout", "5 seconds"],
     ["DB_ROUTER_TOKEN_LIFETIME", "0", "tokens.lifetime", "longer than zero"],
     ["DB_ROUTER_MAX_CONNECTIONS", "0", "groups.default[0].maxConnections", "from 1"],

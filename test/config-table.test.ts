@@ -94,6 +94,7 @@ describe("the README's table", () => {
     assert.strictEqual(BigInt(plain(options["health.maxLagBytes"].default)), health.maxLagBytes)
     assert.strictEqual(duration(options["tokens.lifetime"].default), Duration.toMillis(config.tokens.lifetime))
     assert.isUndefined(config.tokens.keys)
+    assert.strictEqual(plain(options.metrics.default), config.metrics)
     assert.strictEqual(duration(options.shutdownTimeout.default), Duration.toMillis(config.shutdownTimeout))
     assert.strictEqual(options.strategy.default, "`Selector.roundRobin`")
     assert.strictEqual(config.strategy.name, "round-robin")

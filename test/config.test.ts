@@ -35,7 +35,8 @@ describe("defaults", () => {
       onNoReplica: "primary",
       hedge: undefined,
       topology: Topology.fixed,
-      maxPreparedPerConnection: 256
+      maxPreparedPerConnection: 256,
+      metrics: true
     })
     assert.deepStrictEqual(
       [waitForPrimary.atStart, waitForPrimary.statements].map((time) => Duration.toMillis(time)),
@@ -104,8 +105,10 @@ describe("what is given", () => {
       onNoReplica: "fail",
       prepare: { maxPerConnection: 8 },
       classifier: { cacheSize: 1, refreshInterval: "3 hours" },
+      metrics: false,
       shutdownTimeout: 0
     })
+    assert.isFalse(config.metrics)
     assert.strictEqual(config.defaultGroup, "main")
     assert.strictEqual(config.readGroup, "replicas")
     assert.strictEqual(config.strategy, strategy)

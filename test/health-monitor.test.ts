@@ -80,7 +80,8 @@ const start = (engines: ReadonlyArray<Server>, startTimeout: Duration.DurationIn
     servers,
     others: [],
     named: new Set([first!]),
-    startTimeout: Duration.decode(startTimeout)
+    startTimeout: Duration.decode(startTimeout),
+    telemetry: undefined
   })
 }
 

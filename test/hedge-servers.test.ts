@@ -1,13 +1,13 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Logger, Metric, Random, Stream } from "effect"
-import { DbRouter, type RouterConfig } from "effect-db-router"
+import { Effect, Exit, Fiber, Logger, Random, Stream } from "effect"
+import { DbRouter, type RouterConfig, Telemetry } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { hedgedReads } from "../src/internal/hedge.js"
 import * as engines from "./support/engine.js"
 import { over } from "./support/health.js"
 import * as Proxy from "./support/proxy.js"
 import * as RouterTest from "./support/router.js"
+import { sumOf } from "./support/telemetry.js"
 
 const silent = Logger.replace(Logger.defaultLogger, Logger.none)
 
@@ -45,13 +45,8 @@ const hedgesOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     ([value, spans]) => [value, spans.filter(({ attributes }) => attributes.has("db.router.hedged"))] as const
   )
 
-const won = Effect.forEach(["first", "second", "neither"], (who) =>
-  Effect.map(
-    Effect.forEach(["replica1", "replica2"], (name) =>
-      Metric.value(Metric.tagged(Metric.tagged(hedgedReads, "engine", name), "won", who))
-    ),
-    (states) => states.reduce((sum, { count }) => sum + count, 0)
-  )
+const won = Effect.forEach(["first", "second", "neither"], (winner) =>
+  sumOf(Telemetry.instruments.hedgedReads, { winner })
 )
 
 /** A read that is slow on the first replica alone. */

@@ -1,9 +1,10 @@
 import { SqlError } from "@effect/sql"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Fiber, Metric, Random, TestClock } from "effect"
-import type { Engine } from "effect-db-router"
+import { Clock, Duration, Effect, Fiber, Random, TestClock } from "effect"
+import { type Engine, Telemetry } from "effect-db-router"
 import type { Callback, Result } from "../src/internal/driver/pool.js"
-import { burst, type Failed, Hedges, hedgedReads, Share } from "../src/internal/hedge.js"
+import { burst, type Failed, Hedges, Share } from "../src/internal/hedge.js"
+import { sumOf } from "./support/telemetry.js"
 
 const request = { sql: "SELECT 1", params: [], asArrays: false, prepare: false }
 
@@ -58,11 +59,7 @@ const begun = (hedges?: Hedges, second = fake("second")) =>
     return { first, second, fiber, hedgedTo }
   })
 
-const wonBy = (engine: string, won: string) =>
-  Effect.map(
-    Metric.value(Metric.tagged(Metric.tagged(hedgedReads, "engine", engine), "won", won)),
-    ({ count }) => count
-  )
+const wonBy = (engine: string, won: string) => sumOf(Telemetry.instruments.hedgedReads, { engine, winner: won })
 
 describe("the share of reads that are sent twice", () => {
   it("is kept, but for a small burst, whatever the order", () => {

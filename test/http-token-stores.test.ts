@@ -12,8 +12,7 @@ import * as NodePath from "@effect/platform-node/NodePath"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Context, Deferred, Effect, Fiber, Layer, Metric, Option, Stream } from "effect"
-import { Consistency, DbRouter, HttpSession } from "effect-db-router"
-import { rejectedTokens } from "../src/internal/tokens.js"
+import { Consistency, DbRouter, HttpSession, Telemetry } from "effect-db-router"
 import * as Causal from "./support/causal.js"
 import { eventually, listen, quiet, type Send, type Sent } from "./support/http.js"
 import * as RouterTest from "./support/router.js"
@@ -95,7 +94,7 @@ const serveElsewhere = (store: KeyValueStore.KeyValueStore) =>
   Effect.flatMap(Layer.build(RouterTest.router(options)), (services) => Effect.provide(serve(store), services))
 
 const unavailable = Effect.map(
-  Metric.value(Metric.tagged(rejectedTokens, "reason", "unavailable")),
+  Metric.value(Metric.tagged(Telemetry.rejectedTokens, Telemetry.attributes.errorType, "unavailable")),
   ({ count }) => count
 )
 

@@ -1,9 +1,8 @@
 import { Cookies, HttpServerResponse } from "@effect/platform"
 import { assert, layer } from "@effect/vitest"
 import { type Context, Effect, Either, Layer, Metric, Option, Redacted } from "effect"
-import { Consistency, HttpSession, type Position, Token } from "effect-db-router"
+import { Consistency, HttpSession, type Position, Telemetry, Token } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { rejectedTokens } from "../src/internal/tokens.js"
 import * as Causal from "./support/causal.js"
 import { type Act, type Answer, placements, quiet, type Send, type Sent, type Services } from "./support/http.js"
 import * as RouterTest from "./support/router.js"
@@ -53,7 +52,10 @@ const result = ({ found, onPrimary }: { readonly found: boolean; readonly onPrim
 })
 
 const rejected = (reason: string) =>
-  Effect.map(Metric.value(Metric.tagged(rejectedTokens, "reason", reason)), ({ count }) => count)
+  Effect.map(
+    Metric.value(Metric.tagged(Telemetry.rejectedTokens, Telemetry.attributes.errorType, reason)),
+    ({ count }) => count
+  )
 
 /** The services of another process: a router with a state of its own, and the same keys. */
 const otherProcess = Effect.flatMap(PgCluster.PgCluster, (cluster) =>

@@ -1,9 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Either, FiberRef, Layer, Metric, Option, Redacted } from "effect"
-import { Consistency, DbRouter, type Position, RoutingContext, Token } from "effect-db-router"
+import { Consistency, DbRouter, type Position, RoutingContext, Telemetry, Token } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { positionQuestions } from "../src/internal/inquiry.js"
-import { rejectedTokens } from "../src/internal/tokens.js"
 import * as Causal from "./support/causal.js"
 import * as RouterTest from "./support/router.js"
 
@@ -32,7 +30,10 @@ const currentToken = Effect.map(Consistency.currentToken, Option.getOrThrow)
 const positionOf = (token: string): Position.Position => Either.getOrThrow(Token.decode(keys, token, 0)).position
 
 const rejected = (reason: string) =>
-  Effect.map(Metric.value(Metric.tagged(rejectedTokens, "reason", reason)), ({ count }) => count)
+  Effect.map(
+    Metric.value(Metric.tagged(Telemetry.rejectedTokens, Telemetry.attributes.errorType, reason)),
+    ({ count }) => count
+  )
 
 /** A new row that this flow has written, and the token of that. */
 const written = Effect.gen(function* () {
@@ -235,7 +236,7 @@ layer(Causal.layer(options), { excludeTestServices: true, timeout: "2 minutes" }
       const position = positionOf(token)
       const impossible = Token.encode(keys, { ...position, lsn: position.lsn + 2n ** 40n }, { expiresAt: 2 ** 47 })
       const questions = Effect.map(
-        Metric.value(Metric.tagged(positionQuestions, "engine", "primary")),
+        Metric.value(Metric.tagged(Telemetry.positionQuestions, Telemetry.attributes.engine, "primary")),
         ({ count }) => count
       )
       yield* elsewhere(

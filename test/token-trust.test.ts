@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Either, Fiber, Logger, Metric, Option, Redacted, TestClock } from "effect"
-import { type Position, Token } from "effect-db-router"
-import { isBefore, rejectedTokens, type Settled, Tokens } from "../src/internal/tokens.js"
+import { type Position, Telemetry, Token } from "effect-db-router"
+import { isBefore, type Settled, Tokens } from "../src/internal/tokens.js"
 
 const keys = Either.getOrThrow(Token.keys([Redacted.make("a key of thirty-two bytes or more")]))
 const lifetime = Duration.seconds(60)
@@ -35,7 +35,10 @@ const primary = (options: {
 const tokenOf = (position: Position.Position, expiresAt = 60_000) => Token.encode(keys, position, { expiresAt })
 
 const rejected = (reason: string) =>
-  Effect.map(Metric.value(Metric.tagged(rejectedTokens, "reason", reason)), ({ count }) => count)
+  Effect.map(
+    Metric.value(Metric.tagged(Telemetry.rejectedTokens, Telemetry.attributes.errorType, reason)),
+    ({ count }) => count
+  )
 
 describe("a token is believed", () => {
   it.effect("when the primary was there when it last said so, without asking", () =>

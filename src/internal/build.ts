@@ -21,6 +21,7 @@ import { Refresh } from "./refresh.js"
 import { Router, rowsOf } from "./router.js"
 import type { Runner } from "./runner.js"
 import { Servers } from "./servers.js"
+import { Telemetry } from "./telemetry.js"
 import * as tokenSource from "./tokenSource.js"
 import type { Tokens } from "./tokens.js"
 
@@ -91,7 +92,8 @@ const makeClassifier = (
             )
           ),
           refreshInterval: config.classifier.refreshInterval,
-          cacheSize: config.classifier.cacheSize
+          cacheSize: config.classifier.cacheSize,
+          metrics: config.metrics
         })
     })
   )
@@ -187,13 +189,14 @@ export const make = (
     const config = yield* withTopology(options)
     // All engines at once: none takes new work while another one waits for its own to end, and one limit holds for all.
     const { named, others, refreshing, servers } = yield* Effect.parallelFinalizers(makeParts(config))
-    const { health, waitForPrimary } = config
+    const { health, metrics, waitForPrimary } = config
+    const telemetry = metrics ? yield* Telemetry.make : undefined
     const startTimeout = waitForPrimary.atStart
-    const monitor = yield* Monitor.make({ config: health, servers, others, named, startTimeout })
+    const monitor = yield* Monitor.make({ config: health, servers, others, named, startTimeout, telemetry })
     const refresh = refreshing(monitor)
     if (refresh !== undefined) yield* refresh.start
     const classifier = yield* makeClassifier(config, servers)
-    const router = new Router({ config, servers, others, classifier, monitor, refresh })
+    const router = new Router({ config, servers, others, classifier, monitor, refresh, telemetry })
     const made = yield* Client.make(router)
     return { ...made, monitor, tokens: tokenSource.make(router) }
   })

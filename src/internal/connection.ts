@@ -112,6 +112,7 @@ export class ReservedConnection extends AnyConnection {
 
   constructor(
     private readonly router: Router,
+    private readonly group: string,
     private readonly engine: Engine,
     private readonly connection: ExclusiveConnection
   ) {
@@ -119,10 +120,8 @@ export class ReservedConnection extends AnyConnection {
   }
 
   protected run(request: Request) {
-    const running = Effect.mapError(
-      this.statements.run(this.connection.query(request)),
-      this.router.ofReserved(request.sql, this.engine)
-    )
+    const alone = this.statements.run(this.connection.query(request))
+    const running = this.router.onReserved(this.group, this.engine, request.sql, alone)
     return Effect.scoped(Effect.zipRight(this.noted(request.sql), running))
   }
 
@@ -143,7 +142,7 @@ export class ReservedConnection extends AnyConnection {
           return release
         })
         // After a batch that is not full the statement is over, and others may run between its last rows.
-        const all = Stream.mapError(this.connection.stream(sql, params), this.router.ofReserved(sql, this.engine))
+        const all = this.router.rowsOnReserved(this.group, this.engine, sql, this.connection.stream(sql, params))
         const rows = Stream.mapChunksEffect(all, (chunk) =>
           chunk.length < batchSize ? Effect.as(free, chunk) : Effect.succeed(chunk)
         )

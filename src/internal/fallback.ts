@@ -3,25 +3,20 @@
  * takes.
  */
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Metric from "effect/Metric"
 import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as RouterError from "../RouterError.js"
+import { attributes, type Rule } from "../Telemetry.js"
 import { judge } from "./failure.js"
 
 /** How long after its first failure a read is still tried on a further replica; then only the primary is left. */
 const limitMillis = 5_000
 
-/** Reads that ran again on another server, by the engine that had failed and the action that followed. */
-export const movedReads = Metric.counter("db_router_moved_reads", {
-  description: "Reads that failed on an engine and ran again, on it or on another one",
-  incremental: true
-})
-
 /** Where a read runs next. */
 export interface Step {
   readonly group: string
   readonly engine: Engine
+  readonly rule: Extract<Rule, "again" | "moved" | "refused">
   readonly reason: string
   /** The SQLSTATE with which a standby has refused it as a standby; `undefined` where that is not what happened. */
   readonly refusal: string | undefined
@@ -74,7 +69,7 @@ export class Fallback {
 
   /** What the span of a read says that has moved. */
   get attributes(): Readonly<Record<string, string | number>> {
-    return { "db.router.attempts": this.attempts, "db.router.failed": this.failures }
+    return { [attributes.attempts]: this.attempts, [attributes.failed]: this.failures }
   }
 
   private get tried(): ReadonlySet<Engine> {
@@ -92,6 +87,7 @@ export class Fallback {
       last === undefined
         ? `again on ${engine.name} (${why})`
         : `${refusal === undefined ? "failed on" : "refused by"} ${last.name} (${why})`
-    return { group: group.name, engine, reason, refusal, movable: group === this.replicas }
+    const rule = last === undefined ? "again" : refusal === undefined ? "moved" : "refused"
+    return { group: group.name, engine, rule, reason, refusal, movable: group === this.replicas }
   }
 }

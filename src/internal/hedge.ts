@@ -8,17 +8,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import type { Engine } from "../Engine.js"
+import { attributes, hedgedReads } from "../Telemetry.js"
 import type { Request, Result } from "./driver/pool.js"
 import { judge } from "./failure.js"
-
-/** Reads that were sent to a second replica, by the first one and by who won: `first`, `second` or `neither`. */
-export const hedgedReads = Metric.counter("db_router_hedged_reads", {
-  description: "Reads that a replica had not answered in time and that were sent to another one too",
-  incremental: true
-})
 
 /** How many reads may be sent twice at once after a time in which none was. */
 export const burst = 10
@@ -161,7 +155,10 @@ class Read {
     this.end()
     if (this.second !== undefined) {
       const won = winner === undefined ? "neither" : winner === this.first ? "first" : "second"
-      hedgedReads.unsafeUpdate(1, [MetricLabel.make("engine", this.first.engine.name), MetricLabel.make("won", won)])
+      hedgedReads.unsafeUpdate(1, [
+        MetricLabel.make(attributes.engine, this.first.engine.name),
+        MetricLabel.make(attributes.winner, won)
+      ])
       const loser = winner === undefined ? undefined : this.otherThan(winner)
       if (loser?.error === undefined && loser !== undefined) {
         // It would have taken longer than this, nobody knows how long.

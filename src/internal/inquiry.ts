@@ -1,15 +1,9 @@
-import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import type { Engine } from "../Engine.js"
 import type { Position } from "../Position.js"
+import { attributes, positionQuestions } from "../Telemetry.js"
 import type { Request, Result } from "./driver/pool.js"
 import { type Answer, answerOf, text } from "./driver/position.js"
-
-/** Questions for the position of a server that were statements of their own, by engine. */
-export const positionQuestions = Metric.counter("db_router_position_questions", {
-  description: "Extra round trips that asked a server for its position",
-  incremental: true
-})
 
 /** A question for the position of a server that is a statement of its own. It counts as sent when this is made. */
 export class Inquiry {
@@ -21,7 +15,7 @@ export class Inquiry {
     const { positions } = engine
     this.epoch = positions.epoch
     this.number = positions.ask()
-    positionQuestions.unsafeUpdate(1, [MetricLabel.make("engine", engine.name)])
+    positionQuestions.unsafeUpdate(1, [MetricLabel.make(attributes.engine, engine.name)])
   }
 
   /** Notes what the server has said. `undefined` where it has not said anything. */

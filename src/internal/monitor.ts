@@ -10,14 +10,17 @@ import * as Fiber from "effect/Fiber"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
 import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
 import { isSameServer } from "./election.js"
+import { log, logRebound, logSerializable } from "./eventLog.js"
 import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
 import type { Servers } from "./servers.js"
+import type { Telemetry } from "./telemetry.js"
 
 /** How many events a subscriber may be behind before it misses the oldest. */
 const maxEvents = 1_024
@@ -47,6 +50,8 @@ export interface Options {
   readonly named: ReadonlySet<Engine>
   /** How long the start waits for a primary. */
   readonly startTimeout: Duration.Duration
+  /** What hears how the engines are; `undefined` where nobody wants to know. */
+  readonly telemetry: Telemetry | undefined
 }
 
 /** The health of all engines, and which one takes the writes. */
@@ -80,8 +85,15 @@ export class Monitor {
       yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(changes), log)))
       const { config, others, servers } = options
       const engines = [...servers.engines, ...others.flatMap((group) => group.engines)]
-      if (config === undefined) for (const engine of engines) monitor.note(engine)
-      else yield* monitor.start(engines, config)
+      if (config === undefined) {
+        for (const engine of engines) monitor.note(engine)
+        yield* Effect.forkScoped(
+          Effect.repeat(
+            Effect.sync(() => monitor.sampleAll()),
+            sampling
+          )
+        )
+      } else yield* monitor.start(engines, config)
       return monitor
     })
   }
@@ -91,6 +103,7 @@ export class Monitor {
     return Effect.sync(() => {
       if (engine.isDrained === drained) return
       engine.setDrained(drained)
+      this.sample(engine)
       this.publish(drained ? Health.Event.Drained(this.eventOf(engine)) : Health.Event.Undrained(this.eventOf(engine)))
       this.tellWriter()
     })
@@ -117,7 +130,8 @@ export class Monitor {
       Effect.suspend(() => {
         if (engine === this.options.servers.lastWriter) this.options.servers.forget()
         if (engine.health !== undefined) engine.setHealth(Health.starting(this.now))
-        return this.check(engine)
+        this.sample(engine)
+        return Effect.zipRight(logRebound(this.eventOf(engine).group, engine), this.check(engine))
       })
     )
   }
@@ -141,6 +155,7 @@ export class Monitor {
       const watched = this.watched.get(engine)
       if (watched === undefined) return Effect.void
       this.watched.delete(engine)
+      this.options.telemetry?.forget(engine)
       this.publish(Health.Event.EngineRemoved(this.eventOf(engine)))
       return watched.stop
     })
@@ -381,6 +396,7 @@ export class Monitor {
     this.publish(
       Health.Event.PrimaryChanged({ ...this.eventOf(writer ?? last), engine: writer?.name, from: last.name, reason })
     )
+    this.sampleAll()
     for (const engine of this.watched.keys()) this.hasten(engine)
   }
 
@@ -408,6 +424,7 @@ export class Monitor {
   private become(engine: Engine, health: Health.Health): void {
     const from = engine.health!.state
     engine.setHealth(health)
+    this.sample(engine)
     const { reason, state } = health
     if (state !== from) {
       this.publish(Health.Event.StateChanged({ ...this.eventOf(engine), from, to: state, reason }))
@@ -426,11 +443,22 @@ export class Monitor {
     return { group: group.name, engine: engine.name, at: this.now }
   }
 
+  private sample(engine: Engine): void {
+    this.options.telemetry?.sample(engine, engine === this.options.servers.writer)
+  }
+
+  private sampleAll(): void {
+    for (const engine of this.watched.keys()) this.sample(engine)
+  }
+
   private publish(event: Health.Event): void {
     this.events.unsafeOffer(event)
     this.changes.unsafeOffer(event)
   }
 }
+
+/** How often engines are looked at that nobody probes. */
+const sampling = Schedule.spaced("5 seconds")
 
 /** How long until a server is probed again of which there must be news. */
 const soon = ({ interval }: ResolvedHealth): Duration.Duration => Duration.times(interval, 0.25)
@@ -448,38 +476,6 @@ const connectTimeoutOf = ({ client: { connectTimeout } }: Engine): Duration.Dura
 const ask = ({ engine }: Watched, limit: Duration.Duration, fresh: boolean) =>
   Effect.catchIf(engine.probe(limit, fresh), saysSerializableDefault, (error) =>
     engine.avoidSerializable()
-      ? Effect.logWarning(
-          `${engine.name} is a standby and its default_transaction_isolation is serializable, which standbys refuse: ` +
-            "the router reads there at repeatable read"
-        ).pipe(Effect.annotateLogs({ engine: engine.name }), Effect.zipRight(engine.probe(limit, true)))
+      ? Effect.zipRight(logSerializable(engine), engine.probe(limit, true))
       : Effect.fail(error)
   )
-
-const log: (event: Health.Event) => Effect.Effect<void> = Health.Event.$match({
-  StateChanged: ({ engine, from, group, reason, to }) => {
-    const line = `${engine} is ${to}${reason === undefined ? "" : `: ${reason}`}`
-    const write =
-      to !== "up" ? Effect.logWarning(line) : from === "starting" ? Effect.logDebug(line) : Effect.logInfo(line)
-    return Effect.annotateLogs(write, { engine, group, from, to })
-  },
-  Drained: ({ engine, group }) => Effect.annotateLogs(Effect.logInfo(`${engine} is drained`), { engine, group }),
-  Undrained: ({ engine, group }) => Effect.annotateLogs(Effect.logInfo(`${engine} is back`), { engine, group }),
-  PrimaryChanged: ({ engine, from, group, reason }) =>
-    Effect.annotateLogs(
-      engine === undefined
-        ? Effect.logError(`No server takes the writes: ${reason}`)
-        : Effect.logWarning(`Writes go to ${engine}: ${reason}`),
-      { engine: engine ?? "none", group, from }
-    ),
-  PrimaryDisputed: ({ engine, group, rivals }) =>
-    Effect.annotateLogs(
-      Effect.logError(
-        `${rivals.join(", ")} claims to be the primary too. Writes go to ${engine ?? "none"}; stop the other, and look for what was written there`
-      ),
-      { engine: engine ?? "none", group, rivals: rivals.join(", ") }
-    ),
-  EngineAdded: ({ engine, group }) =>
-    Effect.annotateLogs(Effect.logInfo(`The topology has a new server: ${engine}`), { engine, group }),
-  EngineRemoved: ({ engine, group }) =>
-    Effect.annotateLogs(Effect.logInfo(`The topology has no ${engine} any more`), { engine, group })
-})

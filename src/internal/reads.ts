@@ -1,16 +1,16 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type * as Tracer from "effect/Tracer"
 import type { Engine } from "../Engine.js"
+import { attributes } from "../Telemetry.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isStandbyRefusal } from "./failure.js"
-import { Fallback, movedReads, type Step } from "./fallback.js"
+import { Fallback, type Step } from "./fallback.js"
 import { type Failed, Hedges } from "./hedge.js"
-import { annotate, clockOf, type Decision, type Routes } from "./routes.js"
+import { clockOf, type Decision, type Routes } from "./routes.js"
+import { countMoved, type Trip } from "./telemetry.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -25,15 +25,10 @@ export class Reads {
   }
 
   /** One read. */
-  query(
-    fiber: AnyFiber,
-    decision: Decision,
-    request: Request,
-    span: Tracer.Span | undefined
-  ): Effect.Effect<Result, SqlError> {
+  query(fiber: AnyFiber, decision: Decision, request: Request, trip: Trip): Effect.Effect<Result, SqlError> {
     const { engine, movable } = decision
     if (!movable) return this.on(fiber, decision.group, engine, request, false)
-    const move = this.mover(fiber, decision, request.sql, span)
+    const move = this.mover(fiber, decision, request.sql, trip)
     const next =
       (engine: Engine, movable: boolean, other?: Failed["other"]) =>
       (error: SqlError): Effect.Effect<Result, SqlError> =>
@@ -46,7 +41,7 @@ export class Reads {
     const { hedges } = this
     return hedges === undefined
       ? Effect.catchAll(this.on(fiber, decision.group, engine, request, true), next(engine, true))
-      : Effect.catchAll(this.hedged(hedges, fiber, decision, request, span), ({ engine, error, other }) =>
+      : Effect.catchAll(this.hedged(hedges, fiber, decision, request, trip), ({ engine, error, other }) =>
           next(engine, true, other)(error)
         )
   }
@@ -57,7 +52,7 @@ export class Reads {
     fiber: AnyFiber,
     decision: Decision,
     request: Request,
-    span: Tracer.Span | undefined
+    trip: Trip
   ): Effect.Effect<Result, Failed> {
     const { engine } = decision
     const { readGroup } = this.routes
@@ -66,14 +61,12 @@ export class Reads {
         request,
         engine,
         choose: () => readGroup!.choose(new Set([engine, ...(this.routes.unfit(fiber)?.engines ?? [])])),
-        onHedge: (other) => span?.attribute("db.router.hedged", other.name)
+        onHedge: (other) => trip.span?.attribute(attributes.hedged, other.name)
       }),
       ({ engine: winner, isHedge, result }) => {
         const reason = `${engine.name} had not answered in time`
         if (isHedge) {
-          const taken = { ...decision, engine: winner, reason }
-          annotate(span, taken)
-          this.routes.observer?.(taken, request.sql, fiber)
+          this.routes.tell(trip, { ...decision, engine: winner, rule: "hedged", reason }, request.sql, fiber)
         }
         this.routes.causal?.begin(fiber, winner).succeeded()
         return result
@@ -87,10 +80,10 @@ export class Reads {
     decision: Decision,
     sql: string,
     params: ReadonlyArray<unknown>,
-    span: Tracer.Span | undefined
+    trip: Trip
   ): Stream.Stream<object, SqlError> {
     if (!decision.movable) return this.noting(decision.group, decision.engine, decision.engine.stream(sql, params))
-    const move = this.mover(fiber, decision, sql, span)
+    const move = this.mover(fiber, decision, sql, trip)
     const from = (engine: Engine, movable: boolean): Stream.Stream<object, SqlError> =>
       catchBeforeRows(this.noting(decision.group, engine, engine.stream(sql, params, movable)), (error, emitted) => {
         // Once rows were emitted the error is the caller's; the next time a refused one is a write.
@@ -138,7 +131,7 @@ export class Reads {
   }
 
   /** Where a read runs next that has failed on an engine; fails with what its caller gets when it does not. */
-  private mover(fiber: AnyFiber, decision: Decision, sql: string, span: Tracer.Span | undefined) {
+  private mover(fiber: AnyFiber, decision: Decision, sql: string, trip: Trip) {
     let fallback: Fallback | undefined
     const { config, defaultGroup, readGroup } = this.routes
     return (
@@ -156,19 +149,16 @@ export class Reads {
       if (other !== undefined) fallback.note(other.engine, other.error)
       const step = fallback.after(engine, isReplica, error, clockOf(fiber).unsafeCurrentTimeMillis())
       if (!("engine" in step)) return Effect.fail(step)
-      const { group, reason, refusal } = step
+      const { group, reason, refusal, rule } = step
       const kind = refusal === undefined ? decision.kind : "write"
-      const moved = { ...decision, group, engine: step.engine, kind, reason }
-      annotate(span, moved)
-      this.routes.observer?.(moved, sql, fiber)
-      for (const [name, value] of Object.entries(fallback.attributes)) span?.attribute(name, value)
-      return Metric.increment(Metric.tagged(movedReads, "engine", engine.name)).pipe(
-        Effect.zipRight(
-          refusal === undefined
-            ? Effect.void
-            : Effect.zipRight(this.rememberRefused(sql, error), config.consistency.afterWrite)
-        ),
-        Effect.as(step)
+      this.routes.tell(trip, { ...decision, group, engine: step.engine, kind, rule, reason }, sql, fiber)
+      for (const [name, value] of Object.entries(fallback.attributes)) trip.span?.attribute(name, value)
+      countMoved(engine, rule, fiber)
+      return Effect.as(
+        refusal === undefined
+          ? Effect.void
+          : Effect.zipRight(this.rememberRefused(sql, error), config.consistency.afterWrite),
+        step
       )
     }
   }

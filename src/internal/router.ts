@@ -19,9 +19,10 @@ import type { Monitor } from "./monitor.js"
 import { type Deadline, Patience } from "./patience.js"
 import { catchBeforeRows, Reads } from "./reads.js"
 import type { Refresh } from "./refresh.js"
-import { annotate, clockOf, type Decision, Routes, type RoutesOptions, type Target } from "./routes.js"
+import { clockOf, type Decision, Routes, type RoutesOptions, redirect, type Target } from "./routes.js"
+import { countMoved, Trip } from "./telemetry.js"
 import { Mark } from "./tracker.js"
-import type { Transaction } from "./transaction.js"
+import type { OnEnd, Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
@@ -62,29 +63,49 @@ export class Router extends Routes {
     fiber: AnyFiber,
     work: Work | undefined,
     request: Request,
-    span: Tracer.Span | undefined,
+    span: Tracer.Span | undefined
+  ): Effect.Effect<Result, SqlError> {
+    const trip = new Trip(span)
+    return this.measured(fiber, trip, () => this.route(fiber, work, request, trip))
+  }
+
+  /** Measures what a statement of a fiber needs, and says on its span how it fails. */
+  private measured<A>(fiber: AnyFiber, trip: Trip, run: () => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    if (this.telemetry !== undefined) return this.telemetry.measured(fiber, clockOf(fiber), trip, run)
+    return trip.span === undefined
+      ? run()
+      : Effect.mapError(run(), (error) => {
+          trip.failed(error)
+          return error
+        })
+  }
+
+  private route(
+    fiber: AnyFiber,
+    work: Work | undefined,
+    request: Request,
+    trip: Trip,
     deadline?: Deadline,
     hasWaited = false
   ): Effect.Effect<Result, SqlError> {
     const decision = this.decide(fiber, work, request.sql, "choose")
     const again = (deadline: Deadline) =>
-      Effect.withFiberRuntime<Result, SqlError>((fiber) => this.execute(fiber, work, request, span, deadline))
+      Effect.withFiberRuntime<Result, SqlError>((fiber) => this.route(fiber, work, request, trip, deadline))
     if (RouterError.isRouterError(decision)) {
       return Effect.flatMap(this.patience.after(RouterError.toSqlError(decision), deadline), again)
     }
     if (decision.awaits && !hasWaited) {
       return Effect.zipRight(
         this.causal!.await(fiber, nowOf(fiber)),
-        Effect.suspend(() => this.execute(fiber, work, request, span, deadline, true))
+        Effect.suspend(() => this.route(fiber, work, request, trip, deadline, true))
       )
     }
-    annotate(span, decision)
-    this.observer?.(decision, request.sql, fiber)
+    this.tell(trip, decision, request.sql, fiber)
     const inside = this.transactionOf(work, decision)
     if (inside === undefined) {
       const answered =
         decision.kind === "read"
-          ? this.reads.query(fiber, decision, request, span)
+          ? this.reads.query(fiber, decision, request, trip)
           : Effect.mapError(this.autocommit(fiber, decision, request), ofWrite(decision))
       return this.needsPrimary(decision)
         ? Effect.catchAll(answered, (error) =>
@@ -93,7 +114,7 @@ export class Router extends Routes {
         : answered
     }
     return Effect.flatMap(inside, (transaction) => {
-      this.enter(transaction, decision, span)
+      this.enter(transaction, decision, trip)
       return Effect.catchAll(this.inTransaction(decision, transaction, request), (error) => {
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
@@ -124,10 +145,10 @@ export class Router extends Routes {
     return movable || group === this.defaultGroup.name
   }
 
-  private enter(transaction: Transaction, decision: Decision, span: Tracer.Span | undefined): void {
+  private enter(transaction: Transaction, decision: Decision, trip: Trip): void {
     transaction.writes.note(decision)
     // Another fiber may have begun it, on another engine.
-    if (transaction.engine !== decision.engine) annotate(span, { ...decision, engine: transaction.engine })
+    if (transaction.engine !== decision.engine) redirect(trip, { ...decision, engine: transaction.engine })
   }
 
   /** Whether a statement that failed before its first row belongs in another transaction of its session. */
@@ -147,7 +168,9 @@ export class Router extends Routes {
     const { action, why } = judge(error, transaction.engine.health?.report?.role ?? "replica")
     if (action === "refused") this.classifier.remember(sql, `a standby refused it (${why})`)
     const mayMove = action === "elsewhere" ? this.config.onNoReplica === "primary" : action !== "caller"
-    return mayMove && transaction.isSpent ? "primary" : undefined
+    if (!mayMove || !transaction.isSpent) return undefined
+    countMoved(transaction.engine, action === "refused" ? "refused" : "moved", fiber)
+    return "primary"
   }
 
   /** The transaction that a statement runs in; begins it where the session has none yet. */
@@ -184,7 +207,30 @@ export class Router extends Routes {
     workOf: (fiber: AnyFiber) => Work | undefined,
     sql: string,
     params: ReadonlyArray<unknown>,
-    span: Tracer.Span | undefined,
+    span: Tracer.Span | undefined
+  ): Stream.Stream<object, SqlError> {
+    const trip = new Trip(span)
+    return this.measuredRows(fiber, trip, () => this.routeRows(fiber, workOf, sql, params, trip))
+  }
+
+  private measuredRows(
+    fiber: AnyFiber,
+    trip: Trip,
+    run: () => Stream.Stream<object, SqlError>
+  ): Stream.Stream<object, SqlError> {
+    if (this.telemetry !== undefined) return this.telemetry.measuredRows(fiber, clockOf(fiber), trip, run)
+    return Stream.mapError(run(), (error) => {
+      trip.failed(error)
+      return error
+    })
+  }
+
+  private routeRows(
+    fiber: AnyFiber,
+    workOf: (fiber: AnyFiber) => Work | undefined,
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    trip: Trip,
     deadline?: Deadline,
     hasWaited = false
   ): Stream.Stream<object, SqlError> {
@@ -193,7 +239,7 @@ export class Router extends Routes {
     const again = (deadline: Deadline) =>
       Stream.unwrap(
         Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
-          Effect.succeed(this.stream(fiber, workOf, sql, params, span, deadline))
+          Effect.succeed(this.routeRows(fiber, workOf, sql, params, trip, deadline))
         )
       )
     const later = (error: SqlError, isRead: boolean) =>
@@ -202,14 +248,13 @@ export class Router extends Routes {
     if (decision.awaits && !hasWaited) {
       return Stream.unwrap(
         Effect.map(this.causal!.await(fiber, nowOf(fiber)), () =>
-          this.stream(fiber, workOf, sql, params, span, deadline, true)
+          this.routeRows(fiber, workOf, sql, params, trip, deadline, true)
         )
       )
     }
-    annotate(span, decision)
-    this.observer?.(decision, sql, fiber)
+    this.tell(trip, decision, sql, fiber)
     const inside = (transaction: Transaction) => {
-      this.enter(transaction, decision, span)
+      this.enter(transaction, decision, trip)
       const all = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
       const rows = this.reads.noting(decision.group, transaction.engine, all)
       return catchBeforeRows(rows, (error, emitted) => {
@@ -225,7 +270,7 @@ export class Router extends Routes {
     const rows =
       decision.kind === "write"
         ? Stream.unwrapScoped(Effect.as(this.writes(decision.engine), decision.engine.stream(sql, params)))
-        : this.reads.stream(fiber, decision, sql, params, span)
+        : this.reads.stream(fiber, decision, sql, params, trip)
     const answered = decision.kind === "read" ? rows : Stream.mapError(rows, ofWrite(decision))
     return this.needsPrimary(decision)
       ? catchBeforeRows(answered, (error, emitted) =>
@@ -239,8 +284,44 @@ export class Router extends Routes {
     return this.classifier.classify(sql).kind === "write"
   }
 
+  /** Runs a statement on a connection from `reserve`. */
+  onReserved<A>(
+    group: string,
+    engine: Engine,
+    sql: string,
+    run: Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, SqlError> {
+    const failing = Effect.mapError(run, this.ofReserved(sql, engine))
+    if (this.telemetry === undefined) return failing
+    return Effect.withFiberRuntime((fiber) =>
+      this.measured(fiber, this.tripOfReserved(group, engine, sql), () => failing)
+    )
+  }
+
+  /** The rows of a statement on a connection from `reserve`. */
+  rowsOnReserved(
+    group: string,
+    engine: Engine,
+    sql: string,
+    rows: Stream.Stream<object, SqlError>
+  ): Stream.Stream<object, SqlError> {
+    const failing = Stream.mapError(rows, this.ofReserved(sql, engine))
+    if (this.telemetry === undefined) return failing
+    return Stream.unwrap(
+      Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
+        Effect.succeed(this.measuredRows(fiber, this.tripOfReserved(group, engine, sql), () => failing))
+      )
+    )
+  }
+
+  private tripOfReserved(group: string, engine: Engine, sql: string): Trip {
+    const trip = new Trip(undefined)
+    trip.went = { group, engine, kind: this.classifier.classify(sql).kind, rule: "reserved" }
+    return trip
+  }
+
   /** What the caller gets of a statement that has failed on a connection from `reserve`. */
-  ofReserved(sql: string, engine: Engine): (error: SqlError) => SqlError {
+  private ofReserved(sql: string, engine: Engine): (error: SqlError) => SqlError {
     return (error) => (this.classifier.classify(sql).kind === "read" ? error : ofWrite({ engine })(error))
   }
 
@@ -305,6 +386,10 @@ export class Router extends Routes {
   /** Hears of the position after a COMMIT on an engine. */
   readonly mark = (engine: Engine): Mark | undefined =>
     this.causal === undefined ? undefined : new Mark(engine.positions)
+
+  /** Hears how transactions end. */
+  readonly transactionEnded: OnEnd | undefined =
+    this.telemetry && ((fiber, group, engine, outcome) => this.telemetry?.transaction(fiber, group, engine, outcome))
 
   /** What follows a COMMIT that succeeded, or may have. */
   afterCommit(transaction: Transaction): Effect.Effect<void> {

@@ -8,9 +8,11 @@ import type { EngineGroup } from "../EngineGroup.js"
 import type { RouterConfig } from "../RouterConfig.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
-import type { Classification, SqlClassifier, StatementKind } from "../SqlClassifier.js"
+import type { Classification, SqlClassifier } from "../SqlClassifier.js"
+import { attributes, type Rule } from "../Telemetry.js"
 import { Causal } from "./causal.js"
 import type { Servers } from "./servers.js"
+import type { Telemetry, Trip, Went } from "./telemetry.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
 import type { Work } from "./work.js"
@@ -18,10 +20,7 @@ import type { Work } from "./work.js"
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
 /** Where a statement goes, and why. */
-export interface Decision {
-  readonly group: string
-  readonly engine: Engine
-  readonly kind: StatementKind
+export interface Decision extends Went {
   readonly reason: string
   readonly changesSchema: boolean
   /** The transaction it runs in. */
@@ -36,31 +35,38 @@ export interface Decision {
   readonly observed: { readonly group: string; readonly engine: string } | undefined
 }
 
-/** Says on a span where its statement went. Names of server attributes: OpenTelemetry's database conventions. */
-export const annotate = (span: Tracer.Span | undefined, decision: Decision): void => {
-  if (span === undefined) {
-    return
-  }
+/** Says on a span where its statement went. */
+const annotate = (span: Tracer.Span, decision: Decision): void => {
   const { address, name } = decision.engine
-  span.attribute("db.router.group", decision.group)
-  span.attribute("db.router.engine", name)
-  span.attribute("db.router.kind", decision.kind)
-  span.attribute("db.router.reason", decision.reason)
-  if (address.host !== undefined) span.attribute("server.address", address.host)
-  if (address.port !== undefined) span.attribute("server.port", address.port)
+  span.attribute(attributes.group, decision.group)
+  span.attribute(attributes.engine, name)
+  span.attribute(attributes.kind, decision.kind)
+  span.attribute(attributes.rule, decision.rule)
+  span.attribute(attributes.reason, decision.reason)
+  if (address.host !== undefined) span.attribute(attributes.serverAddress, address.host)
+  if (address.port !== undefined) span.attribute(attributes.serverPort, address.port)
   if (decision.observed !== undefined) {
-    span.attribute("db.router.observed.group", decision.observed.group)
-    span.attribute("db.router.observed.engine", decision.observed.engine)
+    span.attribute(attributes.observedGroup, decision.observed.group)
+    span.attribute(attributes.observedEngine, decision.observed.engine)
   }
+}
+
+/** A statement goes somewhere else than was said before. */
+export const redirect = (trip: Trip, decision: Decision): void => {
+  trip.went = decision
+  if (trip.span !== undefined) annotate(trip.span, decision)
 }
 
 /** Hears where every statement goes. */
 export type Observer = (decision: Decision, sql: string, fiber: AnyFiber) => void
 
+/** Why a statement goes where it goes: the rule, and what people read of it. */
+type Why = readonly [rule: Rule, reason: string]
+
 /** Replicas that a read may not go to, and why it goes to the primary where it may go to none. */
 export interface Unfit {
   readonly engines: ReadonlySet<Engine>
-  readonly why: string
+  readonly why: Why
   /** Whether one may turn out to be fit soon. */
   readonly awaits: boolean
   /** Whether it is about what the flow has seen. */
@@ -79,11 +85,20 @@ export interface RoutesOptions {
   /** Groups to bind to. */
   readonly others: ReadonlyArray<EngineGroup>
   readonly classifier: SqlClassifier
+  /** `undefined`: statements are not measured. */
+  readonly telemetry: Telemetry | undefined
 }
 
 export const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
 
 const nobody: ReadonlySet<Engine> = new Set()
+
+type ToDefault = (...why: Why) => Decision | RouterError.RouterError
+
+const insideTransaction: Why = ["transaction", "inside a transaction"]
+const insideTest: Why = ["test", "inside a test's transaction"]
+const caughtUp: Why = ["caught_up", "causal: it has what the flow has seen"]
+const behind: Why = ["behind", "causal: no replica is known to have what the flow has seen"]
 
 /** Where every statement goes. Runs none. */
 export class Routes {
@@ -93,6 +108,7 @@ export class Routes {
   test: Engine | undefined
   /** There while somebody wants to know. */
   observer: Observer | undefined
+  readonly telemetry: Telemetry | undefined
 
   readonly config: RouterConfig
   readonly groups: ReadonlyMap<string, EngineGroup>
@@ -102,8 +118,9 @@ export class Routes {
   protected readonly servers: Servers
 
   constructor(options: RoutesOptions) {
-    const { classifier, config, others, servers } = options
+    const { classifier, config, others, servers, telemetry } = options
     this.config = config
+    this.telemetry = telemetry
     this.classifier = classifier
     this.servers = servers
     this.defaultGroup = servers.writing
@@ -114,6 +131,12 @@ export class Routes {
       this.causal = new Causal(positions, servers.writing, servers.reading)
     }
     this.groups = new Map([...own, ...others].map((group) => [group.name, group]))
+  }
+
+  /** Says where a statement goes, to all who want to know. */
+  tell(trip: Trip, decision: Decision, sql: string, fiber: AnyFiber): void {
+    redirect(trip, decision)
+    this.observer?.(decision, sql, fiber)
   }
 
   /** Decides where a statement of a fiber goes. `choose` takes a turn among the engines; `peek` only looks. */
@@ -137,19 +160,21 @@ export class Routes {
       const group = bound._tag === "Some" ? bound.value : work.level.group
       const transaction = work.transaction(group)
       if (transaction !== undefined) {
-        return this.decision(classification, group, transaction.engine, "inside a transaction", { transaction })
+        return this.decision(classification, group, transaction.engine, insideTransaction, {
+          transaction
+        })
       }
     }
     if (bound._tag === "Some") {
       const group = this.groups.get(bound.value)
       return group === undefined
         ? RouterError.unknownGroup(bound.value, [...this.groups.keys()])
-        : this.inGroup(group, classification, `bound to the group ${group.name}`, take, work)
+        : this.inGroup(group, classification, ["bound", `bound to the group ${group.name}`], take, work)
     }
-    const toDefault = (reason: string) => this.inGroup(this.defaultGroup, classification, reason, take, work)
-    if (!this.config.enabled) return toDefault("routing is disabled")
-    if (forced) return toDefault("forced to the primary")
-    if (classification.kind !== "read") return toDefault(classification.reason)
+    const toDefault: ToDefault = (...why) => this.inGroup(this.defaultGroup, classification, why, take, work)
+    if (!this.config.enabled) return toDefault("disabled", "routing is disabled")
+    if (forced) return toDefault("forced", "forced to the primary")
+    if (classification.kind !== "read") return toDefault(classification.kind, classification.reason)
     return this.decideRead(fiber, work, classification, take, toDefault)
   }
 
@@ -165,10 +190,9 @@ export class Routes {
       return RouterError.unknownGroup(bound.value, [...this.groups.keys()])
     }
     const transaction = work?.level ?? work?.session?.current(name)
-    const reason = "inside a test's transaction"
     return transaction === undefined
-      ? this.decision(classification, name, test, reason, { begins: work?.session !== undefined })
-      : this.decision(classification, name, transaction.engine, reason, { transaction })
+      ? this.decision(classification, name, test, insideTest, { begins: work?.session !== undefined })
+      : this.decision(classification, name, transaction.engine, insideTest, { transaction })
   }
 
   /** The engine of the test that a fiber belongs to. */
@@ -181,47 +205,51 @@ export class Routes {
     work: Work | undefined,
     classification: Classification,
     take: "choose" | "peek",
-    toDefault: (reason: string) => Decision | RouterError.RouterError
+    toDefault: ToDefault
   ): Decision | RouterError.RouterError {
     const { config, readGroup } = this
     const session = work?.session
     const explicit = fiber.getFiberRef(RoutingContext.preferReplica)
     if (!explicit) {
-      if (session?.current(this.defaultGroup.name)?.wrote === true) return toDefault("the session has written")
-      if (config.consistency.readsFromPrimary(fiber)) return toDefault(`${config.consistency.name} after a write`)
-      if (config.reads === "explicit") return toDefault("reads are explicit")
+      if (session?.current(this.defaultGroup.name)?.wrote === true)
+        return toDefault("session_wrote", "the session has written")
+      if (config.consistency.readsFromPrimary(fiber))
+        return toDefault("consistency", `${config.consistency.name} after a write`)
+      if (config.reads === "explicit") return toDefault("explicit", "reads are explicit")
     }
-    if (session?.readsOnPrimary === true) return toDefault("standbys have no serializable isolation")
-    if (readGroup === undefined) return toDefault("there is no read group")
+    if (session?.readsOnPrimary === true) return toDefault("serializable", "standbys have no serializable isolation")
+    if (readGroup === undefined) return toDefault("no_read_group", "there is no read group")
     const unfit = this.unfit(fiber, explicit)
     const transaction = session?.current(readGroup.name)
     if (transaction !== undefined) {
       // One state of the data stays as it is. Else every read stands for itself.
       if (session?.isSnapshot === true || unfit?.engines.has(transaction.engine) !== true) {
-        return this.decision(classification, readGroup.name, transaction.engine, classification.reason, { transaction })
+        return this.decision(classification, readGroup.name, transaction.engine, ["read", classification.reason], {
+          transaction
+        })
       }
-      return toDefault(unfit.why)
+      return toDefault(...unfit.why)
     }
     const engine = readGroup[config.reads === "observe" ? "peek" : take](unfit?.engines)
     if (engine === undefined && unfit !== undefined && readGroup.peek() !== undefined) {
-      const decision = toDefault(unfit.why)
+      const decision = toDefault(...unfit.why)
       return RouterError.isRouterError(decision) ? decision : { ...decision, awaits: unfit.awaits }
     }
     if (engine === undefined) {
       return config.onNoReplica === "fail"
         ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone() })
-        : toDefault("no replica is available")
+        : toDefault("no_replica", "no replica is available")
     }
     if (take === "choose" && unfit?.hasNeeds === true) this.causal!.refresh(unfit.engines)
     if (config.reads === "observe") {
-      const decision = toDefault("reads are observed")
+      const decision = toDefault("observed", "reads are observed")
       return RouterError.isRouterError(decision)
         ? decision
         : { ...decision, observed: { group: readGroup.name, engine: engine.name } }
     }
     const begins = session?.readsInTransaction === true
-    const reason = unfit?.hasNeeds === true ? "causal: it has what the flow has seen" : classification.reason
-    return this.decision(classification, readGroup.name, engine, reason, { begins, movable: !begins })
+    const why: Why = unfit?.hasNeeds === true ? caughtUp : ["read", classification.reason]
+    return this.decision(classification, readGroup.name, engine, why, { begins, movable: !begins })
   }
 
   /**
@@ -239,12 +267,13 @@ export class Routes {
       maxStaleness === Number.POSITIVE_INFINITY
         ? nobody
         : new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now) > maxStaleness))
-    if (!hasNeeds) return { engines: stale, why: "no replica is known to be fresh enough", awaits: false, hasNeeds }
+    if (!hasNeeds)
+      return { engines: stale, why: ["stale", "no replica is known to be fresh enough"], awaits: false, hasNeeds }
     const engines = new Set(readGroup.engines.filter((engine) => stale.has(engine) || !causal!.has(engine, needs, now)))
     // Whoever asks for a replica gets one, one that does not go back in time if there is one.
     if (explicit && readGroup.peek(engines) === undefined)
-      return { engines: stale, why: "no replica is fresh", awaits: false, hasNeeds }
-    return { engines, why: "causal: no replica is known to have what the flow has seen", awaits: !explicit, hasNeeds }
+      return { engines: stale, why: ["stale", "no replica is fresh"], awaits: false, hasNeeds }
+    return { engines, why: behind, awaits: !explicit, hasNeeds }
   }
 
   /** How old the data of a replica may be, in milliseconds. */
@@ -262,31 +291,32 @@ export class Routes {
   private inGroup(
     group: EngineGroup,
     classification: Classification,
-    reason: string,
+    why: Why,
     take: "choose" | "peek",
     work: Work | undefined
   ): Decision | RouterError.RouterError {
     const transaction = work?.session?.current(group.name)
     if (transaction !== undefined) {
-      return this.decision(classification, group.name, transaction.engine, reason, { transaction })
+      return this.decision(classification, group.name, transaction.engine, why, { transaction })
     }
     const engine = group[take]()
     return engine === undefined
       ? RouterError.noEngineAvailable(group.name, { why: group.whyNone() })
-      : this.decision(classification, group.name, engine, reason, { begins: work?.session !== undefined })
+      : this.decision(classification, group.name, engine, why, { begins: work?.session !== undefined })
   }
 
   private decision(
     classification: Classification,
     group: string,
     engine: Engine,
-    reason: string,
+    [rule, reason]: Why,
     how: { readonly transaction?: Transaction; readonly begins?: boolean; readonly movable?: boolean }
   ): Decision {
     return {
       group,
       engine,
       kind: classification.kind,
+      rule,
       reason,
       changesSchema: classification.changesSchema,
       transaction: how.transaction,

@@ -122,7 +122,7 @@ export class Runner implements Works {
         this.router.begun(group, engine, (engine) =>
           Effect.map(
             Scope.extend(engine.reserve, scope),
-            (connection) => new ReservedConnection(this.router, engine, connection)
+            (connection) => new ReservedConnection(this.router, group, engine, connection)
           )
         )
       )
@@ -184,7 +184,8 @@ export class Runner implements Works {
     hooks: Hooks,
     use: (level: Transaction) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | SqlError, R> {
-    const begin = { begin: "BEGIN", settings: [], replaceable: false, mark: this.router.mark }
+    const { mark, transactionEnded: onEnd } = this.router
+    const begin = { begin: "BEGIN", settings: [], replaceable: false, mark, onEnd }
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.make(), (scope) => {
         let outcome: Outcome = "rolled back"

@@ -2,14 +2,13 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Router } from "./router.js"
-import { type Begin, Transaction } from "./transaction.js"
+import { type Begin, outcomeOf, Transaction } from "./transaction.js"
 import type { SessionWork } from "./work.js"
 
 /** A session's options after validation. */
@@ -39,6 +38,8 @@ export class Session implements SessionWork {
   /** Whether anything that it wrote is committed, or may be: then the flow around it has to know. */
   hasCommittedWrites = false
   readonly hooks: Hooks
+  /** Whether it has ever begun a transaction. */
+  private hasBegun = false
   private readonly roots = new Map<string, Root>()
   private readonly beginnings = new Map<string, Lock>()
 
@@ -95,10 +96,17 @@ export class Session implements SessionWork {
         // First of all, so that nothing begins behind its back.
         this.ended = true
         return Exit.isSuccess(exit)
-          ? this.commitRoots(this.rootsOf(undefined), "now", (outcome) => this.hooks.close(outcome))
-          : Effect.zipRight(this.rollbackRoots(this.rootsOf(undefined)), this.hooks.close("rolled back"))
+          ? this.commitRoots(this.rootsOf(undefined), "now", (outcome) => this.close(outcome))
+          : Effect.zipRight(this.rollbackRoots(this.rootsOf(undefined)), this.close("rolled back"))
       })
     )
+  }
+
+  private close(outcome: Outcome): Effect.Effect<void> {
+    return Effect.withFiberRuntime((fiber) => {
+      this.router.telemetry?.sessionEnded(fiber, outcome, this.hasBegun)
+      return this.hooks.close(outcome)
+    })
   }
 
   /** Fails, and rolls back all of it, when it is interrupted before the COMMIT is sent. */
@@ -137,6 +145,8 @@ export class Session implements SessionWork {
         ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
         const root = { group, transaction, scope }
         this.roots.set(group, root)
+        if (!this.hasBegun) this.router.telemetry?.sessionBegun()
+        this.hasBegun = true
         if (this.ended) {
           // It ended while the connection was awaited.
           yield* this.rollbackRoots([root])
@@ -160,7 +170,8 @@ export class Session implements SessionWork {
       ].join(" "),
       settings,
       mark: isReading ? () => undefined : this.router.mark,
-      replaceable: isReading && !snapshot
+      replaceable: isReading && !snapshot,
+      onEnd: this.router.transactionEnded
     }
   }
 
@@ -276,12 +287,6 @@ export const committing = (
       outcome === "rolled back" ? Effect.void : router.afterCommit(transaction)
     )
   })
-
-/** What became of a transaction whose COMMIT failed. */
-const outcomeOf = (cause: Cause.Cause<unknown>): Outcome =>
-  Option.contains(Option.flatMap(Cause.failureOption(cause), RouterError.reasonOf), "OutcomeUnknown")
-    ? "unknown"
-    : "rolled back"
 
 const partial = (
   committed: ReadonlyArray<string>,

@@ -15,14 +15,9 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Position from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import { attributes, rejectedTokens } from "../Telemetry.js"
 import * as Token from "../Token.js"
 import * as Seen from "./seen.js"
-
-/** Tokens that were ignored, by the reason. */
-export const rejectedTokens = Metric.counter("db_router_rejected_tokens", {
-  description: "Tokens of positions that were ignored",
-  incremental: true
-})
 
 /** What a flow has seen. */
 export interface Settled {
@@ -186,7 +181,7 @@ export class Tokens {
 
 /** Counts a token that is ignored. */
 export const reject = (reason: Token.Rejection | "unavailable"): Effect.Effect<Option.Option<never>> =>
-  Effect.as(Metric.increment(Metric.tagged(rejectedTokens, "reason", reason)), Option.none())
+  Effect.as(Metric.increment(Metric.tagged(rejectedTokens, attributes.errorType, reason)), Option.none())
 
 /** Whether the one position of a system is before the other: a later timeline holds the data of those before. */
 export const isBefore = (self: Position.Position, that: Position.Position): boolean =>

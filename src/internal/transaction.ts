@@ -1,4 +1,5 @@
 import { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -13,6 +14,7 @@ import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import type { Request, Result } from "./driver/pool.js"
 import { acquireFailed } from "./failure.js"
+import type { Outcome } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Mark } from "./tracker.js"
 import { Writes } from "./writes.js"
@@ -31,7 +33,22 @@ export interface Begin {
   readonly mark: (engine: Engine) => Mark | undefined
   /** Whether it ends with a statement that fails, because each stands for itself: another one takes its place. */
   readonly replaceable: boolean
+  /** Hears how it has ended, once, if anybody wants to know. */
+  readonly onEnd: OnEnd | undefined
 }
+
+export type OnEnd = (
+  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  group: string,
+  engine: Engine,
+  outcome: Outcome
+) => void
+
+/** What became of a transaction whose COMMIT failed. */
+export const outcomeOf = (cause: Cause.Cause<unknown>): Outcome =>
+  Option.contains(Option.flatMap(Cause.failureOption(cause), RouterError.reasonOf), "OutcomeUnknown")
+    ? "unknown"
+    : "rolled back"
 
 const setLocal = (settings: Begin["settings"]): Request => ({
   ...command(`SELECT ${settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(", ")}`),
@@ -51,6 +68,7 @@ interface Shared {
   /** One statement at a time on the connection. */
   readonly statements: Lock
   readonly replaceable: boolean
+  readonly onEnd: OnEnd | undefined
   /** Statements that run or wait, and streams that have not ended: counted where it matters. */
   uses: number
   names: number
@@ -121,6 +139,7 @@ export class Transaction {
         const shared: Shared = {
           statements: new Lock(),
           replaceable: options.replaceable,
+          onEnd: options.onEnd,
           uses: 0,
           names: 0,
           ended: false,
@@ -292,10 +311,14 @@ export class Transaction {
     const done = Deferred.unsafeMake<void, SqlError>(FiberId.none)
     this.shared.ending = { how, done }
     return Effect.onExit(Effect.uninterruptible(end), (exit) =>
-      // An interruption is for the one who was interrupted; the others learn that nothing was committed.
-      Exit.isInterrupted(exit)
-        ? Deferred.fail(done, RouterError.toSqlError(RouterError.sessionClosed("commit")))
-        : Deferred.done(done, exit)
+      Effect.withFiberRuntime((fiber) => {
+        const outcome = Exit.isFailure(exit) ? outcomeOf(exit.cause) : how === "commit" ? "committed" : "rolled back"
+        this.shared.onEnd?.(fiber, this.group, this.engine, outcome)
+        // An interruption is for the one who was interrupted; the others learn that nothing was committed.
+        return Exit.isInterrupted(exit)
+          ? Deferred.fail(done, RouterError.toSqlError(RouterError.sessionClosed("commit")))
+          : Deferred.done(done, exit)
+      })
     )
   }
 

@@ -3,9 +3,8 @@
  * delayed, killed and promoted; and measures, on a healthy one, what each policy costs.
  */
 import { Clock, Effect, Fiber, Layer, Logger, LogLevel, Metric, Redacted, type Scope } from "effect"
-import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
+import { Consistency, DbRouter, type RouterConfig, Telemetry } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { positionQuestions } from "../../src/internal/inquiry.js"
 import { type Behaviour, Client, Findings, fill, type Process, schema } from "./Client.js"
 import { Nemesis } from "./Nemesis.js"
 
@@ -128,7 +127,7 @@ const calm: Behaviour = { keys: 200, writes: 0.1, operations: 20, isAdventurous:
 
 const asked = Effect.map(
   Effect.forEach(["primary", "replica1", "replica2"], (engine) =>
-    Metric.value(Metric.tagged(positionQuestions, "engine", engine))
+    Metric.value(Metric.tagged(Telemetry.positionQuestions, Telemetry.attributes.engine, engine))
   ),
   (counts) => counts.reduce((sum, { count }) => sum + count, 0)
 )

@@ -154,6 +154,12 @@ export const options = {
     default: '`"1 minute"`',
     meaning: "How long a token of a position is good for. Longer than `health.maxLag`"
   },
+  metrics: {
+    type: "`boolean`",
+    default: "`true`",
+    meaning:
+      "Whether statements, transactions, sessions and servers are measured (module `Telemetry`): about a microsecond of processor time a statement"
+  },
   shutdownTimeout: {
     type: "`DurationInput`",
     default: '`"5 seconds"`',

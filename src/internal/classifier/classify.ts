@@ -20,7 +20,10 @@ export interface Core {
   readonly held: () => { readonly entries: number; readonly units: number }
 }
 
-export const make = (initial: Knowledge, cacheSize: number): Core => {
+/** Hears whether a text was known. */
+export type OnLookup = (isHit: boolean) => void
+
+export const make = (initial: Knowledge, cacheSize: number, onLookup?: OnLookup): Core => {
   const cache = Cache.make<Verdict>(cacheSize, heldUnits)
   const remembered = Cache.make<Verdict>(rememberedEntries, heldUnits)
   let knowledge = initial
@@ -39,7 +42,9 @@ export const make = (initial: Knowledge, cacheSize: number): Core => {
   return {
     classify: (sql) => {
       try {
-        return cache.get(sql) ?? miss(sql)
+        const known = cache.get(sql)
+        onLookup?.(known !== undefined)
+        return known ?? miss(sql)
       } catch {
         // The caller's stack is nearly full, which says nothing of the text.
         return noStack

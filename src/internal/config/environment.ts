@@ -97,6 +97,7 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_STATEMENTS", "waitForPrimary.statements", asText),
   scalar("DB_ROUTER_TOKEN_KEYS", "tokens.keys", asSecrets),
   scalar("DB_ROUTER_TOKEN_LIFETIME", "tokens.lifetime", asText),
+  scalar("DB_ROUTER_METRICS", "metrics", asBoolean),
   scalar("DB_ROUTER_SHUTDOWN_TIMEOUT", "shutdownTimeout", asText),
   scalar("DB_ROUTER_MAX_CONNECTIONS", "engine.maxConnections", asNumber),
   scalar("DB_ROUTER_MIN_CONNECTIONS", "engine.minConnections", asNumber),
@@ -182,6 +183,7 @@ const scalarOptions = (found: ReadonlyMap<string, unknown>) =>
     classifier: below(found, "classifier"),
     health: switchOf(found, "health"),
     tokens: below(found, "tokens"),
+    metrics: found.get("metrics"),
     shutdownTimeout: found.get("shutdownTimeout")
   })
 

@@ -87,6 +87,7 @@ export const fields = {
   topology,
   waitForPrimary: check.struct(waitForPrimaryFields),
   tokens: tokens.tokens,
+  metrics: check.boolean,
   shutdownTimeout: check.duration({ positive: false })
 }
 
