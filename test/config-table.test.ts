@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Duration, Effect, Either } from "effect"
 import * as RouterConfig from "effect-db-router/RouterConfig"
@@ -17,7 +18,12 @@ const valid = { groups: { default: [{}] } }
 
 const rows = (text: string) => text.split("\n").filter((line) => line.startsWith("| `"))
 
-describe("the README's table", () => {
+describe("the table of the options", () => {
+  it("is what the documentation has", () => {
+    const page = readFileSync(new URL("../docs/configuration.md", import.meta.url), "utf8")
+    assert.include(page, configTable().trim())
+  })
+
   it("has every option, and no other", () => {
     const code = allowed({ ...valid, zzzzzzzz: 1 }).flatMap((name) =>
       name === "classifier" || name === "waitForPrimary" || name === "tokens"
