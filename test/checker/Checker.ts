@@ -2,9 +2,11 @@
  * Looks for reads that miss a write of their own flow, or go back in time, on a real cluster whose servers are paused,
  * delayed, killed and promoted; and measures, on a healthy one, what each policy costs.
  */
-import { Clock, Effect, Fiber, Layer, Logger, LogLevel, Metric, Redacted, type Scope } from "effect"
-import { Consistency, DbRouter, type RouterConfig, Telemetry } from "effect-db-router"
+import { Clock, Context, Effect, Fiber, Layer, Logger, LogLevel, Redacted, type Scope } from "effect"
+import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
+import type { Cause } from "../../src/internal/inquiries.js"
+import * as Internal from "../../src/internal/service.js"
 import { type Behaviour, Client, Findings, fill, type Process, schema } from "./Client.js"
 import { Nemesis } from "./Nemesis.js"
 
@@ -41,8 +43,8 @@ export interface Measured {
   readonly findings: Findings
   /** The share of reads that replicas have answered. */
   readonly share: number
-  /** Extra round trips that asked for positions. */
-  readonly questions: number
+  /** Extra round trips that asked for positions: for reads, and after writes. */
+  readonly questions: Record<Cause, number>
 }
 
 const keys = [Redacted.make("of all the processes that take each other's tokens")]
@@ -59,15 +61,21 @@ const optionsOf = (cluster: PgCluster.Cluster, policy: Policy): RouterConfig.Opt
   shutdownTimeout: "1 second"
 })
 
+/** How often a router has asked for positions. */
+const sentBy = (services: Context.Context<DbRouter.Services>): Readonly<Record<Cause, number>> =>
+  Context.get(services, Internal.DbRouter).runner.router.causal?.inquiries.sent ?? { read: 0, write: 0 }
+
+interface Running {
+  readonly run: Process
+  readonly sent: Readonly<Record<Cause, number>>
+}
+
 /** A router of its own, as another process has one. */
-const processOf = (cluster: PgCluster.Cluster, policy: Policy): Effect.Effect<Process, Error, Scope.Scope> =>
-  Layer.build(DbRouter.layer(optionsOf(cluster, policy))).pipe(
-    Effect.map(
-      (services): Process =>
-        (effect) =>
-          Effect.provide(effect, services)
-    )
-  )
+const processOf = (cluster: PgCluster.Cluster, policy: Policy): Effect.Effect<Running, Error, Scope.Scope> =>
+  Effect.map(Layer.build(DbRouter.layer(optionsOf(cluster, policy))), (services) => ({
+    run: (effect) => Effect.provide(effect, services),
+    sent: sentBy(services)
+  }))
 
 const quiet = Logger.withMinimumLogLevel(LogLevel.Fatal)
 
@@ -108,7 +116,7 @@ export const check = (policy: Policy, options: Options): Effect.Effect<Checked, 
     Effect.gen(function* () {
       const servers = yield* cluster(true)
       yield* reset(servers, adventurous.keys)
-      const processes = [yield* processOf(servers, policy), yield* processOf(servers, policy)]
+      const processes = [(yield* processOf(servers, policy)).run, (yield* processOf(servers, policy)).run]
       const findings = new Findings()
       const nemesis = new Nemesis(servers, options)
       const isOver = () => findings.reads >= options.reads
@@ -125,13 +133,6 @@ export const check = (policy: Policy, options: Options): Effect.Effect<Checked, 
 
 const calm: Behaviour = { keys: 200, writes: 0.1, operations: 20, isAdventurous: false }
 
-const asked = Effect.map(
-  Effect.forEach(["primary", "replica1", "replica2"], (engine) =>
-    Metric.value(Metric.tagged(Telemetry.positionQuestions, Telemetry.attributes.engine, engine))
-  ),
-  (counts) => counts.reduce((sum, { count }) => sum + count, 0)
-)
-
 /** Measures policies on one healthy cluster, in turns, so that all have the same weather. */
 export const measure = (
   of: ReadonlyArray<Policy>,
@@ -141,23 +142,29 @@ export const measure = (
     Effect.gen(function* () {
       const servers = yield* cluster(false)
       yield* reset(servers, calm.keys)
-      const found = new Map<Policy, { readonly findings: Findings; questions: number; readonly on: Process }>()
+      const found = new Map<Policy, { readonly findings: Findings; questions: Measured["questions"] } & Running>()
       for (const policy of of) {
-        found.set(policy, { findings: new Findings(), questions: 0, on: yield* processOf(servers, policy) })
+        const running = yield* processOf(servers, policy)
+        found.set(policy, { findings: new Findings(), questions: { read: 0, write: 0 }, ...running })
       }
       // The first round opens connections and prepares statements.
       for (let round = 0; round <= options.rounds; round++) {
-        for (const [policy, { findings, on }] of found) {
+        for (const measured of found.values()) {
+          const { findings, run, sent } = measured
           const these = round === 0 ? new Findings() : findings
           const upTo = these.reads + options.reads
-          const before = yield* asked
-          yield* runAll(clientsOf(options.seed + round, options.clients, calm, [on], these), () => these.reads >= upTo)
-          if (round > 0) found.get(policy)!.questions += (yield* asked) - before
+          if (round === 1) measured.questions = { read: -sent.read, write: -sent.write }
+          yield* runAll(clientsOf(options.seed + round, options.clients, calm, [run], these), () => these.reads >= upTo)
         }
       }
-      return [...found].map(([policy, { findings, questions }]): Measured => {
+      return [...found].map(([policy, { findings, questions, sent }]): Measured => {
         const onPrimary = findings.served.get(servers.primary.port) ?? 0
-        return { policy, findings, questions, share: 1 - onPrimary / findings.reads }
+        return {
+          policy,
+          findings,
+          questions: { read: questions.read + sent.read, write: questions.write + sent.write },
+          share: 1 - onPrimary / findings.reads
+        }
       })
     })
   ).pipe(quiet)

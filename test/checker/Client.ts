@@ -13,8 +13,8 @@ export class Findings {
   readonly failedReads: Array<unknown> = []
   /** Writes that failed: servers are killed while they run. */
   failedWrites = 0
-  /** How long each read took, in milliseconds. */
-  readonly latencies: Array<number> = []
+  /** How long each read took, and each write that was committed by itself, in milliseconds. */
+  readonly latencies = { reads: [] as number[], writes: [] as number[] }
   /** Reads by the port of the server that answered. */
   readonly served = new Map<number, number>()
   /** Requests that went on with the token of the one before. */
@@ -38,6 +38,8 @@ export type Process = <A, E>(effect: Effect.Effect<A, E, Services>) => Effect.Ef
 
 export const schema = "create table register (key int primary key, version int not null)"
 export const fill = (keys: number) => `insert into register select n, 0 from generate_series(0, ${keys - 1}) as n`
+
+const millisSince = (began: bigint) => Effect.map(Clock.currentTimeNanos, (now) => Number(now - began) / 1e6)
 
 export class Client {
   private readonly random: Utils.PCGRandom
@@ -127,7 +129,7 @@ export class Client {
         findings.failedReads.push(found.left)
         return history
       }
-      findings.latencies.push(Number((yield* Clock.currentTimeNanos) - began) / 1e6)
+      findings.latencies.reads.push(yield* millisSince(began))
       const { port, version } = found.right[0]!
       findings.reads++
       findings.served.set(port, (findings.served.get(port) ?? 0) + 1)
@@ -143,15 +145,17 @@ export class Client {
     )
 
   private write(history: History, key: Key): Effect.Effect<History, never, Services> {
-    return Effect.match(this.increment(key), {
-      onFailure: () => {
-        this.findings.failedWrites++
+    return Effect.gen(this, function* () {
+      const { findings } = this
+      const began = yield* Clock.currentTimeNanos
+      const written = yield* Effect.either(this.increment(key))
+      if (written._tag === "Left") {
+        findings.failedWrites++
         return history
-      },
-      onSuccess: ([row]) => {
-        this.findings.writes++
-        return history.wrote(key, row!.version)
       }
+      findings.latencies.writes.push(yield* millisSince(began))
+      findings.writes++
+      return history.wrote(key, written.right[0]!.version)
     })
   }
 

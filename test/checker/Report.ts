@@ -7,11 +7,16 @@ export const violations = ({ violations }: Findings, kind: "read your writes" | 
 const quantile = (sorted: ReadonlyArray<number>, share: number) =>
   sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
 
-/** The half of all reads took no longer, and 99 of 100, in milliseconds. */
-export const latencies = ({ latencies }: Findings) => {
-  const sorted = latencies.slice().sort((a, b) => a - b)
+/** The half took no longer, and 99 of 100, in milliseconds. */
+const latenciesOf = (all: ReadonlyArray<number>) => {
+  const sorted = all.slice().sort((a, b) => a - b)
   return { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99) }
 }
+
+export const latencies = ({ latencies: { reads, writes } }: Findings) => ({
+  reads: latenciesOf(reads),
+  writes: latenciesOf(writes)
+})
 
 const count = (n: number) => n.toLocaleString("en-US")
 
@@ -59,22 +64,40 @@ export const leastShare = 0.9
 
 export const isCheap = ({ policy, share }: Measured): boolean => policy !== "causal" || share >= leastShare
 
+/** What a policy adds to a latency of `eventual` in the same run. */
+const added = (millis: number, base: number) =>
+  `${millis < base ? "-" : "+"}${Math.abs(millis - base).toFixed(2)} ms (${(millis / base).toFixed(2)} x)`
+
 export const measuredTable = (all: ReadonlyArray<Measured>): string => {
   const base = all.find(({ policy }) => policy === "eventual")
   const of = base && latencies(base.findings)
-  const ratio = (value: number, other: number | undefined) =>
-    other === undefined ? "" : `${(value / other).toFixed(2)} x`
   return rows(
-    ["policy", "reads that replicas answered", "extra round trips a read", "p50 of reads, against `eventual`", "p99"],
+    [
+      "policy",
+      "reads that replicas answered",
+      "extra round trips a read",
+      "a write",
+      "reads: p50, against `eventual`",
+      "p99",
+      "writes: p50",
+      "p99"
+    ],
     all.map((measured) => {
       const { findings, policy, questions, share } = measured
-      const { p50, p99 } = latencies(findings)
+      const { reads, writes } = latencies(findings)
       return [
         `\`${policy}\``,
         `${(100 * share).toFixed(1)}%${isMet(isCheap(measured))}`,
-        (questions / findings.reads).toFixed(4),
-        ratio(p50, of?.p50),
-        ratio(p99, of?.p99)
+        (questions.read / findings.reads).toFixed(4),
+        (questions.write / findings.writes).toFixed(4),
+        ...(of === undefined || policy === "eventual"
+          ? [reads.p50, reads.p99, writes.p50, writes.p99].map((millis) => `${millis.toFixed(2)} ms`)
+          : [
+              added(reads.p50, of.reads.p50),
+              added(reads.p99, of.reads.p99),
+              added(writes.p50, of.writes.p50),
+              added(writes.p99, of.writes.p99)
+            ])
       ]
     })
   )
@@ -99,6 +122,6 @@ export const json = (checked: ReadonlyArray<Checked>, measured: ReadonlyArray<Me
     reads: findings.reads,
     writes: findings.writes,
     questions,
-    ...latencies(findings)
+    latencies: latencies(findings)
   }))
 })
