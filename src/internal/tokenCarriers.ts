@@ -1,5 +1,4 @@
 /** The ways that a position takes from one request to the next. */
-import * as Cookies from "@effect/platform/Cookies"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as KeyValueStore from "@effect/platform/KeyValueStore"
@@ -88,13 +87,23 @@ const cookieFields = check.struct({
   partitioned: check.boolean
 })
 
+/** RFC 6265, section 4.1.1. The platform has looked at it since 0.97.1 only. */
+const cookieSpelling = {
+  name: /^[!#$%&'*+\-.^_`|~\w]+$/,
+  domain: /^[ -:<-~]+$/,
+  path: /^[ -:<-~]+$/
+} as const
+
+const cookieTexts = ["name", "domain", "path"] as const
+
 export const cookie = (options: CookieOptions): Carrier<never> => {
   const { name = "db-router-token", ...given } = checked(cookieFields("token", options))
   const attributes = { httpOnly: true, secure: true, sameSite: "lax", path: "/", ...given } as const
-  const made = Cookies.makeCookie(name, "token", attributes)
-  if (Either.isLeft(made)) {
-    const field = made.left.reason.replace("Invalid", "").toLowerCase()
-    throw checked(check.invalid(`token.${field}`, { name, ...attributes }[field as "name"], "A cookie cannot have it"))
+  for (const field of cookieTexts) {
+    const text = { domain: undefined, ...attributes, name }[field]
+    if (text !== undefined && !cookieSpelling[field].test(text)) {
+      throw checked(check.invalid(`token.${field}`, text, "A cookie cannot have it"))
+    }
   }
   if (attributes.sameSite === "none" && !attributes.secure) {
     throw checked(

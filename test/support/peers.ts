@@ -166,10 +166,9 @@ const test = async (folder: string, which: Which, only: ReadonlyArray<string>): 
   writeFileSync(join(user, "vitest.config.ts"), vitestConfig)
   const files = suites.filter((name) => only.length === 0 || only.includes(name)).map((name) => `test/${name}.test.ts`)
 
-  step("compile the tests, those of types among them, and the examples")
+  step("compile the tests of types, and the examples")
   const types = ["router", "session", "http", "token", "config", "topology", "parts", "status"]
   const programs = [
-    ...files,
     ...types.map((name) => `test/types/${name}-types.test.ts`),
     ...examples.map((name) => `examples/${name}.ts`)
   ]
