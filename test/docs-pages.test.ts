@@ -2,10 +2,10 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { dirname, join, normalize } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { RouterError } from "effect-db-router"
-import ts from "typescript"
+import { RouterError, Telemetry } from "effect-db-router"
 import { anchors, codeSpans, headings, links, mayPrint, textsIn } from "./support/markdown.js"
 import { codeBlocks, exampleProblems } from "./support/readme.js"
+import { typeProblems } from "./support/types.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const read = (path: string) => (existsSync(join(root, path)) ? readFileSync(join(root, path), "utf8") : undefined)
@@ -89,7 +89,7 @@ describe("the pages of docs", () => {
     })
 
     it(`${path} names only metrics and attributes that there are`, () => {
-      const names = codeSpans(read(path)!).filter((text) => /^db[._]router[._][\w.]+$/.test(text))
+      const names = codeSpans(read(path)!).filter((text) => /^db[._](?:router|client)[._][\w.]+$/.test(text))
       assert.deepStrictEqual(
         names.filter((name) => !texts.some((text) => text.includes(name))),
         []
@@ -124,9 +124,14 @@ describe("the troubleshooting page", () => {
     )
   })
 
-  it("knows only reasons of decisions that there are", () => {
-    const rows = /\| reason \| what it means \|\n\|[- |]+\n((?:\|.*\n)+)/.exec(page)?.[1] ?? ""
-    const reasons = rows.split("\n").flatMap((row) => codeSpans(row.split("|")[1] ?? ""))
+  it("knows only reasons of decisions that there are, and their rules", () => {
+    const table = /\| reason \| rule \| what it means \|\n\|[- |]+\n((?:\|.*\n)+)/.exec(page)?.[1] ?? ""
+    const rows = table
+      .trim()
+      .split("\n")
+      .map((row) => row.split("|"))
+    const reasons = rows.flatMap((row) => codeSpans(row[1] ?? ""))
+    for (const rule of rows.flatMap((row) => codeSpans(row[2] ?? ""))) assert.property(Telemetry.rules, rule)
     assert.isAbove(reasons.length, 10)
     assert.deepStrictEqual(
       reasons.filter((reason) => !texts.some((text) => mayPrint(text, reason))),
@@ -145,17 +150,9 @@ describe("the troubleshooting page", () => {
 
 describe("the recipes", () => {
   it("have the right types", () => {
-    const config = ts.parseJsonConfigFileContent(
-      ts.readConfigFile(join(root, "tsconfig.json"), ts.sys.readFile).config,
-      ts.sys,
-      root
+    assert.deepStrictEqual(
+      typeProblems((path) => path.startsWith("examples/recipes/")),
+      []
     )
-    const files = config.fileNames.filter((path) => path.endsWith(".d.ts") || path.includes("/examples/recipes/"))
-    const shown = ts.getPreEmitDiagnostics(ts.createProgram(files, config.options)).map((diagnostic) => {
-      const where = diagnostic.file?.getLineAndCharacterOfPosition(diagnostic.start ?? 0)
-      const text = ts.flattenDiagnosticMessageText(diagnostic.messageText, "\n")
-      return `${diagnostic.file?.fileName.slice(root.length)}:${(where?.line ?? 0) + 1} ${text}`
-    })
-    assert.deepStrictEqual(shown, [])
   })
 })
