@@ -1,7 +1,7 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Chunk, Effect, Stream } from "effect"
-import { DbRouter } from "effect-db-router"
+import { Chunk, Effect, Option, Stream } from "effect"
+import { DbRouter, RouterError } from "effect-db-router"
 import * as RouterTest from "./support/router.js"
 
 // It says that it does not write, and does; nothing in the catalog tells.
@@ -9,7 +9,16 @@ const lying = [
   "CREATE TABLE calls (who text)",
   `CREATE FUNCTION write_call(who text) RETURNS int LANGUAGE sql VOLATILE
      AS 'INSERT INTO calls (who) VALUES (who); SELECT 1'`,
-  `CREATE FUNCTION read_call(who text) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN write_call(who); END'`
+  `CREATE FUNCTION read_call(who text) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN write_call(who); END'`,
+  "CREATE SEQUENCE runs_of_query",
+  "CREATE SEQUENCE runs_of_stream",
+  `CREATE FUNCTION die(sequence text) RETURNS int LANGUAGE plpgsql STABLE AS '
+     BEGIN
+       PERFORM nextval(sequence);
+       PERFORM pg_terminate_backend(pg_backend_pid());
+       PERFORM pg_sleep(10);
+       RETURN 1;
+     END'`
 ]
 
 const set = Effect.gen(function* () {
@@ -109,6 +118,23 @@ layer(RouterTest.cluster, { excludeTestServices: true, timeout: "2 minutes" })("
       assert.lengthOf(statements, 1)
       assert.strictEqual(statements[0]?.engine, "primary")
       assert.strictEqual(yield* calls("zero"), 0)
+    }).pipe(Effect.provide(RouterTest.router()))
+  )
+
+  it.effect("runs once on the primary, also when its connection breaks there: its outcome is unknown", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const { primary } = yield* RouterTest.PgCluster.PgCluster
+      for (const [sequence, run] of [
+        ["runs_of_query", (text: string) => sql.unsafe(text)],
+        ["runs_of_stream", (text: string) => collect(sql.unsafe(text).stream)]
+      ] as const) {
+        yield* DbRouter.reset
+        const error = yield* Effect.flip(run(`SELECT die('${sequence}')`))
+        assert.deepStrictEqual(RouterError.reasonOf(error), Option.some("OutcomeUnknown"))
+        // A sequence counts what was rolled back, too.
+        assert.deepStrictEqual(yield* primary.query(`SELECT last_value::int AS runs FROM ${sequence}`), [{ runs: 1 }])
+      }
     }).pipe(Effect.provide(RouterTest.router()))
   )
 

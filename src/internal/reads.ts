@@ -14,12 +14,21 @@ import { countMoved, type Trip } from "./telemetry.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
+/** Runs, outside transactions, what has turned out to write. */
+export interface Writer {
+  write(fiber: AnyFiber, decision: Decision, request: Request): Effect.Effect<Result, SqlError>
+  writeRows(decision: Decision, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError>
+}
+
 /** Reads outside transactions: where they run, and where again when a server fails. */
 export class Reads {
   /** Those that may be sent to a second replica. */
   readonly hedges: Hedges | undefined
 
-  constructor(private readonly routes: Routes) {
+  constructor(
+    private readonly routes: Routes,
+    private readonly writer: Writer
+  ) {
     const { hedge } = routes.config
     this.hedges = hedge && new Hedges(hedge)
   }
@@ -32,11 +41,13 @@ export class Reads {
     const next =
       (engine: Engine, movable: boolean, other?: Failed["other"]) =>
       (error: SqlError): Effect.Effect<Result, SqlError> =>
-        Effect.flatMap(move(engine, movable, error, other), (step) =>
-          Effect.catchAll(
-            this.on(fiber, step.group, step.engine, request, step.movable),
-            next(step.engine, step.movable)
-          )
+        Effect.flatMap(move(engine, movable, error, other), ({ refusal, ...step }) =>
+          refusal !== undefined
+            ? this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request)
+            : Effect.catchAll(
+                this.on(fiber, step.group, step.engine, request, step.movable),
+                next(step.engine, step.movable)
+              )
         )
     const { hedges } = this
     return hedges === undefined
@@ -88,7 +99,13 @@ export class Reads {
       catchBeforeRows(this.noting(decision.group, engine, engine.stream(sql, params, movable)), (error, emitted) => {
         // Once rows were emitted the error is the caller's; the next time a refused one is a write.
         if (emitted) return Stream.unwrap(Effect.as(this.rememberRefused(sql, error), Stream.fail(error)))
-        return Stream.unwrap(Effect.map(move(engine, movable, error), (step) => from(step.engine, step.movable)))
+        return Stream.unwrap(
+          Effect.map(move(engine, movable, error), ({ refusal, ...step }) =>
+            refusal === undefined
+              ? from(step.engine, step.movable)
+              : this.writer.writeRows({ ...decision, ...step, kind: "write" }, sql, params)
+          )
+        )
       })
     return from(decision.engine, true)
   }
@@ -154,12 +171,7 @@ export class Reads {
       this.routes.tell(trip, { ...decision, group, engine: step.engine, kind, rule, reason }, sql, fiber)
       for (const [name, value] of Object.entries(fallback.attributes)) trip.span?.attribute(name, value)
       countMoved(engine, rule, fiber)
-      return Effect.as(
-        refusal === undefined
-          ? Effect.void
-          : Effect.zipRight(this.rememberRefused(sql, error), config.consistency.afterWrite),
-        step
-      )
+      return Effect.as(refusal === undefined ? Effect.void : this.rememberRefused(sql, error), step)
     }
   }
 

@@ -17,7 +17,7 @@ import type { Request, Result } from "./driver/pool.js"
 import { judge, ofWrite } from "./failure.js"
 import type { Monitor } from "./monitor.js"
 import { type Deadline, Patience } from "./patience.js"
-import { catchBeforeRows, Reads } from "./reads.js"
+import { catchBeforeRows, Reads, type Writer } from "./reads.js"
 import type { Refresh } from "./refresh.js"
 import { clockOf, type Decision, Routes, type RoutesOptions, redirect, type Target } from "./routes.js"
 import { countMoved, Trip } from "./telemetry.js"
@@ -37,12 +37,12 @@ export interface RouterOptions extends RoutesOptions {
 const { afterWrite: noteTime } = Consistency.causal()
 
 /** Runs every statement where it belongs. */
-export class Router extends Routes {
+export class Router extends Routes implements Writer {
   /** What is done before a session begins. Connects to nothing that a statement would not. */
   readonly beforeSession: Effect.Effect<void>
   /** Waits for a primary. */
   readonly patience: Patience
-  private readonly reads = new Reads(this)
+  private readonly reads = new Reads(this, this)
 
   /** Ends what goes on by itself. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
@@ -106,10 +106,10 @@ export class Router extends Routes {
       const answered =
         decision.kind === "read"
           ? this.reads.query(fiber, decision, request, trip)
-          : Effect.mapError(this.autocommit(fiber, decision, request), ofWrite(decision))
+          : this.write(fiber, decision, request)
       return this.needsPrimary(decision)
         ? Effect.catchAll(answered, (error) =>
-            Effect.flatMap(this.patience.after(error, deadline, decision.kind === "read"), again)
+            Effect.flatMap(this.patience.after(error, deadline, trip.went?.kind === "read"), again)
           )
         : answered
     }
@@ -267,14 +267,13 @@ export class Router extends Routes {
     if (transaction !== undefined) {
       return Stream.unwrap(Effect.map(transaction, inside))
     }
-    const rows =
-      decision.kind === "write"
-        ? Stream.unwrapScoped(Effect.as(this.writes(decision.engine), decision.engine.stream(sql, params)))
-        : this.reads.stream(fiber, decision, sql, params, trip)
-    const answered = decision.kind === "read" ? rows : Stream.mapError(rows, ofWrite(decision))
+    const answered =
+      decision.kind === "read"
+        ? this.reads.stream(fiber, decision, sql, params, trip)
+        : this.writeRows(decision, sql, params)
     return this.needsPrimary(decision)
       ? catchBeforeRows(answered, (error, emitted) =>
-          emitted ? Stream.fail(error) : later(error, decision.kind === "read")
+          emitted ? Stream.fail(error) : later(error, trip.went?.kind === "read")
         )
       : answered
   }
@@ -341,6 +340,22 @@ export class Router extends Routes {
           afterWriteEnded
         )
       )
+    )
+  }
+
+  /** Runs a statement that is no plain read, outside transactions. */
+  write(fiber: AnyFiber, decision: Decision, request: Request): Effect.Effect<Result, SqlError> {
+    return Effect.mapError(this.autocommit(fiber, decision, request), ofWrite(decision))
+  }
+
+  /** The rows of one. */
+  writeRows(decision: Decision, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+    const rows = decision.engine.stream(sql, params)
+    return Stream.mapError(
+      decision.kind === "write"
+        ? Stream.unwrapScoped(Effect.as(this.writes(decision.engine), rows))
+        : this.reads.noting(decision.group, decision.engine, rows),
+      ofWrite(decision)
     )
   }
 
