@@ -25,7 +25,7 @@ const paths = new Map(
   )
 )
 
-const about = (path: string) => /\/\*\*\s*(?:\*\s)?\s*(.*?)\s*(?:\*\/)?$/m.exec(readFileSync(path, "utf8"))?.[1] ?? ""
+const about = (path: string) => /^\/\*\*[\s*]*(.+?)\s*(?:\*\/)?\n/.exec(readFileSync(path, "utf8"))?.[1] ?? ""
 
 const list = () => {
   const names = [...paths.keys()].sort()

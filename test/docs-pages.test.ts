@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { RouterError, Telemetry } from "effect-db-router"
 import { anchors, codeSpans, headings, links, mayPrint, textsIn } from "./support/markdown.js"
+import { manifest } from "./support/package.js"
 import { codeBlocks, exampleProblems } from "./support/readme.js"
 import { typeProblems } from "./support/types.js"
 
@@ -86,6 +87,15 @@ describe("the pages of docs", () => {
         files.filter((file) => read(file) === undefined),
         []
       )
+    })
+
+    it(`${path} names only commands and examples that there are`, () => {
+      const unknown = codeSpans(read(path)!).filter((text) => {
+        const [, script, name] = /^npm run ([\w:-]+)(?: ([a-z-]+))?/.exec(text) ?? []
+        if (script !== "example" || name === undefined) return script !== undefined && !(script in manifest.scripts)
+        return ![`${name}.ts`, `${name}/main.ts`, `recipes/${name}.ts`].some((file) => read(`examples/${file}`))
+      })
+      assert.deepStrictEqual(unknown, [])
     })
 
     it(`${path} names only metrics and attributes that there are`, () => {
