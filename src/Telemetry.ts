@@ -339,7 +339,8 @@ export const lookups: Metric.Metric.Counter<number> = Metric.fromMetricKey(keyOf
 
 /**
  * `db.router.transactions`, by `db.router.group`, `db.router.engine` and `db.router.outcome`: `committed`, `rolled_back`, or
- * `unknown` where the server has not answered the COMMIT. Savepoints are not among them.
+ * `unknown` where the server has not answered the COMMIT. Savepoints are not among them, nor what sessions begin on replicas
+ * only to read.
  *
  * @since 0.1.0
  * @category metrics

@@ -15,7 +15,7 @@ const statementsOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 
 /** A router of its own, without hedging and with engines of the usual names. */
 const routed = <A, E>(
-  use: (sql: SqlClient.SqlClient) => Effect.Effect<A, E, SqlClient.SqlClient | DbRouter.DbRouter | Scope.Scope>,
+  use: (sql: SqlClient.SqlClient) => Effect.Effect<A, E, DbRouter.Services | PgCluster.PgCluster | Scope.Scope>,
   options: Parameters<typeof over>[2] = {},
   replicas = 1
 ) =>

@@ -171,7 +171,8 @@ export class Session implements SessionWork {
       settings,
       mark: isReading ? () => undefined : this.router.mark,
       replaceable: isReading && !snapshot,
-      onEnd: this.router.transactionEnded
+      // Where there is nothing to commit it ends by ROLLBACK, which would look like a failure.
+      onEnd: isReading ? undefined : this.router.transactionEnded
     }
   }
 
