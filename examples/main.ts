@@ -1,8 +1,8 @@
 /**
  * `npm run example NAME` runs one of the examples, on servers that are started for it; without a name it lists them.
  *
- * An example is a file `NAME.ts` here or in `recipes`, or a folder `NAME` with a `main.ts`; the first line of its first comment
- * is what the list says of it. What follows the name goes to the example.
+ * An example is a file `NAME.ts` here or in `recipes`, or a folder `NAME` with a `main.ts`; the first line of the comment
+ * that it begins with is what the list says of it. What follows the name goes to the example.
  */
 import { spawn } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"

@@ -70,12 +70,18 @@ import { report } from "../support/report.js"
 await run(
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
-    const { replicas } = yield* PgCluster.PgCluster
+    const { awaitReplayed, primary, replicas } = yield* PgCluster.PgCluster
     yield* Effect.forEach(replicas, ({ pauseReplay }) => pauseReplay)
     yield* placeOrder(3, "Ada")
     const left = yield* Bill.execute({ order: 3, customer: "Ada" }) // the same key: the result of the one that runs
     const [{ n }] = yield* DbRouter.primary(sql<{ n: number }>`SELECT count(*)::int AS n FROM invoice`)
     yield* report("The workflow has ended, with replicas that stand still", `${left} is left`, left === 0)
     yield* report("It has charged", `${n} time`, n === 1)
+    yield* Effect.forEach(replicas, ({ resumeReplay }) => resumeReplay)
+    yield* awaitReplayed
+    yield* primary.kill
+    yield* Effect.delay(replicas[0]!.promote, "2 seconds")
+    const after = yield* Bill.execute({ order: 4, customer: "Grace" })
+    yield* report("After a failover", `${after} is left`, after === 0)
   }).pipe(Effect.provide(WorkflowsLive))
 )
