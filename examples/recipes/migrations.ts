@@ -37,7 +37,7 @@ await run(
       yield* report("Before the replicas have the table", early, early.length === 2 && early[0]!.server === "primary")
       yield* Effect.forEach(replicas, ({ resumeReplay }) => resumeReplay)
       yield* awaitReplayed
-      const late = yield* cities
+      const late = yield* DbRouter.replica(cities)
       yield* report("When they have it", late, late.length === 2 && late[0]!.server !== "primary")
     }).pipe(Effect.provide(Migrations))
   }).pipe(Effect.provide(NodeContext.layer))
