@@ -70,8 +70,8 @@ export const attributes = {
   /** Spans only, with `reads: "observe"`: where the read would have gone. */
   observedGroup: "db.router.observed.group",
   observedEngine: "db.router.observed.engine",
-  /** Log lines only: what has happened: `db.router.state_changed`, `db.router.primary_changed`, ... */
-  eventName: "event.name",
+  /** Log lines only: what has happened: `state_changed`, `primary_changed`, ... */
+  event: "db.router.event",
   /** Log lines only: the state of an engine before. */
   previousState: "db.router.previous.state",
   /** Log lines only: the engine that took the writes before. */
@@ -252,8 +252,8 @@ export const instruments = {
     description: "Open connections of an engine's pool, used or idle",
     attributes: [poolName, attributes.connectionState]
   },
-  maxConnections: {
-    name: "db.client.connection.max",
+  connectionLimit: {
+    name: "db.client.connection.limit",
     type: "gauge",
     unit: "{connection}",
     description: "The most connections that an engine's pool may have",
@@ -410,12 +410,14 @@ export const lagSize: Metric.Metric.Gauge<number> = Metric.fromMetricKey(keyOf.g
 export const connections: Metric.Metric.Gauge<number> = Metric.fromMetricKey(keyOf.gauge(instruments.connections))
 
 /**
- * `db.client.connection.max`, by `db.client.connection.pool.name`: the most connections that the pool may have.
+ * `db.client.connection.limit`, by `db.client.connection.pool.name`: the most connections that the pool may have.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const maxConnections: Metric.Metric.Gauge<number> = Metric.fromMetricKey(keyOf.gauge(instruments.maxConnections))
+export const connectionLimit: Metric.Metric.Gauge<number> = Metric.fromMetricKey(
+  keyOf.gauge(instruments.connectionLimit)
+)
 
 /**
  * `db.client.connection.pending_requests`, by `db.client.connection.pool.name`: statements and transactions that wait for a

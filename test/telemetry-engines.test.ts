@@ -7,7 +7,7 @@ import { eventually } from "./support/engine.js"
 import { becomes, events, over, statusOf } from "./support/health.js"
 import { sumOf } from "./support/telemetry.js"
 
-const { connections, engineState, engineWriter, lagDuration, lagSize, maxConnections, pendingRequests } =
+const { connections, engineState, engineWriter, lagDuration, lagSize, connectionLimit, pendingRequests } =
   Telemetry.instruments
 
 interface Line {
@@ -22,7 +22,7 @@ const logged = <A, E, R>(use: (lines: ReadonlyArray<Line>) => Effect.Effect<A, E
     const lines: Array<Line> = []
     const logger = Logger.make<unknown, void>(({ annotations, logLevel, message }) => {
       const all = Object.fromEntries(HashMap.toEntries(annotations))
-      if ("event.name" in all) {
+      if ("db.router.event" in all) {
         lines.push({ level: logLevel.label, message: (message as ReadonlyArray<unknown>).join(" "), annotations: all })
       }
     })
@@ -42,22 +42,22 @@ const expected = (event: Health.Event): Readonly<Record<string, unknown>> => {
     case "StateChanged":
       return {
         ...of,
-        "event.name": "db.router.state_changed",
+        "db.router.event": "state_changed",
         "db.router.state": event.to,
         "db.router.previous.state": event.from
       }
     case "PrimaryChanged":
-      return { ...of, "event.name": "db.router.primary_changed", "db.router.previous.engine": event.from }
+      return { ...of, "db.router.event": "primary_changed", "db.router.previous.engine": event.from }
     case "PrimaryDisputed":
-      return { ...of, "event.name": "db.router.primary_disputed", "db.router.rivals": event.rivals.join(", ") }
+      return { ...of, "db.router.event": "primary_disputed", "db.router.rivals": event.rivals.join(", ") }
     case "Drained":
-      return { ...of, "event.name": "db.router.drained" }
+      return { ...of, "db.router.event": "drained" }
     case "Undrained":
-      return { ...of, "event.name": "db.router.undrained" }
+      return { ...of, "db.router.event": "undrained" }
     case "EngineAdded":
-      return { ...of, "event.name": "db.router.engine_added" }
+      return { ...of, "db.router.event": "engine_added" }
     case "EngineRemoved":
-      return { ...of, "event.name": "db.router.engine_removed" }
+      return { ...of, "db.router.event": "engine_removed" }
   }
 }
 
@@ -117,14 +117,14 @@ describe("the engines", { timeout: 60_000 }, () => {
               (count) => count >= seen.length + 1
             )
             const annotations = lines.slice(before).map(({ annotations }) => annotations)
-            const isRebound = (line: Readonly<Record<string, unknown>>) => line["event.name"] === "db.router.rebound"
+            const isRebound = (line: Readonly<Record<string, unknown>>) => line["db.router.event"] === "rebound"
             assert.deepStrictEqual(
               annotations.filter((line) => !isRebound(line)),
               seen.map(expected)
             )
             assert.deepStrictEqual(annotations.filter(isRebound), [
               {
-                "event.name": "db.router.rebound",
+                "db.router.event": "rebound",
                 "db.router.engine": "replica2",
                 "db.router.group": "read",
                 "server.address": "127.0.0.1",
@@ -152,7 +152,7 @@ describe("the engines", { timeout: 60_000 }, () => {
         yield* Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           const pool = (state: "used" | "idle") => sumOf(connections, { poolName: "replica1", connectionState: state })
-          assert.strictEqual(yield* sumOf(maxConnections, { poolName: "replica1" }), 10)
+          assert.strictEqual(yield* sumOf(connectionLimit, { poolName: "replica1" }), 10)
           yield* Effect.scoped(
             Effect.gen(function* () {
               yield* Effect.forEach([1, 2], () => DbRouter.bindGroup(sql.reserve, "read"))
@@ -180,7 +180,7 @@ describe("the engines", { timeout: 60_000 }, () => {
           yield* replicas[0]!.resumeReplay
           yield* becomesBy(sumOf(lagSize, { engine: "replica1" }), 0)
         }).pipe(Effect.provide(over(primary, [replicas[0]!])))
-        assert.strictEqual(yield* sumOf(maxConnections), 0)
+        assert.strictEqual(yield* sumOf(connectionLimit), 0)
       }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
     )
   )

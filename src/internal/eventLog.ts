@@ -8,7 +8,7 @@ const annotated = (
   write: Effect.Effect<void>,
   name: string,
   annotations: Readonly<Record<string, unknown>>
-): Effect.Effect<void> => Effect.annotateLogs(write, { [attributes.eventName]: `db.router.${name}`, ...annotations })
+): Effect.Effect<void> => Effect.annotateLogs(write, { [attributes.event]: name, ...annotations })
 
 const of = ({ engine, group }: { readonly engine: string | undefined; readonly group: string }) => ({
   [attributes.engine]: engine ?? "none",
@@ -66,5 +66,5 @@ export const logSerializable = ({ name }: Engine): Effect.Effect<void> =>
       `${name} is a standby and its default_transaction_isolation is serializable, which standbys refuse: ` +
         "the router reads there at repeatable read"
     ),
-    { [attributes.eventName]: "db.router.isolation_changed", [attributes.engine]: name }
+    { [attributes.event]: "isolation_changed", [attributes.engine]: name }
   )

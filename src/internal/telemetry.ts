@@ -243,7 +243,7 @@ class EngineGauges {
     const connections = keyOf.gauge(instruments.connections)
     this.used = series(connections, { ...pool, [attributes.connectionState]: "used" })
     this.idle = series(connections, { ...pool, [attributes.connectionState]: "idle" })
-    this.max = series(keyOf.gauge(instruments.maxConnections), pool)
+    this.max = series(keyOf.gauge(instruments.connectionLimit), pool)
     this.pending = series(keyOf.gauge(instruments.pendingRequests), pool)
   }
 
