@@ -114,6 +114,8 @@ export const rules = {
 } as const
 
 /**
+ * The rule of routing that decided about a statement: one of {@link rules}.
+ *
  * @since 0.1.0
  * @category models
  */
