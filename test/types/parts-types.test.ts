@@ -1,5 +1,14 @@
 import { SqlError } from "@effect/sql"
-import { type ConfigError, Effect, type FiberRef, type Layer, type Option, type Scope, type Stream } from "effect"
+import {
+  type ConfigError,
+  Effect,
+  type FiberRef,
+  type Layer,
+  type Metric,
+  type Option,
+  type Scope,
+  type Stream
+} from "effect"
 import {
   Consistency,
   type DbRouter,
@@ -9,7 +18,8 @@ import {
   RouterError,
   RoutingContext,
   Selector,
-  SqlClassifier
+  SqlClassifier,
+  Telemetry
 } from "effect-db-router"
 import { PgCluster, TestSession } from "effect-db-router/testing"
 import { describe, expectTypeOf, it } from "vitest"
@@ -154,6 +164,19 @@ describe("the service", () => {
         Effect.Effect<void, RouterError.RouterError | RouterError.RouterConfigError | SqlError.SqlError>
       >()
       expectTypeOf<DbRouter.DbRouter["rebind"]>().parameters.toEqualTypeOf<[string, RouterConfig.EngineInput]>()
+    })
+  )
+})
+
+describe("metrics", () => {
+  it(
+    "are Effect's own, and their labels have names that are known",
+    check(() => {
+      expectTypeOf(Telemetry.statements).toEqualTypeOf<Metric.Metric.Counter<number>>()
+      expectTypeOf(Telemetry.duration).toEqualTypeOf<Metric.Metric.Histogram<number>>()
+      expectTypeOf(Telemetry.lagDuration).toEqualTypeOf<Metric.Metric.Gauge<number>>()
+      expectTypeOf(Telemetry.attributes.engine).toEqualTypeOf<"db.router.engine">()
+      expectTypeOf<Telemetry.Rule>().toEqualTypeOf<keyof typeof Telemetry.rules>()
     })
   )
 })
