@@ -1,13 +1,12 @@
 import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync } from "node:fs"
-import { join } from "node:path"
+import { join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { root } from "./package.js"
 import { failure, npm } from "./run.js"
 import { lint } from "./shipping.js"
-import { show } from "./show.js"
 
 /** What a release depends on, as it is in the checkout. */
 export interface Facts {
@@ -92,25 +91,32 @@ const pack = async (out: string): Promise<string> => {
   return join(out, packed.filename)
 }
 
-const main = async (): Promise<void> => {
-  const { values } = parseArgs({ options: { tag: { type: "string" }, out: { type: "string", default: "release" } } })
-  const facts = factsOf(values.tag)
-  const found = problems(facts)
+const check = (tag: string | undefined): void => {
+  const found = problems(factsOf(tag))
   if (found.length > 0) throw new Error(`This cannot be released:\n${found.map((one) => `- ${one}`).join("\n")}`)
-  console.log("== .ci/run")
-  await show(join(root, ".ci", "run"), [], root)
-  console.log("== pack")
-  const out = join(root, values.out)
-  if (existsSync(join(out, `${facts.manifest.name}-${facts.manifest.version}.tgz`)))
-    throw new Error(`${out} is not empty`)
+}
+
+const packAndLint = async (tag: string | undefined, folder: string): Promise<void> => {
+  const { manifest } = factsOf(tag)
+  const out = join(root, folder)
+  if (existsSync(out)) throw new Error(`${folder} is there already: what is published should be what is packed now`)
   const tarball = await pack(out)
   succeed((await lint(tarball)).join("\n"))
-  console.log(`${tarball}\nsha512 ${createHash("sha512").update(readFileSync(tarball)).digest("base64")}`)
-  if (values.tag === undefined) {
-    console.log(
-      `All is well. Now: git tag -s v${facts.manifest.version} && git push origin main v${facts.manifest.version}`
-    )
+  const hash = createHash("sha512").update(readFileSync(tarball)).digest("base64")
+  console.log(`${relative(root, tarball)}\nsha512 ${hash}`)
+  if (tag === undefined) {
+    console.log(`All is well. Now: git tag -s v${manifest.version} && git push origin main v${manifest.version}`)
   }
+}
+
+const main = async (): Promise<void> => {
+  const { positionals, values } = parseArgs({
+    allowPositionals: true,
+    options: { tag: { type: "string" }, out: { type: "string", default: "release" } }
+  })
+  if (positionals[0] === "check") return check(values.tag)
+  if (positionals[0] === "pack") return packAndLint(values.tag, values.out)
+  throw new Error("usage: npm run release [-- --tag vX.Y.Z] [--out FOLDER]")
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
