@@ -63,7 +63,7 @@ export class Learner {
     for (const engine of this.reading.engines) {
       if (!this.mayTurnOut(engine.positions) || !this.reading.isEligible(engine)) continue
       isKnown = false
-      const isFree = !this.inquiries.has(engine) && engine.positions.isDue() && engine.poolStatus.idle > 0
+      const isFree = !this.inquiries.has(engine) && engine.positions.isDue(pauses[0]) && engine.poolStatus.idle > 0
       if (isFree) this.inquiries.ask(engine, "write")
     }
     if (isKnown || ++this.attempt === pauses.length) return

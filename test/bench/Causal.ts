@@ -36,10 +36,21 @@ const replayed = ({ plainPrimary, plainReplica }: Pair) =>
     yield* Effect.repeat(isThere, { until: (there) => there })
   })
 
-const cases = [
-  { what: "the first causal read after a write, replica caught up", writes: true, afterAnother: false },
+interface Case {
+  readonly what: string
+  /** After a write that the replica has. */
+  readonly writes?: boolean
+  /** So long after that, in milliseconds. */
+  readonly later?: number
+  /** After another read. */
+  readonly afterAnother?: boolean
+}
+
+const cases: ReadonlyArray<Case> = [
+  { what: "the first causal read after a write, at once when the replica has it", writes: true },
+  { what: "the first causal read after a write, 5 ms later", writes: true, later: 5 },
   { what: "the next causal read after a write, replica caught up", writes: true, afterAnother: true },
-  { what: "a causal read without a write before", writes: false, afterAnother: false }
+  { what: "a causal read without a write before" }
 ]
 
 export const run = (servers: Pair, pace: Pace) =>
@@ -48,11 +59,12 @@ export const run = (servers: Pair, pace: Pace) =>
       Effect.map(router(servers, servers.replicas, { consistency }), ({ client }) => client)
     )
     const rows: Array<Row> = []
-    for (const { afterAnother, what, writes } of cases) {
+    for (const { afterAnother = false, later = 0, what, writes = false } of cases) {
       const contestants = clients.map((sql) => {
         const read = select(sql)
         const write = Effect.zipRight(sql`UPDATE account SET balance = balance + 1 WHERE id = ${1}`, replayed(servers))
-        const prepare = Effect.zipRight(DbRouter.reset, writes ? write : Effect.void)
+        const written = later === 0 ? write : Effect.zipRight(write, Effect.sleep(later))
+        const prepare = Effect.zipRight(DbRouter.reset, writes ? written : Effect.void)
         return latencies(Effect.zipRight(prepare, afterAnother ? Effect.suspend(read) : Effect.void), read)
       })
       const [eventual, causal] = yield* compare(contestants, pace)
