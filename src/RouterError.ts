@@ -235,13 +235,16 @@ export const unknownEngine = (engine: string, engines: ReadonlyArray<string>): R
  */
 export const noEngineAvailable = (
   group: string,
-  options: { readonly why?: string | undefined; readonly cause?: unknown } = {}
+  options: {
+    readonly why?: string | undefined
+    readonly cause?: unknown
+    readonly onNoReplica?: "fail" | undefined
+  } = {}
 ): RouterError =>
   new RouterError({
     reason: "NoEngineAvailable",
     description: `No engine of the group ${JSON.stringify(group)} is available${options.why === undefined ? "" : ` (${options.why})`}`,
-    remedy:
-      'Check that its servers run and can be reached; with onNoReplica: "primary" reads use the default group meanwhile',
+    remedy: `Check that its servers run, can be reached and are not drained${options.onNoReplica === undefined ? "" : '; with onNoReplica: "primary" reads use the default group meanwhile'}`,
     group,
     cause: options.cause
   })

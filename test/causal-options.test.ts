@@ -46,6 +46,16 @@ layer(Causal.layer(), { excludeTestServices: true, timeout: "2 minutes" })("opti
     ).pipe(Effect.provide(withPolicy(Consistency.causal({ wait: "400 millis" }))))
   )
 
+  it.effect("wait: nothing waits for replicas that it does not use, as with reads: observe", () =>
+    standingStill(
+      Effect.gen(function* () {
+        const id = yield* newId
+        yield* insert(id)
+        assert.deepStrictEqual(yield* Effect.timeout(look(id), "15 seconds"), [true, "primary"])
+      })
+    ).pipe(Effect.provide(withPolicy(Consistency.causal({ wait: "30 seconds" }), { reads: "observe" })))
+  )
+
   it.effect("wait: a replica that gets on in time is waited for", () =>
     standingStill(
       Effect.gen(function* () {

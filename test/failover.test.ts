@@ -87,6 +87,34 @@ describe("a failover", { timeout: 60_000 }, () => {
     )
   )
 
+  it.live("that is quick is no dispute: the old primary is dead before anybody knows", () =>
+    onCluster((cluster) =>
+      Effect.gen(function* () {
+        const { primary, replicas } = cluster
+        yield* Effect.gen(function* () {
+          const seen = yield* events
+          yield* insert("before")
+          yield* cluster.awaitReplayed
+          yield* primary.kill
+          // A statement finds out that it is gone before a probe does.
+          yield* Effect.fork(insert("between"))
+          yield* replicas[0]!.promote
+          yield* isPrimary("replica1")
+          yield* insert("after")
+          yield* becomes("primary", "down")
+          assert.deepStrictEqual(
+            seen.filter(({ _tag }) => _tag === "PrimaryDisputed"),
+            []
+          )
+          assert.deepStrictEqual(changesOf(seen), ["replica1"])
+        }).pipe(
+          Effect.scoped,
+          Effect.provide(over(primary, replicas, { waitForPrimary: { statements: "30 seconds" } }))
+        )
+      })
+    )
+  )
+
   it.live("without waiting, a write fails at once and says so; reads go on", () =>
     onCluster((cluster) =>
       Effect.gen(function* () {

@@ -60,7 +60,7 @@ export class Fallback {
     if (other !== undefined) return this.step(this.replicas, other, why, undefined)
     if (action === "elsewhere" && !this.usesPrimary) {
       return RouterError.toSqlError(
-        RouterError.noEngineAvailable(this.replicas.name, { why: this.failures, cause: error })
+        RouterError.noEngineAvailable(this.replicas.name, { why: this.failures, cause: error, onNoReplica: "fail" })
       )
     }
     const primary = this.writers.choose()

@@ -361,7 +361,7 @@ export class Monitor {
     const { named, servers } = this.options
     const before = servers.writer
     const last = servers.lastWriter
-    const { rivals, writer } = servers.elect(
+    const { rivals: claimants, writer } = servers.elect(
       servers.engines.map((server) => ({
         server,
         isNamed: named.has(server),
@@ -370,6 +370,8 @@ export class Monitor {
       }))
     )
     if (writer !== before) this.change(last, writer, report.role)
+    // One that has failed may be dead: it is a rival when it says so again.
+    const rivals = claimants.filter((rival) => rival === engine || Health.answers(rival.health!))
     const isNew = rivals.some((rival) => !this.rivals.includes(rival))
     this.rivals = rivals
     if (isNew) {

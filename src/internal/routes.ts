@@ -233,11 +233,13 @@ export class Routes {
     const engine = readGroup[config.reads === "observe" ? "peek" : take](unfit?.engines)
     if (engine === undefined && unfit !== undefined && readGroup.peek() !== undefined) {
       const decision = toDefault(...unfit.why)
-      return RouterError.isRouterError(decision) ? decision : { ...decision, awaits: unfit.awaits }
+      // What runs on the primary anyway need not wait for a replica.
+      const awaits = unfit.awaits && config.reads !== "observe"
+      return RouterError.isRouterError(decision) ? decision : { ...decision, awaits }
     }
     if (engine === undefined) {
       return config.onNoReplica === "fail"
-        ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone() })
+        ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone(), onNoReplica: config.onNoReplica })
         : toDefault("no_replica", "no replica is available")
     }
     if (take === "choose" && unfit?.hasNeeds === true) this.causal!.refresh(unfit.engines)
