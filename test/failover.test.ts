@@ -101,7 +101,7 @@ describe("a failover", { timeout: 60_000 }, () => {
           yield* replicas[0]!.promote
           yield* isPrimary("replica1")
           yield* insert("after")
-          yield* becomes("primary", "down")
+          assert.strictEqual((yield* statusOf("primary")).state, "suspect")
           assert.deepStrictEqual(
             seen.filter(({ _tag }) => _tag === "PrimaryDisputed"),
             []
@@ -109,7 +109,12 @@ describe("a failover", { timeout: 60_000 }, () => {
           assert.deepStrictEqual(changesOf(seen), ["replica1"])
         }).pipe(
           Effect.scoped,
-          Effect.provide(over(primary, replicas, { waitForPrimary: { statements: "30 seconds" } }))
+          Effect.provide(
+            over(primary, replicas, {
+              health: { ...quick, failures: 1_000 },
+              waitForPrimary: { statements: "30 seconds" }
+            })
+          )
         )
       })
     )
