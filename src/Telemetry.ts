@@ -11,7 +11,8 @@
  * (`Effect.labelMetrics`) are added to those of its metrics.
  *
  * Gauges are set when an engine has been probed or has changed (every 5 seconds with `health: false`), and are zero once the
- * router is closed or the engine is gone. Two routers in one process need engines of different names to be told apart.
+ * router is closed or the engine is gone. Effect's registry forgets no series: servers that come and go should keep to few
+ * names. Two routers in one process need engines of different names to be told apart.
  *
  * @since 0.1.0
  */
@@ -92,7 +93,7 @@ export const rules = {
   reserved: "it runs on a connection from `sql.reserve`",
   bound: "`bindGroup`",
   disabled: "`enabled: false`",
-  forced: "`DbRouter.primary`, or a read whose transaction on a replica has failed",
+  forced: "`DbRouter.primary`",
   write: "the classifier calls it a write",
   session: "the classifier says that it holds for one session or server",
   session_wrote: "a read, and its session has written",

@@ -1,6 +1,7 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { DbRouter, Session, Telemetry } from "effect-db-router"
+import * as RouterTest from "./support/router.js"
 import * as Sessions from "./support/session.js"
 import { changesOf, sumOf } from "./support/telemetry.js"
 
@@ -66,6 +67,30 @@ layer(Sessions.layerWith(), { timeout: "60 seconds", excludeTestServices: true }
           transactions: { "default primary committed": 2 },
           sessions: { committed: 1 }
         })
+      })
+    )
+
+    it.effect("and a read of a session that moves to the primary is one statement, by what has moved it", () =>
+      Effect.gen(function* () {
+        const sql = yield* Sessions.setUp
+        yield* Sessions.onPrimary("CREATE SEQUENCE moving")
+        for (const name of ["moves", "streams"]) {
+          yield* Sessions.onPrimary(
+            `CREATE FUNCTION ${name}() RETURNS bigint STABLE LANGUAGE plpgsql AS 'BEGIN RETURN nextval(''moving''); END'`
+          )
+        }
+        yield* RouterTest.settle
+        yield* Effect.flatMap(DbRouter.DbRouter, ({ runner }) => runner.router.classifier.refresh)
+        const inSession = DbRouter.newSession({ settings: { "app.user": "1" } })
+        const { movedReads, statements } = Telemetry.instruments
+        const once = { "default primary write refused success": 1 }
+        const [[, sent], moved] = yield* changesOf(movedReads, changesOf(statements, inSession(sql`SELECT moves()`)), [
+          "rule"
+        ])
+        assert.deepStrictEqual([sent, moved], [once, { refused: 1 }])
+        const streaming = inSession(Stream.runDrain(sql`SELECT streams()`.stream))
+        const [[, streamed], alsoMoved] = yield* changesOf(movedReads, changesOf(statements, streaming), ["rule"])
+        assert.deepStrictEqual([streamed, alsoMoved], [once, { refused: 1 }])
       })
     )
 

@@ -88,7 +88,7 @@ export class Router extends Routes implements Writer {
     deadline?: Deadline,
     hasWaited = false
   ): Effect.Effect<Result, SqlError> {
-    const decision = this.decide(fiber, work, request.sql, "choose")
+    const decision = this.decideAgain(trip, this.decide(fiber, work, request.sql, "choose"))
     const again = (deadline: Deadline) =>
       Effect.withFiberRuntime<Result, SqlError>((fiber) => this.route(fiber, work, request, trip, deadline))
     if (RouterError.isRouterError(decision)) {
@@ -118,7 +118,9 @@ export class Router extends Routes implements Writer {
       return Effect.catchAll(this.inTransaction(decision, transaction, request), (error) => {
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
-        return next === "again" ? again(deadline) : onThePrimary(again(deadline))
+        if (next === "again") return again(deadline)
+        this.moves(trip, transaction, next, fiber)
+        return onThePrimary(again(deadline))
       })
     })
   }
@@ -159,7 +161,7 @@ export class Router extends Routes implements Writer {
     decision: Decision,
     sql: string,
     error: SqlError
-  ): "again" | "primary" | undefined {
+  ): "again" | "moved" | "refused" | undefined {
     if (work?.transaction(decision.group) !== undefined) return undefined
     // Another fiber's early commit, or its read that failed, came in between: the session goes on with a new one.
     if (wasRefused(error)) return transaction.isEnded ? "again" : undefined
@@ -169,8 +171,21 @@ export class Router extends Routes implements Writer {
     if (action === "refused") this.classifier.remember(sql, `a standby refused it (${why})`)
     const mayMove = action === "elsewhere" ? this.config.onNoReplica === "primary" : action !== "caller"
     if (!mayMove || !transaction.isSpent) return undefined
-    countMoved(transaction.engine, action === "refused" ? "refused" : "moved", fiber)
-    return "primary"
+    return action === "refused" ? "refused" : "moved"
+  }
+
+  /** A read of a session moves to the primary. */
+  private moves(trip: Trip, { engine }: Transaction, rule: "moved" | "refused", fiber: AnyFiber): void {
+    countMoved(engine, rule, fiber)
+    trip.rule = rule
+  }
+
+  /** What has moved a statement counts, not what keeps it where it has moved to. */
+  private decideAgain(
+    { rule }: Trip,
+    decision: Decision | RouterError.RouterError
+  ): Decision | RouterError.RouterError {
+    return rule === undefined || RouterError.isRouterError(decision) ? decision : { ...decision, rule }
   }
 
   /** The transaction that a statement runs in; begins it where the session has none yet. */
@@ -235,7 +250,7 @@ export class Router extends Routes implements Writer {
     hasWaited = false
   ): Stream.Stream<object, SqlError> {
     const work = workOf(fiber)
-    const decision = this.decide(fiber, work, sql, "choose")
+    const decision = this.decideAgain(trip, this.decide(fiber, work, sql, "choose"))
     const again = (deadline: Deadline) =>
       Stream.unwrap(
         Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
@@ -260,7 +275,9 @@ export class Router extends Routes implements Writer {
       return catchBeforeRows(rows, (error, emitted) => {
         const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
         if (next === undefined || emitted) return Stream.fail(error)
-        return next === "again" ? again(deadline) : RoutingContext.locallyStream(again(deadline), { _tag: "Primary" })
+        if (next === "again") return again(deadline)
+        this.moves(trip, transaction, next, fiber)
+        return RoutingContext.locallyStream(again(deadline), { _tag: "Primary" })
       })
     }
     const transaction = this.transactionOf(work, decision)

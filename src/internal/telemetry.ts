@@ -38,6 +38,8 @@ export interface Went {
 /** One statement on its way: its span, and where it went last. */
 export class Trip {
   went: Went | undefined
+  /** What has moved it, where that has decided where it is now. */
+  rule: Rule | undefined
 
   constructor(
     /** The statement's own. */
