@@ -77,6 +77,8 @@ export const attributes = {
   previousState: "db.router.previous.state",
   /** Log lines only: the engine that took the writes before. */
   previousEngine: "db.router.previous.engine",
+  /** Log lines only: the engine, or the topology, with which something has been wrong for some time. */
+  thing: "db.router.thing",
   /** Log lines only: the engines that claim to be the primary too. */
   rivals: "db.router.rivals"
 } as const

@@ -14,6 +14,7 @@ import { RouterConfigError } from "../RouterError.js"
 import * as SqlClassifier from "../SqlClassifier.js"
 import { Topology } from "../Topology.js"
 import * as Client from "./client.js"
+import { Complaints } from "./complaints.js"
 import { Discovery, type Owned } from "./discovery.js"
 import { isSameClient } from "./member.js"
 import { Monitor } from "./monitor.js"
@@ -99,17 +100,22 @@ const makeClassifier = (
   )
 
 /** The engines of the options that were given as Effects: what those yield now is followed. */
-const resolveAgain = (engines: ReadonlyArray<Placed>, monitor: Monitor): Effect.Effect<void> =>
-  Effect.forEach(
+const resolveAgain = (engines: ReadonlyArray<Placed>, monitor: Monitor): Effect.Effect<void> => {
+  const complaints = new Complaints()
+  return Effect.forEach(
     engines.filter(({ entry }) => entry.known === undefined),
-    ({ engine, entry }) =>
-      Effect.flatMap(resolvedOf(entry), (resolved) =>
+    ({ engine, entry }) => {
+      const { name } = engine
+      return Effect.flatMap(resolvedOf(entry), (resolved) =>
         isSameClient(engine.client, resolved.client) ? Effect.void : monitor.rebind(engine, resolved)
       ).pipe(
-        Effect.catchAll((error) => Effect.logWarning(`${engine.name} stays where it is: ${error.message}`, error.cause))
-      ),
+        Effect.zipRight(complaints.over(name, `${name} is where its configuration has it`)),
+        Effect.catchAll((error) => complaints.of(name, `${name} stays where it is: ${error.message}`, error.cause))
+      )
+    },
     { discard: true }
   )
+}
 
 interface Parts {
   readonly servers: Servers

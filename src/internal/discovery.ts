@@ -10,6 +10,7 @@ import type { Engine } from "../Engine.js"
 import type { ResolvedEngine } from "../RouterConfig.js"
 import type { TopologyError } from "../RouterError.js"
 import type { Member } from "../Topology.js"
+import { Complaints } from "./complaints.js"
 import * as member from "./member.js"
 import type { Monitor } from "./monitor.js"
 import type { Servers } from "./servers.js"
@@ -40,6 +41,7 @@ export interface Options {
 export class Discovery {
   private readonly owned: Map<Engine, Scope.CloseableScope>
   private readonly roles = new Map<string, Member["role"]>()
+  private readonly complaints = new Complaints()
   private monitor: Monitor | undefined
 
   constructor(private readonly options: Options) {
@@ -55,10 +57,10 @@ export class Discovery {
   readonly read: Effect.Effect<void> = Effect.suspend(() => this.options.members).pipe(
     Effect.flatMap((members) =>
       members.length === 0
-        ? Effect.logWarning("The topology has no servers; the router stays with those it has")
-        : this.apply(members)
+        ? this.complaints.of("topology", "The topology has no servers; the router stays with those it has")
+        : Effect.zipRight(this.complaints.over("topology", "The topology has servers again"), this.apply(members))
     ),
-    Effect.catchAll((error) => Effect.logWarning(error.message))
+    Effect.catchAll((error) => this.complaints.of("topology", error.message))
   )
 
   private apply(members: ReadonlyArray<Member>): Effect.Effect<void> {
@@ -92,12 +94,15 @@ export class Discovery {
         engines.find((engine) => engine.name === name) ??
         (one.name === undefined ? engines.find((engine) => member.isAt(engine, one, template)) : undefined)
       if (found === undefined && taken.has(name)) {
-        yield* Effect.logWarning(`The topology has a server ${name}, which is the name of an engine of another group`)
+        yield* this.complaints.of(
+          name,
+          `The topology has a server ${name}, which is the name of an engine of another group`
+        )
         return undefined
       }
       const resolved = member.resolve(found === undefined ? one : { ...one, name: found.name }, template)
       if (Either.isLeft(resolved)) {
-        yield* Effect.logWarning(resolved.left.message)
+        yield* this.complaints.of(name, resolved.left.message)
         return found
       }
       if (found === undefined) return yield* this.join(resolved.right)
@@ -118,11 +123,14 @@ export class Discovery {
   }
 
   private move(engine: Engine, config: ResolvedEngine): Effect.Effect<void> {
+    const { name } = engine
     if (member.isSameClient(engine.client, config.client)) return Effect.void
     return (this.monitor?.rebind(engine, config) ?? engine.rebind(config)).pipe(
+      Effect.zipRight(this.complaints.over(name, `${name} is where the topology has it`)),
       Effect.catchAll((error) =>
-        Effect.logWarning(
-          `The topology has ${engine.name} on another server, which does not answer; it stays where it is`,
+        this.complaints.of(
+          name,
+          `The topology has ${name} on another server, which does not answer; it stays where it is`,
           error.cause
         )
       )
