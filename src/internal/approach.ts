@@ -8,6 +8,9 @@ const hastyAttempts = 4
 /** The longest pause between two questions after that, in milliseconds. The first is of one, the next of two. */
 const longestPause = 8
 
+/** A timer that is set for longer passes at once. */
+const longestTimer = 2 ** 31 - 1
+
 /** What has to be heard next: answers that are on their way, or those of servers that are to be asked. */
 export interface Step {
   readonly marks: ReadonlyArray<Mark>
@@ -34,7 +37,7 @@ export class Approach {
     private readonly ended: (isLate: boolean) => void,
     millis: number
   ) {
-    this.limit = setTimeout(() => this.end(true), millis)
+    this.limit = setTimeout(() => this.end(true), Math.min(millis, longestTimer))
   }
 
   readonly go = (): void => {
