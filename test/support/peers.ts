@@ -111,6 +111,7 @@ export const suites = [
   "session-savepoints",
   "session-scoped",
   "shutdown",
+  "telemetry",
   "test-session",
   "token",
   "topology",

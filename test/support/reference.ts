@@ -18,7 +18,8 @@ export const committed = (): ReadonlyMap<string, string> =>
   new Map(readdirSync(folder).map((name) => [name, readFileSync(join(folder, name), "utf8")]))
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  rmSync(folder, { recursive: true, force: true })
+  const made = pages(read())
   mkdirSync(folder, { recursive: true })
-  for (const [name, text] of pages(read())) writeFileSync(join(folder, name), text)
+  for (const name of readdirSync(folder)) if (!made.has(name)) rmSync(join(folder, name))
+  for (const [name, text] of made) writeFileSync(join(folder, name), text)
 }
