@@ -37,24 +37,36 @@ export class Reads {
   query(fiber: AnyFiber, decision: Decision, request: Request, trip: Trip): Effect.Effect<Result, SqlError> {
     const { engine, movable } = decision
     if (!movable) return this.on(fiber, decision.group, engine, request, false)
-    const move = this.mover(fiber, decision, request.sql, trip)
-    const next =
-      (engine: Engine, movable: boolean, other?: Failed["other"]) =>
-      (error: SqlError): Effect.Effect<Result, SqlError> =>
-        Effect.flatMap(move(engine, movable, error, other), ({ refusal, ...step }) =>
-          refusal !== undefined
-            ? this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request)
-            : Effect.catchAll(
-                this.on(fiber, step.group, step.engine, request, step.movable),
-                next(step.engine, step.movable)
-              )
-        )
     const { hedges } = this
     return hedges === undefined
-      ? Effect.catchAll(this.on(fiber, decision.group, engine, request, true), next(engine, true))
-      : Effect.catchAll(this.hedged(hedges, fiber, decision, request, trip), ({ engine, error, other }) =>
-          next(engine, true, other)(error)
+      ? Effect.catchAll(this.on(fiber, decision.group, engine, request, true), (error) =>
+          this.moved(fiber, decision, request, trip, { engine, error, other: undefined })
         )
+      : Effect.catchAll(this.hedged(hedges, fiber, decision, request, trip), (failed) =>
+          this.moved(fiber, decision, request, trip, failed)
+        )
+  }
+
+  /** One read that has failed on a replica, wherever it runs next. */
+  private moved(
+    fiber: AnyFiber,
+    decision: Decision,
+    request: Request,
+    trip: Trip,
+    { engine, error, other }: Failed
+  ): Effect.Effect<Result, SqlError> {
+    const move = this.mover(fiber, decision, request.sql, trip)
+    const next = (engine: Engine, movable: boolean, error: SqlError, other?: Failed["other"]) =>
+      Effect.flatMap(
+        move(engine, movable, error, other),
+        ({ refusal, ...step }): Effect.Effect<Result, SqlError> =>
+          refusal !== undefined
+            ? this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request)
+            : Effect.catchAll(this.on(fiber, step.group, step.engine, request, step.movable), (error) =>
+                next(step.engine, step.movable, error)
+              )
+      )
+    return next(engine, true, error, other)
   }
 
   /** One read, on a replica and maybe on a second one. */
