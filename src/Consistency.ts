@@ -157,6 +157,9 @@ export interface CausalOptions {
  * other timelines do not compare, so after a promotion the next read is the primary's. Inside `DbRouter.replica` reads go to
  * replicas even if none has the flow's writes.
  *
+ * After a write, replicas are asked in the background how far they are, over connections that nobody uses, so that most reads
+ * wait for nothing. `wait: 0` turns that off, too.
+ *
  * @example
  * ```ts
  * import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
