@@ -43,6 +43,31 @@ export class Lock {
     )
   }
 
+  /** Runs an effect while holding this lock and another one, which nobody takes before this one. */
+  runWith<A, E, R>(inner: Lock, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.uninterruptibleMask((restore) => {
+      if (this.held || inner.held) {
+        return Effect.zipRight(
+          this.take(restore),
+          Effect.ensuring(
+            Effect.zipRight(inner.take(restore), Effect.ensuring(restore(effect), inner.release)),
+            this.release
+          )
+        )
+      }
+      // Nearly always, and for every statement of a transaction.
+      this.held = true
+      inner.held = true
+      return Effect.ensuring(
+        restore(effect),
+        Effect.sync(() => {
+          inner.unlock()
+          this.unlock()
+        })
+      )
+    })
+  }
+
   private unlock(): void {
     for (const waiter of this.waiters) {
       this.waiters.delete(waiter)

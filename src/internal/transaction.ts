@@ -428,7 +428,7 @@ export class Transaction {
   private alone<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
     const { replaceable, statements } = this.shared
     const run = (effect: Effect.Effect<A, SqlError>) =>
-      this.siblings.run(statements.run(Effect.zipRight(this.refuseWhenEnded, effect)))
+      this.siblings.runWith(statements, Effect.zipRight(this.refuseWhenEnded, effect))
     return replaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
   }
 

@@ -1,7 +1,7 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
 import type * as Stream from "effect/Stream"
 import * as RouterError from "../../RouterError.js"
 import { cancel } from "./cancel.js"
@@ -35,29 +35,33 @@ export class Exclusive {
    * answer; then the socket is closed.
    */
   finish(request: Request, limit: Duration.Duration): Effect.Effect<Result, SqlError> {
-    const run = Effect.flatMap(this.connection, (connection) => {
-      connection.mustFinish = true
-      return Effect.ensuring(
-        this.pool.queryOn(connection, request),
-        Effect.sync(() => {
-          connection.mustFinish = false
-        })
-      )
-    })
     return Effect.uninterruptible(
-      Effect.flatMap(Effect.forkDaemon(run), (fiber) =>
-        Effect.interruptible(Fiber.await(fiber)).pipe(
+      Effect.flatMap(this.connection, (connection) => {
+        connection.mustFinish = true
+        let exit: Exit.Exit<Result, SqlError> | undefined
+        let wake = () => {}
+        this.pool.beginOn(connection, request, (error, result) => {
+          connection.mustFinish = false
+          exit = error === undefined ? Exit.succeed(result!) : Exit.fail(error)
+          wake()
+        })
+        const ended = Effect.async<void>((resume) => {
+          if (exit !== undefined) return resume(Effect.void)
+          wake = () => resume(Effect.void)
+        })
+        return Effect.interruptible(ended).pipe(
           Effect.onInterrupt(() =>
-            Fiber.await(fiber).pipe(
+            ended.pipe(
               Effect.interruptible,
               Effect.timeoutOption(limit),
               Effect.tap((answer) => (answer._tag === "None" ? this.destroy : Effect.void))
             )
           ),
           Effect.exit,
-          Effect.zipRight(Fiber.join(fiber))
+          Effect.zipRight(ended),
+          Effect.zipRight(Effect.suspend(() => exit!))
         )
-      )
+      })
     )
   }
 

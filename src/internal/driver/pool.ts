@@ -138,6 +138,11 @@ export class Pool implements Runs {
     })
   }
 
+  /** The same without a fiber of its own: calls back once. */
+  beginOn(connection: Connection, request: Request, callback: Callback): void {
+    new OwnRun(request, this, callback).start(connection)
+  }
+
   /** Runs a statement first on every connection from now on, or none. */
   beginWith(sql: string | undefined): void {
     this.connections.beginWith(sql)
