@@ -1,7 +1,7 @@
 import { SqlClient } from "@effect/sql"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Logger, Option, Stream } from "effect"
-import { DbRouter, type Health, type RouterConfig, RouterError } from "effect-db-router"
+import { Consistency, DbRouter, type Health, type RouterConfig, RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { eventually } from "./support/engine.js"
 import { becomes, events, over, quick, statusOf } from "./support/health.js"
@@ -227,6 +227,7 @@ describe("a failover", { timeout: 60_000 }, () => {
           Effect.provide(
             DbRouter.layer({
               groups: { default: [...nodes].reverse().map(({ name, url }) => ({ name, url })) },
+              consistency: Consistency.eventual(),
               health: quick
             })
           )

@@ -21,9 +21,10 @@ const errors: ReadonlyArray<
   ],
   [
     "NoEngineAvailable",
-    RouterError.noEngineAvailable("read", { why: "read-1: refused", cause: boom }),
+    RouterError.noEngineAvailable("read", { why: "read-1: refused", cause: boom, onNoReplica: "fail" }),
     ['"read"', "read-1: refused", "onNoReplica"]
   ],
+  ["NoEngineAvailable", RouterError.noEngineAvailable("default"), ['"default"', "are not drained"]],
   ["SessionClosed", RouterError.sessionClosed(), ["a statement", "DbRouter.detached"]],
   ["SessionClosed", RouterError.sessionClosed("commit"), ["commit", "DbRouter.detached"]],
   [

@@ -2,7 +2,7 @@ import * as Net from "node:net"
 import { SqlClient } from "@effect/sql"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Exit, Layer, Logger, Redacted, Ref, type Scope } from "effect"
-import { DbRouter, type RouterConfig, RouterError, Topology } from "effect-db-router"
+import { Consistency, DbRouter, type RouterConfig, RouterError, Topology } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { eventually } from "./support/engine.js"
 import { events, quick, readPorts } from "./support/health.js"
@@ -37,6 +37,8 @@ const router = (options: Omit<RouterConfig.Options, "groups"> & { readonly group
     Layer.build(
       DbRouter.layer({
         groups: { default: [{ name: "first", url: primary.url }] },
+        // A flow that has just read on a server stays there until it knows what others have.
+        consistency: Consistency.eventual(),
         health: quick,
         shutdownTimeout: "1 second",
         ...options
