@@ -1,9 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import ts from "typescript"
 import { codeBlocks, commands, exampleProblems, installedRanges, region, scriptsOf } from "./support/readme.js"
 import { failure, node } from "./support/run.js"
+import { typeProblems } from "./support/types.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const file = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url))
@@ -128,20 +128,10 @@ describe("the README", () => {
 
 describe("the examples", () => {
   it("have the right types", () => {
-    const config = ts.parseJsonConfigFileContent(
-      ts.readConfigFile(file("tsconfig.json"), ts.sys.readFile).config,
-      ts.sys,
-      root
+    assert.deepStrictEqual(
+      typeProblems((path) => examples.includes(path)),
+      []
     )
-    const ambient = config.fileNames.filter((path) => path.endsWith(".d.ts"))
-    const program = ts.createProgram([...ambient, ...examples.map((path) => file(path))], config.options)
-    const shown = ts.getPreEmitDiagnostics(program).map((diagnostic) => {
-      const at = diagnostic.start ?? 0
-      const where = diagnostic.file?.getLineAndCharacterOfPosition(at)
-      const text = ts.flattenDiagnosticMessageText(diagnostic.messageText, "\n")
-      return `${diagnostic.file?.fileName.slice(root.length)}:${(where?.line ?? 0) + 1} ${text}`
-    })
-    assert.deepStrictEqual(shown, [])
   })
 
   for (const path of examples) {

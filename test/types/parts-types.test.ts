@@ -23,22 +23,7 @@ import {
 } from "effect-db-router"
 import { PgCluster, TestSession } from "effect-db-router/testing"
 import { describe, expectTypeOf, it } from "vitest"
-
-interface A {
-  readonly a: 1
-}
-interface E {
-  readonly e: 2
-}
-interface R {
-  readonly r: 3
-}
-
-declare const effect: Effect.Effect<A, E, R>
-declare const stream: Stream.Stream<A, E, R>
-
-// Types only: nothing here is run.
-const check = (_types: () => void) => () => {}
+import { type A, check, type E, effect, type R, stream } from "../support/typeTest.js"
 
 describe("the routing context", () => {
   it(

@@ -4,25 +4,10 @@ import type { PgClient } from "@effect/sql-pg"
 import { type Config, type ConfigError, Effect, type Layer, pipe, type Scope, Stream } from "effect"
 import { DbRouter, DbRouterLive, type RouterConfig, type RouterError, RoutingContext } from "effect-db-router"
 import { describe, expectTypeOf, it } from "vitest"
-
-interface A {
-  readonly a: 1
-}
-interface E {
-  readonly e: 2
-}
-interface R {
-  readonly r: 3
-}
+import { type A, check, type E, effect, type R, stream } from "../support/typeTest.js"
 
 type Services = DbRouter.DbRouter | SqlClient.SqlClient | PgClient.PgClient
 type Failed = RouterError.RouterConfigError | SqlError.SqlError
-
-declare const effect: Effect.Effect<A, E, R>
-declare const stream: Stream.Stream<A, E, R>
-
-// Types only: nothing here is run.
-const check = (_types: () => void) => () => {}
 
 describe("layers and constructors", () => {
   it(

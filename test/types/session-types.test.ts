@@ -2,26 +2,12 @@ import type { SqlError } from "@effect/sql"
 import { Effect, type Exit, pipe, type Scope } from "effect"
 import { DbRouter, type RouterError, Session } from "effect-db-router"
 import { describe, expectTypeOf, it } from "vitest"
-
-interface A {
-  readonly a: 1
-}
-interface E {
-  readonly e: 2
-}
-interface R {
-  readonly r: 3
-}
+import { type A, check, type E, effect, type R } from "../support/typeTest.js"
 
 type Router = DbRouter.DbRouter
 
-declare const effect: Effect.Effect<A, E, R>
-
 /** What an effect is inside a session: it may fail to commit, and needs the router. */
 type InSession = Effect.Effect<A, E | SqlError.SqlError, R | Router>
-
-// Types only: nothing here is run.
-const check = (_types: () => void) => () => {}
 
 describe("sessions", () => {
   it(
