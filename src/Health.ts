@@ -44,7 +44,10 @@ export interface Report {
   readonly timeline: number | undefined
   /** The insert position of a primary, the replay position of a replica, as bytes of write-ahead log. */
   readonly position: bigint
-  /** `pg_postmaster_start_time()`, in milliseconds. Positions of before a restart say nothing. */
+  /**
+   * `pg_postmaster_start_time()`, in milliseconds, to the microsecond: it tells servers of one system apart, and two may well
+   * start within a millisecond. Positions of before a restart say nothing.
+   */
   readonly startedAt: number
 }
 

@@ -20,7 +20,7 @@ const statement = `SELECT r.standby, (SELECT system_identifier::text FROM pg_con
   ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline,
   (CASE WHEN r.standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE pg_current_wal_insert_lsn() END
     - '0/0'::pg_lsn)::text AS position,
-  (extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint::text AS started
+  (extract(epoch FROM pg_postmaster_start_time()) * 1000)::text AS started
 FROM (SELECT pg_is_in_recovery() AS standby) AS r`
 
 /** As arrays, so that no parser of the user's matters: everything is text, a boolean or a small number in text. */
