@@ -182,6 +182,9 @@ const isSerializableDefault = ({ code, routine }: DatabaseError): boolean =>
 /** Whether a statement was not run because the server had closed its connection before: idle_session_timeout. */
 export const cameTooLate = (error: SqlError): boolean => judge(error, "primary").action === "again"
 
+/** Whether it was the server, or the connection to it, that has failed. */
+export const isOfServer = (error: SqlError): boolean => ["again", "elsewhere"].includes(judge(error, "primary").action)
+
 /** What the caller gets of a write outside transactions that has failed: an error that says so where its outcome is unknown. */
 export const ofWrite =
   (where: { readonly group?: string; readonly engine: { readonly name: string } }) =>

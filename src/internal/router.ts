@@ -12,6 +12,7 @@ import * as Consistency from "../Consistency.js"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
+import type { Anew } from "./beginning.js"
 import type { Causal } from "./causal.js"
 import type { Request, Result } from "./driver/pool.js"
 import { judge, ofWrite } from "./failure.js"
@@ -115,7 +116,7 @@ export class Router extends Routes implements Writer {
     }
     return Effect.flatMap(inside, (transaction) => {
       this.enter(transaction, decision, trip)
-      return Effect.catchAll(this.inTransaction(decision, transaction, request), (error) => {
+      return Effect.catchAll(this.inTransaction(decision, transaction, request, trip), (error) => {
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
         if (next === "again") return again(deadline)
@@ -127,11 +128,13 @@ export class Router extends Routes implements Writer {
 
   /** A statement in a transaction. What a flow has read in one it must not miss afterwards. */
   private inTransaction(
-    { group, kind }: Decision,
+    decision: Decision,
     transaction: Transaction,
-    request: Request
+    request: Request,
+    trip: Trip
   ): Effect.Effect<Result, SqlError> {
-    const running = transaction.query(request)
+    const { group, kind } = decision
+    const running = transaction.query(request, (engine) => redirect(trip, { ...decision, engine }))
     const causal = this.causalIn(group)
     if (causal === undefined) return running
     return Effect.flatMap(running, (result) =>
@@ -206,6 +209,11 @@ export class Router extends Routes implements Writer {
     return group === this.defaultGroup.name && engine === this.primary
       ? this.patience.around(Effect.suspend(() => begin(this.primary)))
       : begin(engine)
+  }
+
+  /** Begins anew what an engine has failed to begin: on the primary of now, where it was the primary. */
+  anew(group: string, engine: Engine): Anew {
+    return (begin) => this.begun(group, group === this.defaultGroup.name ? this.primary : engine, begin)
   }
 
   /** Where a transaction belongs: waits for a primary where it needs one. */

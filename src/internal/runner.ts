@@ -185,7 +185,8 @@ export class Runner implements Works {
     use: (level: Transaction) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | SqlError, R> {
     const { mark, transactionEnded: onEnd } = this.router
-    const begin = { begin: "BEGIN", settings: [], replaceable: false, mark, onEnd }
+    const anew = this.router.anew(group, engine)
+    const begin = { begin: "BEGIN", settings: [], replaceable: false, mark, anew, onEnd }
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.make(), (scope) => {
         let outcome: Outcome = "rolled back"

@@ -8,7 +8,7 @@ import * as RouterError from "../RouterError.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Router } from "./router.js"
-import { type Begin, outcomeOf, Transaction } from "./transaction.js"
+import { outcomeOf, Transaction, type Options as TransactionOptions } from "./transaction.js"
 import type { SessionWork } from "./work.js"
 
 /** A session's options after validation. */
@@ -141,7 +141,7 @@ export class Session implements SessionWork {
         yield* this.rollbackRoots([...this.rootsOf(group), ...dispensable])
         const scope = yield* Scope.make()
         const transaction = yield* restore(
-          Scope.extend(Transaction.begin(group, engine, this.beginOf(group)), scope)
+          Scope.extend(Transaction.begin(group, engine, this.optionsOf(group, engine)), scope)
         ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
         const root = { group, transaction, scope }
         this.roots.set(group, root)
@@ -157,7 +157,7 @@ export class Session implements SessionWork {
     )
   }
 
-  private beginOf(group: string): Begin {
+  private optionsOf(group: string, engine: Engine): TransactionOptions {
     const { deferrable, isolation, readOnly, settings, snapshot } = this.options
     const isReading = this.isReading(group)
     const level = snapshot && (isReading || isolation === undefined) ? "repeatable read" : isolation
@@ -170,6 +170,7 @@ export class Session implements SessionWork {
       ].join(" "),
       settings,
       mark: isReading ? () => undefined : this.router.mark,
+      anew: this.router.anew(group, engine),
       replaceable: isReading && !snapshot,
       // Where there is nothing to commit it ends by ROLLBACK, which would look like a failure.
       onEnd: isReading ? undefined : this.router.transactionEnded

@@ -189,10 +189,11 @@ export class TestConnection {
   })
 }
 
-/** A connection of one's own, as far as one can be had: BEGIN, COMMIT and ROLLBACK become a savepoint and its end. */
+/** A connection of one's own, as far as one can be had: `begin`, COMMIT and ROLLBACK become a savepoint and its end. */
 class TestExclusive implements ExclusiveConnection {
   private open: Open | undefined
   readonly isUsable = true
+  readonly begun = Effect.void
   readonly cancel: Effect.Effect<void> = Effect.suspend(() =>
     this.open === undefined ? Effect.void : this.connection.cancel(this.open)
   )
@@ -203,17 +204,20 @@ class TestExclusive implements ExclusiveConnection {
     private readonly node: Node
   ) {}
 
+  get hasBegun(): boolean {
+    return this.open !== undefined
+  }
+
+  begin(): Effect.Effect<void, SqlError> {
+    return Effect.map(this.connection.begin(this.node), (open) => {
+      this.open = open
+    })
+  }
+
   query(request: Request): Effect.Effect<Result, SqlError> {
-    const { sql } = request
-    if (sql.startsWith("BEGIN")) {
-      return Effect.map(this.connection.begin(this.node), (open) => {
-        this.open = open
-        return []
-      })
-    }
     const { open } = this
     if (open === undefined) return this.connection.autocommit(this.node, request)
-    return sql === "ROLLBACK" ? this.end(open, "rollback") : this.connection.query(open, request)
+    return request.sql === "ROLLBACK" ? this.end(open, "rollback") : this.connection.query(open, request)
   }
 
   finish(): Effect.Effect<Result, SqlError> {

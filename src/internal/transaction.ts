@@ -1,4 +1,4 @@
-import { SqlError } from "@effect/sql/SqlError"
+import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
@@ -12,8 +12,9 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
+import { type Begin, Beginning } from "./beginning.js"
+import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
-import { acquireFailed } from "./failure.js"
 import type { Outcome } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Mark } from "./tracker.js"
@@ -24,13 +25,8 @@ const endTimeout = Duration.seconds(5)
 
 const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
 
-/** How a transaction begins. */
-export interface Begin {
-  readonly begin: string
-  /** Settings that hold until its end. */
-  readonly settings: ReadonlyArray<readonly [name: string, value: string]>
-  /** What hears of the engine's position after its COMMIT, if anybody wants to know. */
-  readonly mark: (engine: Engine) => Mark | undefined
+/** How a transaction begins and ends. */
+export interface Options extends Begin {
   /** Whether it ends with a statement that fails, because each stands for itself: another one takes its place. */
   readonly replaceable: boolean
   /** Hears how it has ended, once, if anybody wants to know. */
@@ -50,11 +46,6 @@ export const outcomeOf = (cause: Cause.Cause<unknown>): Outcome =>
     ? "unknown"
     : "rolled back"
 
-const setLocal = (settings: Begin["settings"]): Request => ({
-  ...command(`SELECT ${settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(", ")}`),
-  params: settings.flat()
-})
-
 /** The COMMIT or ROLLBACK of a transaction. */
 interface Ending {
   readonly how: "commit" | "rollback"
@@ -65,10 +56,10 @@ const refused = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterEr
 
 /** What a whole transaction shares with all its savepoints. */
 interface Shared {
+  readonly beginning: Beginning
   /** One statement at a time on the connection. */
   readonly statements: Lock
-  readonly replaceable: boolean
-  readonly onEnd: OnEnd | undefined
+  readonly options: Options
   /** Statements that run or wait, and streams that have not ended: counted where it matters. */
   uses: number
   names: number
@@ -76,7 +67,6 @@ interface Shared {
   ended: boolean
   ending: Ending | undefined
   readonly writes: Writes
-  mark: Mark | undefined
 }
 
 /**
@@ -94,8 +84,6 @@ export class Transaction {
 
   private constructor(
     readonly group: string,
-    readonly engine: Engine,
-    private readonly connection: ExclusiveConnection,
     private readonly shared: Shared,
     private readonly parent: Transaction | undefined,
     private readonly savepoint: string | undefined
@@ -113,7 +101,7 @@ export class Transaction {
 
   /** What hears of the engine's position after its COMMIT. */
   get mark(): Mark | undefined {
-    return this.shared.mark
+    return this.shared.beginning.mark
   }
 
   /** Whether nothing runs in it any more. */
@@ -123,48 +111,59 @@ export class Transaction {
 
   /** Whether a statement failed that another transaction can stand in for. */
   get isSpent(): boolean {
-    return this.shared.ended && this.shared.replaceable
+    return this.shared.ended && this.shared.options.replaceable
   }
 
   /** Whether another transaction can take its place now, and nobody would notice. */
   get isDispensable(): boolean {
-    return this.shared.replaceable && this.shared.uses === 0
+    return this.shared.options.replaceable && this.shared.uses === 0
   }
 
-  /** Begins a transaction on a connection of the engine. The connection goes back when the scope closes. */
-  static begin(group: string, engine: Engine, options: Begin): Effect.Effect<Transaction, SqlError, Scope.Scope> {
+  /**
+   * A transaction on a connection of the engine, which goes back when the scope closes. The server begins it with its first
+   * statement.
+   */
+  static begin(group: string, engine: Engine, options: Options): Effect.Effect<Transaction, SqlError, Scope.Scope> {
     return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function* () {
-        const connection = yield* restore(engine.reserve)
+      Effect.flatMap(Beginning.make(engine, options, restore), (beginning) => {
         const shared: Shared = {
+          beginning,
           statements: new Lock(),
-          replaceable: options.replaceable,
-          onEnd: options.onEnd,
+          options,
           uses: 0,
           names: 0,
           ended: false,
           ending: undefined,
-          writes: new Writes(),
-          mark: options.mark(engine)
+          writes: new Writes()
         }
-        const transaction = new Transaction(group, engine, connection, shared, undefined, undefined)
-        yield* Effect.mapError(restore(connection.query(command(options.begin))), (error) =>
-          // It can be begun anew: nothing has run in it.
-          connection.isUsable ? error : new SqlError({ cause: error.cause, message: acquireFailed })
+        const transaction = new Transaction(group, shared, undefined, undefined)
+        return Effect.as(
+          Effect.onError(restore(beginning.configured), () => transaction.rollback),
+          transaction
         )
-        if (options.settings.length > 0) {
-          yield* Effect.onError(restore(connection.query(setLocal(options.settings))), () => transaction.rollback)
-        }
-        return transaction
       })
     )
   }
 
-  /** Runs a statement. An error of it, and an interruption, abort the transaction, as always in PostgreSQL. */
-  query(request: Request): Effect.Effect<Result, SqlError> {
-    const { writes } = this.shared
+  /** Where it runs. Once it has begun that does not change. */
+  get engine(): Engine {
+    return this.shared.beginning.engine
+  }
+
+  private get connection(): ExclusiveConnection {
+    return this.shared.beginning.connection
+  }
+
+  /**
+   * Runs a statement. An error of it, and an interruption, abort the transaction, as always in PostgreSQL. `moved` hears where
+   * the transaction has begun in the end, if not where it was to.
+   */
+  query(request: Request, moved: (engine: Engine) => void): Effect.Effect<Result, SqlError> {
+    const { beginning, writes } = this.shared
+    const { engine } = beginning
     writes.begin()
-    return Effect.map(this.alone(this.connection.query(request)), (result) => {
+    return Effect.map(this.alone(beginning.with((connection) => connection.query(request))), (result) => {
+      if (beginning.engine !== engine) moved(beginning.engine)
       writes.hear(result)
       return result
     })
@@ -181,10 +180,18 @@ export class Transaction {
   ): Stream.Stream<object, SqlError> {
     return Stream.unwrapScoped(
       Effect.suspend(() => {
-        const cursor = this.connection.cursor(`edr_cursor_${++this.shared.names}`, sql, params)
+        const name = `edr_cursor_${++this.shared.names}`
+        let cursor: Cursor | undefined
+        const next = Effect.zipRight(
+          this.shared.beginning.begun,
+          Effect.suspend(() => {
+            cursor ??= this.connection.cursor(name, sql, params)
+            return cursor.fetch
+          })
+        )
         const fetch = Effect.withFiberRuntime<ReadonlyArray<object>, SqlError>((fiber) => {
           const level = levelOf(fiber)
-          return (level?.isInside(this) === true ? level : this).alone(cursor.fetch)
+          return (level?.isInside(this) === true ? level : this).alone(next)
         })
         const pull = Effect.flatMap(Effect.mapError(fetch, Option.some), (rows) =>
           rows.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(Chunk.unsafeFromArray(rows))
@@ -195,7 +202,7 @@ export class Transaction {
         })
         const close = Effect.suspend(() => {
           this.shared.uses--
-          return cursor.close
+          return cursor?.close ?? Effect.void
         })
         return Effect.as(
           Effect.acquireRelease(open, () => close),
@@ -225,8 +232,9 @@ export class Transaction {
               return Effect.zipRight(Effect.zipRight(statements.release, siblings.release), restore(otherwise))
             }
             const name = `edr_${++this.shared.names}`
-            const level = new Transaction(this.group, this.engine, this.connection, this.shared, this, name)
-            return this.insist(this.connection.query(command(`SAVEPOINT ${name}`))).pipe(
+            const level = new Transaction(this.group, this.shared, this, name)
+            const open = Effect.suspend(() => this.connection.query(command(`SAVEPOINT ${name}`)))
+            return Effect.zipRight(restore(this.shared.beginning.begun), this.insist(open)).pipe(
               Effect.ensuring(statements.release),
               Effect.tap(() => Effect.sync(() => (this.inner = level))),
               Effect.zipRight(Effect.exit(restore(use(level)))),
@@ -274,10 +282,13 @@ export class Transaction {
   }
 
   private readonly finish: Effect.Effect<void, SqlError> = Effect.suspend(() => {
+    // In it nothing has run, so the server knows nothing of it.
+    if (!this.connection.hasBegun) return this.endUnbegun
     // A connection that has broken before never takes the COMMIT.
     if (!this.connection.isUsable) return Effect.fail(RouterError.toSqlError(RouterError.connectionLost(this.where)))
     this.closed = true
-    const { mark, writes } = this.shared
+    const { mark } = this
+    const { writes } = this.shared
     // The question has a Sync of its own: an error of it comes after the COMMIT was answered, and is none of the COMMIT.
     const commit = mark?.tracker.isTelling === true ? { ...command("COMMIT"), sampler: mark } : command("COMMIT")
     const savepoint = `edr_${++this.shared.names}`
@@ -313,7 +324,7 @@ export class Transaction {
     return Effect.onExit(Effect.uninterruptible(end), (exit) =>
       Effect.withFiberRuntime((fiber) => {
         const outcome = Exit.isFailure(exit) ? outcomeOf(exit.cause) : how === "commit" ? "committed" : "rolled back"
-        this.shared.onEnd?.(fiber, this.group, this.engine, outcome)
+        this.shared.options.onEnd?.(fiber, this.group, this.engine, outcome)
         // An interruption is for the one who was interrupted; the others learn that nothing was committed.
         return Exit.isInterrupted(exit)
           ? Deferred.fail(done, RouterError.toSqlError(RouterError.sessionClosed("commit")))
@@ -371,7 +382,9 @@ export class Transaction {
   /** Cancels what runs in this level, and undoes it. Destroys the connection when that fails or takes too long. */
   private undo(sql: string): Effect.Effect<void> {
     const isDone = () => this.closed || this.isOutlived || !this.connection.isUsable
-    const undone = Effect.suspend(() => (isDone() ? Effect.void : this.close(sql)))
+    const undone = Effect.suspend(() =>
+      isDone() ? Effect.void : this.connection.hasBegun ? this.close(sql) : this.endUnbegun
+    )
     return Effect.suspend(() => (isDone() ? Effect.void : this.connection.cancel)).pipe(
       Effect.zipRight(
         Effect.forkDaemon(Effect.catchAllCause(this.shared.statements.run(undone), () => this.connection.destroy))
@@ -380,6 +393,10 @@ export class Transaction {
       Effect.uninterruptible
     )
   }
+
+  private readonly endUnbegun: Effect.Effect<void> = Effect.sync(() => {
+    this.closed = true
+  })
 
   /** Sends what closes this level. */
   private close(sql: string): Effect.Effect<void, SqlError> {
@@ -426,10 +443,10 @@ export class Transaction {
 
   /** Runs something of this level while nothing else runs on the connection. */
   private alone<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
-    const { replaceable, statements } = this.shared
+    const { options, statements } = this.shared
     const run = (effect: Effect.Effect<A, SqlError>) =>
       this.siblings.runWith(statements, Effect.zipRight(this.refuseWhenEnded, effect))
-    return replaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
+    return options.replaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
   }
 
   private endingWhenFailed<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {

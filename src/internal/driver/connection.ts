@@ -4,6 +4,7 @@ import * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
 import { brokenBefore, isOnlyOfStatement, isServerError, Unanswered } from "../failure.js"
 import { Batch, type Progress } from "./batch.js"
+import type { Opening } from "./opening.js"
 import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
 import type { Text } from "./prepared.js"
@@ -71,6 +72,8 @@ export interface Query {
   readonly name?: string | undefined
   /** Whether it may go behind statements that run. */
   readonly isShared?: boolean
+  /** What begins its transaction. Only for a statement that has run on the connection before. */
+  readonly opening?: Opening | undefined
   /** Who hears of the server's position right after it. */
   readonly sampler?: Sampler | undefined
   /** Whether that question is a prepared statement. */
@@ -177,10 +180,14 @@ export class Connection {
       this.isUsable &&
       !this.isCancelling &&
       this.waiting.length === 0 &&
-      this.prepared.has(name) &&
-      this.descriptions.has(name) &&
+      this.hasRun(name) &&
       !this.internals.connectionParameters.query_timeout
     )
+  }
+
+  /** Whether a statement is prepared on it and has run, so that nothing but its run is left to send. */
+  hasRun(name: string): boolean {
+    return this.prepared.has(name) && this.descriptions.has(name)
   }
 
   /**
@@ -212,7 +219,7 @@ export class Connection {
     }
   }
 
-  private submit({ asArrays, isShared, name, text, values = [] }: Query, callback: Callback): void {
+  private submit({ asArrays, isShared, name, opening, text, values = [] }: Query, callback: Callback): void {
     this.running++
     this.unanswered++
     const done = (error: Error | null | undefined, result: Result) => {
@@ -225,7 +232,7 @@ export class Connection {
       this.client.query(config, done)
       return
     }
-    const statement = new Statement(name, text, values, asArrays === true, this.descriptions, done)
+    const statement = new Statement(name, text, values, asArrays === true, this.descriptions, opening, done)
     if (isShared !== true || this.isDriverFree) {
       this.client.query(statement)
       return

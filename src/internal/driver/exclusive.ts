@@ -7,6 +7,7 @@ import * as RouterError from "../../RouterError.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
 import { type Cursor, PortalCursor } from "./cursor.js"
+import { Opening } from "./opening.js"
 import type { Lease, Pool, Request, Result } from "./pool.js"
 import { rows } from "./stream.js"
 
@@ -15,6 +16,8 @@ import { rows } from "./stream.js"
  * given back, every use of it fails: somebody else may have the connection by then.
  */
 export class Exclusive {
+  private opening: Opening | undefined
+
   constructor(
     private readonly pool: Pool,
     private readonly lease: Lease
@@ -25,9 +28,39 @@ export class Exclusive {
     return this.lease.connection?.isUsable ?? false
   }
 
+  /** Begins a transaction, with this text: not now, but together with the first statement, or right before it. */
+  begin(sql: string): Effect.Effect<void, SqlError> {
+    return Effect.sync(() => {
+      this.opening = new Opening(sql)
+    })
+  }
+
+  /** Whether the server has begun it. */
+  get hasBegun(): boolean {
+    return this.opening?.isDone !== false
+  }
+
+  /** Has the server begin it now. */
+  readonly begun: Effect.Effect<void, SqlError> = Effect.suspend(() => {
+    const { opening } = this
+    if (opening === undefined || opening.isDone) return Effect.void
+    const begin = { sql: opening.sql, params: [], asArrays: false, prepare: false }
+    return Effect.flatMap(this.connection, (connection) =>
+      Effect.map(this.pool.queryOn(connection, begin), () => {
+        opening.isDone = true
+      })
+    )
+  })
+
   /** Runs one statement. An interruption cancels it on the server, and waits until the connection is ready again. */
   query(request: Request): Effect.Effect<Result, SqlError> {
-    return Effect.flatMap(this.connection, (connection) => this.pool.queryOn(connection, request))
+    return Effect.flatMap(this.connection, (connection) => {
+      const { pool } = this
+      if (this.hasBegun) return pool.queryOn(connection, request)
+      return pool.takesOpening(connection, request)
+        ? pool.queryOn(connection, request, this.opening)
+        : Effect.zipRight(this.begun, pool.queryOn(connection, request))
+    })
   }
 
   /**

@@ -9,6 +9,7 @@ import { acquireFailed, cameTooLate } from "../failure.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
 import { Connections, type Wish } from "./connections.js"
+import type { Opening } from "./opening.js"
 import { Pipelines } from "./pipelines.js"
 import { judge, PreparedStatements } from "./prepared.js"
 import { type Callback, type Request, Run, type Runs } from "./run.js"
@@ -124,18 +125,23 @@ export class Pool implements Runs {
     })
   )
 
-  /** Runs one statement on a connection that is checked out. */
-  queryOn(connection: Connection, request: Request): Effect.Effect<Result, SqlError> {
+  /** Runs one statement on a connection that is checked out, with what begins its transaction if it `takesOpening`. */
+  queryOn(connection: Connection, request: Request, opening?: Opening): Effect.Effect<Result, SqlError> {
     return Effect.async<Result, SqlError>((resume) => {
-      const run = new OwnRun(request, this, (error, result) =>
-        resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
-      )
+      const answer: Callback = (error, result) => resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
+      const run = new OwnRun(request, this, answer, opening)
       run.start(connection)
       return Effect.suspend(() => {
         run.isWanted = false
         return run.connection === undefined ? Effect.void : cancel(connection)
       })
     })
+  }
+
+  /** Whether BEGIN may go out with a statement: only if it is prepared there and has run, as nothing else may go wrong then. */
+  takesOpening(connection: Connection, { prepare, sql }: Request): boolean {
+    const name = prepare ? this.prepared?.nameOf(sql) : undefined
+    return name !== undefined && connection.hasRun(name)
   }
 
   /** The same without a fiber of its own: calls back once. */
@@ -190,9 +196,10 @@ class OwnRun extends Run {
   constructor(
     request: Request,
     pool: Pool,
-    private readonly callback: Callback
+    private readonly callback: Callback,
+    opening?: Opening
   ) {
-    super(request, pool)
+    super(request, pool, opening)
   }
 
   override move(): void {}

@@ -1,6 +1,7 @@
 import type { Duplex } from "node:stream"
 import * as Option from "effect/Option"
 import * as Position from "../../Position.js"
+import * as messages from "./messages.js"
 
 /** What a server says of itself right after a statement. */
 export interface Answer {
@@ -46,32 +47,12 @@ export const answerOf = ([position, timeline]: ReadonlyArray<unknown>): Answer |
   }
 }
 
-const message = (type: string, ...parts: ReadonlyArray<string | number>): Buffer => {
-  // A number is one of two bytes, but the last of Execute has four.
-  const body = Buffer.concat(
-    parts.map((part) => {
-      if (typeof part === "string") return Buffer.from(`${part}\0`)
-      const bytes = Buffer.alloc(type === "E" ? 4 : 2)
-      if (type === "E") bytes.writeInt32BE(part)
-      else bytes.writeInt16BE(part)
-      return bytes
-    })
-  )
-  const head = Buffer.alloc(5)
-  head.write(type)
-  head.writeInt32BE(body.length + 4, 1)
-  return Buffer.concat([head, body])
-}
-
 const name = "edr_position"
 
-/** Runs a statement that is prepared under a name: no parameters, all results as text. */
-const execution = (statement: string) => [message("B", "", statement, 0, 0, 0), message("E", "", 0), message("S")]
-
 // Closing it first, because somebody else may have prepared one under that name, behind a proxy. It never fails.
-const preparing = Buffer.concat([message("C", `S${name}`), message("P", name, text, 0), ...execution(name)])
-const prepared = Buffer.concat(execution(name))
-const unprepared = Buffer.concat([message("P", "", text, 0), ...execution("")])
+const prepared = Buffer.concat([messages.run(name), messages.sync])
+const preparing = Buffer.concat([messages.closeStatement(name), messages.parse(name, text), prepared])
+const unprepared = Buffer.concat([messages.parse("", text), messages.run(""), messages.sync])
 
 /** What one connection knows of the question. */
 export interface Asked {

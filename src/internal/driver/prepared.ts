@@ -71,6 +71,11 @@ export class PreparedStatements {
     return known
   }
 
+  /** The name of the prepared statement of a text, if it has one by now. */
+  nameOf(sql: string): string | undefined {
+    return (this.young.get(sql) ?? this.old.get(sql))?.name
+  }
+
   /**
    * Notes that a connection is about to use a name. Returns the names that have to be closed there first: one that it
    * holds beyond the limit, and this one at its first use, because somebody else may have prepared a statement under

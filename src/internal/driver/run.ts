@@ -1,6 +1,7 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import { giveUp } from "./cancel.js"
 import type { Connection, Member, Query, Result } from "./connection.js"
+import type { Opening } from "./opening.js"
 import type { Sampler } from "./position.js"
 import { judge, type PreparedStatements, type Text } from "./prepared.js"
 import { toWire, unsendable } from "./values.js"
@@ -42,7 +43,8 @@ export abstract class Run implements Member {
 
   constructor(
     readonly request: Request,
-    private readonly runs: Runs
+    private readonly runs: Runs,
+    private readonly opening?: Opening
   ) {
     const { params, prepare, sql } = request
     this.text = prepare ? runs.prepared?.textOf(sql, params.length) : undefined
@@ -71,11 +73,12 @@ export abstract class Run implements Member {
       this.end(connection, unsendable(cause), undefined)
       return
     }
-    const { isShared, runs, text } = this
+    const { isShared, opening, runs, text } = this
     const { asArrays, sampler, sql } = this.request
     const asked = sampler?.isWanted === true ? sampler : undefined
     const isNamed = runs.prepared !== undefined
-    this.send(connection, { name: text?.name, text: sql, values, asArrays, isShared, sampler: asked, isNamed }, false)
+    const query = { name: text?.name, text: sql, values, asArrays, isShared, opening, sampler: asked, isNamed }
+    this.send(connection, query, false)
   }
 
   private send(connection: Connection, query: Query, isRetry: boolean): void {

@@ -1,4 +1,6 @@
 import * as Pg from "pg"
+import { executeAndSync } from "./messages.js"
+import type { Opening } from "./opening.js"
 
 /** What the driver's connection understands. Its type declarations ask for more than it reads. */
 export interface Wire {
@@ -27,9 +29,6 @@ interface Internals extends Columns {
 /** What the prepared statements of one connection return, by their names. */
 export type Descriptions = Map<string, Columns>
 
-/** Execute all rows of the unnamed portal, and Sync. */
-const execution = Buffer.from([0x45, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0x53, 0, 0, 0, 4])
-
 type Callback = (error: Error | null | undefined, result: Pg.QueryResult) => void
 
 /**
@@ -51,6 +50,7 @@ export class Statement {
     private readonly values: ReadonlyArray<unknown>,
     asArrays: boolean,
     private readonly descriptions: Descriptions,
+    private readonly opening: Opening | undefined,
     /** The driver puts another one in its place where there is a time limit. */
     public callback: Callback
   ) {
@@ -74,6 +74,7 @@ export class Statement {
     const known = this.descriptions.get(name)
     wire.stream.cork()
     try {
+      if (this.opening !== undefined && wire.stream.writable) wire.stream.write(this.opening.bytes)
       if (wire.parsedStatements[name] === undefined) {
         wire.parse({ name, text })
         wire.submittedNamedStatements[name] = text
@@ -88,7 +89,7 @@ export class Statement {
         result._parsers = known._parsers
         result._prebuiltEmptyResultObject = known._prebuiltEmptyResultObject
       }
-      if (wire.stream.writable) wire.stream.write(execution)
+      if (wire.stream.writable) wire.stream.write(executeAndSync)
     } finally {
       wire.stream.uncork()
     }
@@ -111,6 +112,10 @@ export class Statement {
   }
 
   handleCommandComplete(message: object): void {
+    if (this.opening?.isDone === false) {
+      this.opening.isDone = true
+      return
+    }
     this.result.addCommandComplete(message)
     if (this.isDescribed || this.failure !== undefined) return
     const { _parsers, _prebuiltEmptyResultObject, fields } = this.result
