@@ -14,10 +14,12 @@ import * as Stream from "effect/Stream"
 import type * as Pg from "pg"
 import type * as Health from "./Health.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
+import { Opening } from "./internal/driver/opening.js"
 import { type Callback, Pool, type Request, type Result } from "./internal/driver/pool.js"
 import { movableRows, rows } from "./internal/driver/stream.js"
 import { ServerLost } from "./internal/failure.js"
 import { Probe } from "./internal/probe.js"
+import type { Restore } from "./internal/restore.js"
 import { type Positions, Tracker } from "./internal/tracker.js"
 import type { ResolvedClient, ResolvedEngine } from "./RouterConfig.js"
 import * as RouterError from "./RouterError.js"
@@ -78,6 +80,11 @@ export interface Engine extends Candidate {
   readonly stream: (sql: string, params: ReadonlyArray<unknown>, movable?: boolean) => Stream.Stream<object, SqlError>
   /** A connection for one's own use until the scope closes. */
   readonly reserve: Effect.Effect<ExclusiveConnection, SqlError, Scope.Scope>
+  /**
+   * A connection for a transaction, which the server begins, with this text, together with the first statement. Until its
+   * `giveBack` it is the caller's, who must be uninterruptible; `restore` makes the waiting interruptible.
+   */
+  readonly transaction: (begin: string, restore: Restore) => Effect.Effect<ExclusiveConnection, SqlError>
   /** Tells how long a statement took, in milliseconds, for strategies that choose by latency. */
   readonly observeLatency: (millis: number) => void
   /**
@@ -184,6 +191,13 @@ class EngineImpl implements Engine {
     const { pool } = this
     return Effect.map(pool.checkout, (lease) => new Exclusive(pool, lease))
   })
+
+  transaction(begin: string, restore: Restore): Effect.Effect<Exclusive, SqlError> {
+    return Effect.suspend(() => {
+      const { pool } = this
+      return Effect.map(pool.take(restore), (lease) => new Exclusive(pool, lease, new Opening(begin)))
+    })
+  }
 
   rebind(config: ResolvedEngine): Effect.Effect<void, SqlError> {
     return Effect.uninterruptibleMask((restore) =>

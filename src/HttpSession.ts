@@ -324,7 +324,7 @@ const inSession = <E, R, R0>(
           yield* HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
           return yield* flow.run(app)
         }
-        const opened = yield* Effect.provideService(unit.open(policy.sessionOf(request)), DbRouter, router)
+        const opened = yield* unit.open(router.runner, policy.sessionOf(request))
         const beforeCommit = yield* router.runner.deferred(policy.beforeCommit)
         const session = new RequestSession(opened, flow, { commits: policy.commits, beforeCommit, isInterruptible })
         yield* HttpApp.appendPreResponseHandler((_request, response) => session.answer(response))

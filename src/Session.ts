@@ -69,7 +69,11 @@ const currentWork: Effect.Effect<Work | undefined, never, DbRouter> = Effect.fla
 )
 
 const resolve = (options: Options | undefined): Effect.Effect<SessionOptions, SqlError> =>
-  Effect.mapError(sessionOptions.resolve(options ?? {}), (cause) => new SqlError({ cause, message: cause.message }))
+  options === undefined
+    ? defaults
+    : Effect.mapError(sessionOptions.resolve(options), (cause) => new SqlError({ cause, message: cause.message }))
+
+const defaults = Effect.orDie(sessionOptions.resolve({}))
 
 type WithOptions<R0> = {
   (options?: Options): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R | R0>
@@ -117,10 +121,12 @@ const withOptions = (
  * @category sessions
  */
 export const session: WithOptions<DbRouter> = withOptions((self, resolved, given) =>
-  Effect.flatMap(currentWork, (work) => {
-    if (work === undefined) return Effect.flatMap(unit.open(resolved), (opened) => unit.use(self, opened))
-    return given ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive())) : self
-  })
+  Effect.flatMap(DbRouter, ({ runner }) =>
+    Effect.withFiberRuntime((fiber) => {
+      if (runner.workOf(fiber) === undefined) return unit.run(self, runner, resolved)
+      return given ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive())) : self
+    })
+  )
 )
 
 /**
@@ -144,7 +150,7 @@ export const session: WithOptions<DbRouter> = withOptions((self, resolved, given
  * @category sessions
  */
 export const newSession: WithOptions<DbRouter> = withOptions((self, resolved) =>
-  Effect.flatMap(unit.open(resolved), (opened) => unit.use(self, opened))
+  Effect.flatMap(DbRouter, ({ runner }) => unit.run(self, runner, resolved))
 )
 
 /**
@@ -458,7 +464,7 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
       if (around === undefined) {
         return Effect.gen(function* () {
           const flow = yield* unit.sharedFlow
-          const opened = yield* Effect.acquireRelease(unit.open(resolved), (opened, exit) =>
+          const opened = yield* Effect.acquireRelease(unit.open(runner, resolved), (opened, exit) =>
             Effect.ensuring(closeScoped(opened, exit), unit.rejoin(flow))
           )
           yield* place.setScoped(RoutingContext.flow, flow)

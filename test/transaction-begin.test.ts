@@ -4,7 +4,7 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Redacted, Stream } from "effect"
-import { Consistency, DbRouter } from "effect-db-router"
+import { Consistency, DbRouter, type Engine } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as engines from "./support/engine.js"
 import * as Proxy from "./support/proxy.js"
@@ -62,6 +62,9 @@ const trips = <A, E, R>(proxy: Proxy.Proxy, effect: Effect.Effect<A, E, R>) =>
     }
     return Effect.map(effect, (result) => [count, result] as const)
   })
+
+const begin = (engine: Engine.Engine, sql: string) =>
+  Effect.acquireRelease(engine.transaction(sql, Effect.interruptible), (connection) => connection.giveBack)
 
 /** Breaks the connection at the first message that the client sends. */
 const breakAtOnce = (proxy: Proxy.Proxy) => {
@@ -172,12 +175,15 @@ layer(PgCluster.layer({ replicas: 0 }), { timeout: "60 seconds", excludeTestServ
       for (const id of [1, 2, 3]) yield* engine.query(engines.statement(text, [id]))
       yield* Effect.scoped(
         Effect.gen(function* () {
-          const connection = yield* engine.reserve
-          yield* connection.begin("BEGIN ISOLATION LEVEL NONSENSE")
+          const connection = yield* begin(engine, "BEGIN ISOLATION LEVEL NONSENSE")
           assert.strictEqual(yield* engines.failure(connection.query(engines.statement(text, [4]))), "42601")
           assert.isFalse(connection.hasBegun)
           assert.strictEqual(yield* engines.failure(connection.query(engines.statement(text, [5]))), "42601")
-          yield* connection.begin("BEGIN READ ONLY")
+        })
+      )
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const connection = yield* begin(engine, "BEGIN READ ONLY")
           assert.strictEqual(yield* engines.failure(connection.query(engines.statement(text, [6]))), "25006")
           assert.isTrue(connection.hasBegun)
           yield* connection.query(engines.statement("ROLLBACK"))

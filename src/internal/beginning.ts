@@ -1,9 +1,9 @@
 import { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
-import * as Scope from "effect/Scope"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import type { Request } from "./driver/pool.js"
 import { acquireFailed, isOfServer } from "./failure.js"
+import type { Restore } from "./restore.js"
 import type { Mark } from "./tracker.js"
 
 /** How a transaction begins. */
@@ -18,8 +18,6 @@ export interface Begin {
 }
 
 export type Anew = <A>(begin: (engine: Engine) => Effect.Effect<A, SqlError>) => Effect.Effect<A, SqlError>
-
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 const setLocal = (settings: Begin["settings"]): Request => ({
   sql: `SELECT ${settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(", ")}`,
@@ -36,16 +34,19 @@ export class Beginning {
   private constructor(
     public engine: Engine,
     public connection: ExclusiveConnection,
-    private readonly options: Begin,
-    private readonly scope: Scope.Scope
+    private readonly options: Begin
   ) {
     this.mark = options.mark(engine)
   }
 
-  /** On a connection of the engine, which goes back when the scope closes. */
-  static make(engine: Engine, options: Begin, restore: Restore): Effect.Effect<Beginning, SqlError, Scope.Scope> {
-    return Effect.flatMap(Effect.scope, (scope) =>
-      Effect.map(reserve(engine, options, restore), (connection) => new Beginning(engine, connection, options, scope))
+  /**
+   * On a connection of the engine, which is the caller's to give back. He must be uninterruptible; `restore` makes the waiting
+   * interruptible.
+   */
+  static make(engine: Engine, options: Begin, restore: Restore): Effect.Effect<Beginning, SqlError> {
+    return Effect.map(
+      engine.transaction(options.begin, restore),
+      (connection) => new Beginning(engine, connection, options)
     )
   }
 
@@ -80,26 +81,24 @@ export class Beginning {
     })
   }
 
+  readonly giveBack: Effect.Effect<void> = Effect.suspend(() => this.connection.giveBack)
+
   private readonly anew: Effect.Effect<void, SqlError> = Effect.suspend(() =>
     this.options.anew((engine) =>
       Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(Scope.extend(reserve(engine, this.options, restore), this.scope), (connection) => {
-          this.engine = engine
-          this.connection = connection
-          this.mark = this.options.mark(engine)
-          return Effect.mapError(restore(connection.begun), (error) =>
-            // It can begin on yet another one.
-            connection.isUsable ? error : new SqlError({ cause: error.cause, message: acquireFailed })
-          )
-        })
+        Effect.flatMap(
+          Effect.zipRight(this.giveBack, engine.transaction(this.options.begin, restore)),
+          (connection) => {
+            this.engine = engine
+            this.connection = connection
+            this.mark = this.options.mark(engine)
+            return Effect.mapError(restore(connection.begun), (error) =>
+              // It can begin on yet another one.
+              connection.isUsable ? error : new SqlError({ cause: error.cause, message: acquireFailed })
+            )
+          }
+        )
       )
     )
   )
 }
-
-const reserve = (
-  engine: Engine,
-  { begin }: Begin,
-  restore: Restore
-): Effect.Effect<ExclusiveConnection, SqlError, Scope.Scope> =>
-  Effect.flatMap(restore(engine.reserve), (connection) => Effect.as(restore(connection.begin(begin)), connection))

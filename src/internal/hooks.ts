@@ -60,25 +60,27 @@ export class Hooks {
    * done, and neither its result nor the error that led here must be hidden. An interruption waits for them.
    */
   settle(outcome: Outcome): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const { afterCommits, afterRollbacks } = this
-      this.beforeCommits = []
-      this.afterCommits = []
-      this.afterRollbacks = []
-      const [name, due] =
-        outcome === "committed"
-          ? ["afterCommit", afterCommits]
-          : ["afterRollback", outcome === "rolled back" ? afterRollbacks : []]
-      return Effect.forEach(due, (hook) => this.run(name, hook), { discard: true })
-    })
+    return Effect.suspend(() => this.due(outcome))
   }
 
   /** `settle` for the last time. */
   close(outcome: Outcome): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.end = outcome
-      return this.settle(outcome)
+      return this.due(outcome)
     })
+  }
+
+  private due(outcome: Outcome): Effect.Effect<void> {
+    const { afterCommits, afterRollbacks } = this
+    this.beforeCommits = []
+    this.afterCommits = []
+    this.afterRollbacks = []
+    const [name, due] =
+      outcome === "committed"
+        ? ["afterCommit", afterCommits]
+        : ["afterRollback", outcome === "rolled back" ? afterRollbacks : []]
+    return due.length === 0 ? Effect.void : Effect.forEach(due, (hook) => this.run(name, hook), { discard: true })
   }
 
   private add<E>(push: (hooks: Hooks) => void, late: (end: Outcome) => Effect.Effect<void, E>): Effect.Effect<void, E> {

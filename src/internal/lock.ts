@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import type { Restore } from "./restore.js"
 
 interface Waiter {
   granted: boolean
@@ -14,12 +15,9 @@ export class Lock {
   private readonly waiters = new Set<Waiter>()
 
   /** Takes the lock; the caller must be uninterruptible, and {@link release} it. `restore` makes the waiting interruptible. */
-  take(restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>): Effect.Effect<void> {
+  take(restore: Restore): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (!this.held) {
-        this.held = true
-        return Effect.void
-      }
+      if (this.tryTake()) return Effect.void
       const waiter: Waiter = { granted: false, wake: () => {} }
       const wait = Effect.async<void>((resume) => {
         waiter.wake = () => resume(Effect.void)
@@ -36,11 +34,19 @@ export class Lock {
 
   readonly release: Effect.Effect<void> = Effect.sync(() => this.unlock())
 
+  /** Takes the lock if nobody has it. Then the caller must {@link release} it, and be uninterruptible. */
+  tryTake(): boolean {
+    if (this.held) return false
+    this.held = true
+    return true
+  }
+
   /** Runs an effect while holding the lock. */
   run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.zipRight(this.take(restore), Effect.ensuring(restore(effect), this.release))
-    )
+    return Effect.uninterruptibleMask((restore) => {
+      const running = Effect.ensuring(restore(effect), this.release)
+      return this.tryTake() ? running : Effect.zipRight(this.take(restore), running)
+    })
   }
 
   /** Runs an effect while holding this lock and another one, which nobody takes before this one. */

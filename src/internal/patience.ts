@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as RouterError from "../RouterError.js"
 import { acquireFailed, judge, PoolBusy } from "./failure.js"
 import type { Monitor } from "./monitor.js"
+import type { Restore } from "./restore.js"
 import type { Servers } from "./servers.js"
 
 /** Until when something may be tried again, in milliseconds of the clock. `undefined`: it has not failed yet. */
@@ -24,11 +25,18 @@ export class Patience {
     this.millis = Duration.toMillis(limit)
   }
 
-  /** Runs an attempt, and again each time that there is another primary to try it on. */
-  around<A>(attempt: Effect.Effect<A, SqlError>, deadline?: Deadline): Effect.Effect<A, SqlError> {
-    if (this.millis === 0) return attempt
-    return Effect.catchAll(attempt, (error) =>
-      Effect.flatMap(this.after(error, deadline), (deadline) => this.around(attempt, deadline))
+  /**
+   * Runs an attempt, and again each time that there is another primary to try it on. `restore` makes the waiting interruptible
+   * where the attempts are not.
+   */
+  around<A>(
+    attempt: () => Effect.Effect<A, SqlError>,
+    restore: Restore,
+    deadline?: Deadline
+  ): Effect.Effect<A, SqlError> {
+    if (this.millis === 0) return attempt()
+    return Effect.catchAll(attempt(), (error) =>
+      Effect.flatMap(restore(this.after(error, deadline)), (deadline) => this.around(attempt, restore, deadline))
     )
   }
 

@@ -20,6 +20,7 @@ import type { Monitor } from "./monitor.js"
 import { type Deadline, Patience } from "./patience.js"
 import { catchBeforeRows, Reads, type Writer } from "./reads.js"
 import type { Refresh } from "./refresh.js"
+import type { Restore } from "./restore.js"
 import { clockOf, type Decision, Routes, type RoutesOptions, redirect, type Target } from "./routes.js"
 import { countMoved, Trip } from "./telemetry.js"
 import { Mark } from "./tracker.js"
@@ -114,20 +115,22 @@ export class Router extends Routes implements Writer {
           )
         : answered
     }
-    return Effect.flatMap(inside, (transaction) => {
+    const enter = (transaction: Transaction) => {
       this.enter(transaction, decision, trip)
-      return Effect.catchAll(this.inTransaction(decision, transaction, request, trip), (error) => {
+      return Effect.catchAll(this.inTransaction(fiber, decision, transaction, request, trip), (error) => {
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
         if (next === "again") return again(deadline)
         this.moves(trip, transaction, next, fiber)
         return onThePrimary(again(deadline))
       })
-    })
+    }
+    return decision.transaction === undefined ? Effect.flatMap(inside, enter) : enter(decision.transaction)
   }
 
   /** A statement in a transaction. What a flow has read in one it must not miss afterwards. */
   private inTransaction(
+    fiber: AnyFiber,
     decision: Decision,
     transaction: Transaction,
     request: Request,
@@ -137,12 +140,10 @@ export class Router extends Routes implements Writer {
     const running = transaction.query(request, (engine) => redirect(trip, { ...decision, engine }))
     const causal = this.causalIn(group)
     if (causal === undefined) return running
-    return Effect.flatMap(running, (result) =>
-      Effect.withFiberRuntime<Result>((fiber) => {
-        if (kind !== "write" || showsRows(result)) causal.begin(fiber, transaction.engine).succeeded()
-        return Effect.succeed(result)
-      })
-    )
+    return Effect.map(running, (result) => {
+      if (kind !== "write" || showsRows(result)) causal.begin(fiber, transaction.engine).succeeded()
+      return result
+    })
   }
 
   /** Whether a statement runs on the primary, or may have to. */
@@ -196,24 +197,30 @@ export class Router extends Routes implements Writer {
     return decision.transaction !== undefined
       ? Effect.succeed(decision.transaction)
       : decision.begins
-        ? this.begun(decision.group, decision.engine, (engine) => work!.session!.transaction(decision.group, engine))
+        ? this.begun(
+            decision.group,
+            decision.engine,
+            (engine) => work!.session!.transaction(decision.group, engine),
+            identity
+          )
         : undefined
   }
 
-  /** What begins on an engine; on the primary of then, if it has to wait for one. */
+  /** What begins on an engine; on the primary of then, if it has to wait for one, which `restore` makes interruptible. */
   begun<A>(
     group: string,
     engine: Engine,
-    begin: (engine: Engine) => Effect.Effect<A, SqlError>
+    begin: (engine: Engine) => Effect.Effect<A, SqlError>,
+    restore: Restore
   ): Effect.Effect<A, SqlError> {
     return group === this.defaultGroup.name && engine === this.primary
-      ? this.patience.around(Effect.suspend(() => begin(this.primary)))
+      ? this.patience.around(() => begin(this.primary), restore)
       : begin(engine)
   }
 
   /** Begins anew what an engine has failed to begin: on the primary of now, where it was the primary. */
   anew(group: string, engine: Engine): Anew {
-    return (begin) => this.begun(group, group === this.defaultGroup.name ? this.primary : engine, begin)
+    return (begin) => this.begun(group, group === this.defaultGroup.name ? this.primary : engine, begin, identity)
   }
 
   /** Where a transaction belongs: waits for a primary where it needs one. */

@@ -5,13 +5,14 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { ReservedConnection, RoutedConnection, type Works } from "./connection.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { ambientWork, outlivesSession, setScoped, withoutWork, workPrefix } from "./place.js"
 import type { Router } from "./router.js"
-import type { Target } from "./routes.js"
+import { clockOf, type Target } from "./routes.js"
 import { committing } from "./session.js"
 import * as TestConnection from "./testConnection.js"
 import { Transaction } from "./transaction.js"
@@ -119,11 +120,15 @@ export class Runner implements Works {
   readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) =>
     Effect.flatMap(this.router.target(fiber, this.workOf(fiber)), ({ engine, group }) =>
       Effect.flatMap(Effect.scope, (scope) =>
-        this.router.begun(group, engine, (engine) =>
-          Effect.map(
-            Scope.extend(engine.reserve, scope),
-            (connection) => new ReservedConnection(this.router, group, engine, connection)
-          )
+        this.router.begun(
+          group,
+          engine,
+          (engine) =>
+            Effect.map(
+              Scope.extend(engine.reserve, scope),
+              (connection) => new ReservedConnection(this.router, group, engine, connection)
+            ),
+          identity
         )
       )
     )
@@ -164,8 +169,11 @@ export class Runner implements Works {
     }
     if (outer?.session !== undefined) {
       // An early commit of another fiber may end the transaction before the savepoint is there.
-      const root = this.router.begun(target.group, target.engine, (engine) =>
-        outer.session!.transaction(target.group, engine)
+      const root = this.router.begun(
+        target.group,
+        target.engine,
+        (engine) => outer.session!.transaction(target.group, engine),
+        identity
       )
       const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
       return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")
@@ -187,33 +195,28 @@ export class Runner implements Works {
     const { mark, transactionEnded: onEnd } = this.router
     const anew = this.router.anew(group, engine)
     const begin = { begin: "BEGIN", settings: [], replaceable: false, mark, anew, onEnd }
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Scope.make(), (scope) => {
-        let outcome: Outcome = "rolled back"
-        const begun = this.router.begun(group, engine, (engine) =>
-          Scope.extend(Transaction.begin(group, engine, begin), scope)
+    return Effect.uninterruptibleMask((restore) => {
+      let outcome: Outcome = "rolled back"
+      const note = (became: Outcome) => {
+        outcome = became
+      }
+      const begun = this.router.begun(
+        group,
+        engine,
+        (engine) => Transaction.begin(group, engine, begin, restore),
+        restore
+      )
+      return Effect.flatMap(begun, (transaction) =>
+        Effect.flatMap(Effect.exit(restore(use(transaction))), (exit) =>
+          Effect.zipRight(
+            Exit.isSuccess(exit)
+              ? committing(this.router, transaction, transaction.commit, note)
+              : Effect.zipRight(transaction.rollback, transaction.giveBack),
+            exit
+          )
         )
-        return restore(begun).pipe(
-          Effect.flatMap((transaction) =>
-            restore(use(transaction)).pipe(
-              Effect.exit,
-              Effect.flatMap((exit) =>
-                Effect.zipRight(
-                  Exit.isSuccess(exit)
-                    ? committing(this.router, { transaction, scope }, transaction.commit, (became) => {
-                        outcome = became
-                      })
-                    : transaction.rollback,
-                  exit
-                )
-              )
-            )
-          ),
-          Effect.onExit((exit) => Scope.close(scope, exit)),
-          Effect.ensuring(Effect.suspend(() => hooks.close(outcome)))
-        )
-      })
-    )
+      ).pipe(Effect.ensuring(Effect.suspend(() => hooks.close(outcome))))
+    })
   }
 }
 
@@ -230,11 +233,11 @@ const withEvent = <A, E, R>(
   success: "commit" | "savepoint"
 ): Effect.Effect<A, E, R> =>
   Effect.onExit(transaction, (exit) =>
-    Effect.clockWith((clock) =>
-      Effect.sync(() =>
-        span.event(`db.transaction.${Exit.isSuccess(exit) ? success : "rollback"}`, clock.unsafeCurrentTimeNanos())
-      )
-    )
+    Effect.withFiberRuntime<void>((fiber) => {
+      const at = clockOf(fiber).unsafeCurrentTimeNanos()
+      span.event(`db.transaction.${Exit.isSuccess(exit) ? success : "rollback"}`, at)
+      return Effect.void
+    })
   )
 
 // What a savepoint has asked for waits for the end of the transaction around it, and is dropped with it.

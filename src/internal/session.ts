@@ -2,7 +2,6 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
@@ -23,11 +22,10 @@ export interface SessionOptions {
   readonly settingsForReads: boolean
 }
 
-/** The transaction of a session on a group. The scope holds its connection. */
+/** The transaction of a session on a group. */
 interface Root {
   readonly group: string
   readonly transaction: Transaction
-  readonly scope: Scope.CloseableScope
 }
 
 type Roots = ReadonlyArray<Root>
@@ -131,28 +129,26 @@ export class Session implements SessionWork {
   }
 
   private begin(group: string, engine: Engine): Effect.Effect<Transaction, SqlError> {
+    const refused = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("a statement"))))
     return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(this, function* () {
+      Effect.suspend(() => {
         const begun = this.current(group)
-        if (begun !== undefined) return begun
-        yield* this.refuseWhenEnded("a statement")
+        if (begun !== undefined) return Effect.succeed(begun)
+        if (this.ended) return refused
+        const begin = Effect.flatMap(
+          Transaction.begin(group, engine, this.optionsOf(group, engine), restore),
+          (transaction) => {
+            const root = { group, transaction }
+            this.roots.set(group, root)
+            if (!this.hasBegun) this.router.telemetry?.sessionBegun()
+            this.hasBegun = true
+            // It may have ended while the connection was awaited.
+            return this.ended ? Effect.zipRight(this.rollbackRoots([root]), refused) : Effect.succeed(transaction)
+          }
+        )
         // What waits for a connection to write keeps none, where it can do without, that others may wait for.
-        const dispensable = this.rootsOf(undefined).filter((root) => root.transaction.isDispensable)
-        yield* this.rollbackRoots([...this.rootsOf(group), ...dispensable])
-        const scope = yield* Scope.make()
-        const transaction = yield* restore(
-          Scope.extend(Transaction.begin(group, engine, this.optionsOf(group, engine)), scope)
-        ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-        const root = { group, transaction, scope }
-        this.roots.set(group, root)
-        if (!this.hasBegun) this.router.telemetry?.sessionBegun()
-        this.hasBegun = true
-        if (this.ended) {
-          // It ended while the connection was awaited.
-          yield* this.rollbackRoots([root])
-          yield* this.refuseWhenEnded("a statement")
-        }
-        return transaction
+        const due = this.rootsOf(undefined).filter((root) => root.group === group || root.transaction.isDispensable)
+        return due.length === 0 ? begin : Effect.zipRight(this.rollbackRoots(due), begin)
       })
     )
   }
@@ -209,13 +205,12 @@ export class Session implements SessionWork {
   }
 
   private rollbackRoots(roots: Roots): Effect.Effect<void> {
+    if (roots.length === 0) return Effect.void
     return Effect.suspend(() => {
       for (const root of roots) this.forget(root)
-      return Effect.forEach(
-        roots,
-        ({ scope, transaction }) => Effect.zipRight(transaction.rollback, Scope.close(scope, Exit.void)),
-        { discard: true }
-      )
+      return Effect.forEach(roots, ({ transaction }) => Effect.zipRight(transaction.rollback, transaction.giveBack), {
+        discard: true
+      })
     })
   }
 
@@ -225,33 +220,39 @@ export class Session implements SessionWork {
     when: "now" | "settled",
     settle: (outcome: Outcome) => Effect.Effect<void>
   ): Effect.Effect<void, SqlError> {
-    return Effect.gen(this, function* () {
-      const reading = roots.filter(({ group }) => this.isReading(group))
-      // Those that have not written first: when they fail, the others have not been committed yet.
-      const due = roots
-        .filter(({ group }) => !this.isReading(group))
-        .sort((a, b) => Number(a.transaction.wrote) - Number(b.transaction.wrote))
-      const committed: Array<string> = []
-      for (const [i, root] of due.entries()) {
-        const exit = yield* Effect.exit(this.commitRoot(root, when))
-        if (Exit.isSuccess(exit)) {
-          if (root.transaction.wrote) committed.push(root.group)
-          continue
-        }
-        const rest = due.slice(i + 1)
-        yield* this.rollbackRoots([root, ...rest, ...reading])
-        yield* settle(committed.length === 0 ? outcomeOf(exit.cause) : "unknown")
-        return yield* committed.length === 0 ? exit : partial(committed, root, rest, exit.cause)
+    const reading = roots.filter(({ group }) => this.isReading(group))
+    // Those that have not written first: when they fail, the others have not been committed yet.
+    const due = roots
+      .filter(({ group }) => !this.isReading(group))
+      .sort((a, b) => Number(a.transaction.wrote) - Number(b.transaction.wrote))
+    const committed: Array<string> = []
+    const next = ([root, ...rest]: Roots): Effect.Effect<void, SqlError> => {
+      if (root === undefined) {
+        return reading.length === 0
+          ? settle("committed")
+          : Effect.zipRight(this.rollbackRoots(reading), settle("committed"))
       }
-      yield* this.rollbackRoots(reading)
-      yield* settle("committed")
-    })
+      return Effect.matchCauseEffect(this.commitRoot(root, when), {
+        onSuccess: () => {
+          if (root.transaction.wrote) committed.push(root.group)
+          return next(rest)
+        },
+        onFailure: (cause) => {
+          const isWhole = committed.length === 0
+          return this.rollbackRoots([root, ...rest, ...reading]).pipe(
+            Effect.zipRight(settle(isWhole ? outcomeOf(cause) : "unknown")),
+            Effect.zipRight(isWhole ? Effect.failCause(cause) : partial(committed, root, rest, cause))
+          )
+        }
+      })
+    }
+    return next(due)
   }
 
   private commitRoot(root: Root, when: "now" | "settled"): Effect.Effect<void, SqlError> {
     const { transaction } = root
     const followed = (commit: Effect.Effect<void, SqlError>) =>
-      committing(this.router, root, commit, (outcome) => {
+      committing(this.router, transaction, commit, (outcome) => {
         if (outcome !== "rolled back" && transaction.wrote) this.hasCommittedWrites = true
       }).pipe(
         // Whoever needs the next transaction waits until now: it has to see what this one has committed.
@@ -277,7 +278,7 @@ export class Session implements SessionWork {
 /** Commits a transaction, gives its connection back, and tells everybody who has to know. */
 export const committing = (
   router: Router,
-  { scope, transaction }: Pick<Root, "scope" | "transaction">,
+  transaction: Transaction,
   commit: Effect.Effect<void, SqlError>,
   note: (outcome: Outcome) => void
 ): Effect.Effect<void, SqlError> =>
@@ -285,7 +286,7 @@ export const committing = (
     const outcome = Exit.isSuccess(exit) ? "committed" : outcomeOf(exit.cause)
     note(outcome)
     return Effect.zipRight(
-      Scope.close(scope, exit),
+      transaction.giveBack,
       outcome === "rolled back" ? Effect.void : router.afterCommit(transaction)
     )
   })

@@ -194,6 +194,7 @@ class TestExclusive implements ExclusiveConnection {
   private open: Open | undefined
   readonly isUsable = true
   readonly begun = Effect.void
+  readonly giveBack = Effect.void
   readonly cancel: Effect.Effect<void> = Effect.suspend(() =>
     this.open === undefined ? Effect.void : this.connection.cancel(this.open)
   )
@@ -208,11 +209,12 @@ class TestExclusive implements ExclusiveConnection {
     return this.open !== undefined
   }
 
-  begin(): Effect.Effect<void, SqlError> {
-    return Effect.map(this.connection.begin(this.node), (open) => {
+  readonly begin: Effect.Effect<this, SqlError> = Effect.suspend(() =>
+    Effect.map(this.connection.begin(this.node), (open) => {
       this.open = open
+      return this
     })
-  }
+  )
 
   query(request: Request): Effect.Effect<Result, SqlError> {
     const { open } = this
@@ -262,6 +264,10 @@ const objectsOf = (result: Result): ReadonlyArray<object> =>
 /** An engine whose connections are all the one of a test. */
 export const engineOf = (engine: Engine, connection: TestConnection): Engine => {
   const here = Effect.map(FiberRef.get(currentNode), (node) => new Node(node))
+  const reserve = Effect.map(
+    FiberRef.get(currentNode),
+    (node) => new TestExclusive(connection, node ?? new Node(undefined))
+  )
   const query = (request: Request) => Effect.flatMap(here, (node) => connection.autocommit(node, request))
   return {
     name: engine.name,
@@ -285,10 +291,8 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
       return Fiber.interrupt(Effect.runFork(answered))
     },
     stream: (sql, params) => streamOf(query({ sql, params, asArrays: false, prepare: false })),
-    reserve: Effect.map(
-      FiberRef.get(currentNode),
-      (node) => new TestExclusive(connection, node ?? new Node(undefined))
-    ),
+    reserve,
+    transaction: (_, restore) => Effect.flatMap(reserve, ({ begin }) => restore(begin)),
     observeLatency: () => {},
     probe: engine.probe,
     avoidSerializable: () => false,

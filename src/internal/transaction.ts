@@ -8,7 +8,6 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
@@ -17,6 +16,7 @@ import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 import type { Outcome } from "./hooks.js"
 import { Lock } from "./lock.js"
+import type { Restore } from "./restore.js"
 import type { Mark } from "./tracker.js"
 import { Writes } from "./writes.js"
 
@@ -120,29 +120,40 @@ export class Transaction {
   }
 
   /**
-   * A transaction on a connection of the engine, which goes back when the scope closes. The server begins it with its first
-   * statement.
+   * A transaction on a connection of the engine, which the caller has to give back. The server begins it with its first
+   * statement. The caller must be uninterruptible; `restore` makes the waiting interruptible.
    */
-  static begin(group: string, engine: Engine, options: Options): Effect.Effect<Transaction, SqlError, Scope.Scope> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Beginning.make(engine, options, restore), (beginning) => {
-        const shared: Shared = {
-          beginning,
-          statements: new Lock(),
-          options,
-          uses: 0,
-          names: 0,
-          ended: false,
-          ending: undefined,
-          writes: new Writes()
-        }
-        const transaction = new Transaction(group, shared, undefined, undefined)
-        return Effect.as(
-          Effect.onError(restore(beginning.configured), () => transaction.rollback),
-          transaction
-        )
-      })
-    )
+  static begin(
+    group: string,
+    engine: Engine,
+    options: Options,
+    restore: Restore
+  ): Effect.Effect<Transaction, SqlError> {
+    return Effect.flatMap(Beginning.make(engine, options, restore), (beginning) => {
+      const shared: Shared = {
+        beginning,
+        statements: new Lock(),
+        options,
+        uses: 0,
+        names: 0,
+        ended: false,
+        ending: undefined,
+        writes: new Writes()
+      }
+      const transaction = new Transaction(group, shared, undefined, undefined)
+      if (options.settings.length === 0) return Effect.succeed(transaction)
+      return Effect.as(
+        Effect.onError(restore(beginning.configured), () =>
+          Effect.zipRight(transaction.rollback, transaction.giveBack)
+        ),
+        transaction
+      )
+    })
+  }
+
+  /** Gives the connection back: the last thing that happens, once it has ended. */
+  get giveBack(): Effect.Effect<void> {
+    return this.shared.beginning.giveBack
   }
 
   /** Where it runs. Once it has begun that does not change. */
@@ -372,10 +383,15 @@ export class Transaction {
         : this.insist(this.connection.query(command(`ROLLBACK TO SAVEPOINT ${this.inner.savepoint}`)))
     )
     return Effect.uninterruptible(
-      (this.inner === undefined || this.inner.ended ? Effect.void : this.connection.cancel).pipe(
-        Effect.zipRight(statements.take(Effect.interruptible)),
-        Effect.zipRight(Effect.ensuring(Effect.zipRight(undoInner, last), statements.release))
-      )
+      Effect.suspend(() => {
+        const isFree = this.inner === undefined && statements.tryTake()
+        // Nearly always.
+        if (isFree) return Effect.ensuring(last, statements.release)
+        return (this.inner === undefined || this.inner.ended ? Effect.void : this.connection.cancel).pipe(
+          Effect.zipRight(statements.take(Effect.interruptible)),
+          Effect.zipRight(Effect.ensuring(Effect.zipRight(undoInner, last), statements.release))
+        )
+      })
     )
   }
 
@@ -437,15 +453,14 @@ export class Transaction {
     )
   }
 
-  private readonly refuseWhenEnded: Effect.Effect<void, SqlError> = Effect.suspend(() =>
-    this.isEnded ? refused : Effect.void
-  )
-
   /** Runs something of this level while nothing else runs on the connection. */
   private alone<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
     const { options, statements } = this.shared
     const run = (effect: Effect.Effect<A, SqlError>) =>
-      this.siblings.runWith(statements, Effect.zipRight(this.refuseWhenEnded, effect))
+      this.siblings.runWith(
+        statements,
+        Effect.suspend(() => (this.isEnded ? refused : effect))
+      )
     return options.replaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
   }
 

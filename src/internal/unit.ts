@@ -4,7 +4,6 @@ import type * as Exit from "effect/Exit"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Runner } from "./runner.js"
 import * as Seen from "./seen.js"
-import { DbRouter } from "./service.js"
 import { Session, type SessionOptions } from "./session.js"
 import { Work } from "./work.js"
 
@@ -16,15 +15,13 @@ export interface Unit {
 }
 
 /** Opens a session. Connects to nothing; where the topology says so, it is read before. */
-export const open = (options: SessionOptions): Effect.Effect<Unit, never, DbRouter> =>
-  Effect.flatMap(DbRouter, ({ runner }) =>
-    Effect.zipRight(
-      runner.router.beforeSession,
-      Effect.withFiberRuntime<Unit>((fiber) => {
-        const session = new Session(runner.router, options, runner.placeOf(fiber))
-        return Effect.succeed({ session, work: new Work(session, undefined, session.hooks, undefined), runner })
-      })
-    )
+export const open = (runner: Runner, options: SessionOptions): Effect.Effect<Unit> =>
+  Effect.zipRight(
+    runner.router.beforeSession,
+    Effect.withFiberRuntime<Unit>((fiber) => {
+      const session = new Session(runner.router, options, runner.placeOf(fiber))
+      return Effect.succeed({ session, work: new Work(session, undefined, session.hooks, undefined), runner })
+    })
   )
 
 /**
@@ -57,16 +54,22 @@ export const rejoin = (flow: RoutingContext.Flow): Effect.Effect<void> =>
     return Effect.void
   })
 
-/** Runs an effect in a session, and ends it with that. */
-export const use = <A, E, R>(self: Effect.Effect<A, E, R>, unit: Unit): Effect.Effect<A, E | SqlError, R> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(sharedFlow, (flow) =>
-      Effect.zipLeft(self, unit.session.hooks.beforeCommit).pipe(
-        unit.runner.provideWork(unit.work, 0),
-        Effect.locally(RoutingContext.flow, flow),
-        restore,
-        Effect.exit,
-        Effect.flatMap((exit) => Effect.zipRight(Effect.ensuring(end(unit, exit), rejoin(flow)), exit))
+/** Runs an effect in a session of its own, which ends with it. */
+export const run = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  runner: Runner,
+  options: SessionOptions
+): Effect.Effect<A, E | SqlError, R> =>
+  Effect.flatMap(open(runner, options), (unit) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(sharedFlow, (flow) =>
+        Effect.zipLeft(self, unit.session.hooks.beforeCommit).pipe(
+          runner.provideWork(unit.work, 0),
+          Effect.locally(RoutingContext.flow, flow),
+          restore,
+          Effect.exit,
+          Effect.flatMap((exit) => Effect.zipRight(Effect.ensuring(end(unit, exit), rejoin(flow)), exit))
+        )
       )
     )
   )

@@ -7,7 +7,7 @@ import * as RouterError from "../../RouterError.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
 import { type Cursor, PortalCursor } from "./cursor.js"
-import { Opening } from "./opening.js"
+import type { Opening } from "./opening.js"
 import type { Lease, Pool, Request, Result } from "./pool.js"
 import { rows } from "./stream.js"
 
@@ -16,11 +16,11 @@ import { rows } from "./stream.js"
  * given back, every use of it fails: somebody else may have the connection by then.
  */
 export class Exclusive {
-  private opening: Opening | undefined
-
+  /** With an opening it begins a transaction: not at once, but together with the first statement, or right before it. */
   constructor(
     private readonly pool: Pool,
-    private readonly lease: Lease
+    private readonly lease: Lease,
+    private readonly opening?: Opening
   ) {}
 
   /** Whether it can run another statement. */
@@ -28,14 +28,12 @@ export class Exclusive {
     return this.lease.connection?.isUsable ?? false
   }
 
-  /** Begins a transaction, with this text: not now, but together with the first statement, or right before it. */
-  begin(sql: string): Effect.Effect<void, SqlError> {
-    return Effect.sync(() => {
-      this.opening = new Opening(sql)
-    })
+  /** Gives it back, if the scope that it has come from has not. */
+  get giveBack(): Effect.Effect<void> {
+    return this.pool.giveBack(this.lease)
   }
 
-  /** Whether the server has begun it. */
+  /** Whether the server has begun the transaction. */
   get hasBegun(): boolean {
     return this.opening?.isDone !== false
   }
@@ -54,8 +52,10 @@ export class Exclusive {
 
   /** Runs one statement. An interruption cancels it on the server, and waits until the connection is ready again. */
   query(request: Request): Effect.Effect<Result, SqlError> {
-    return Effect.flatMap(this.connection, (connection) => {
-      const { pool } = this
+    return Effect.suspend(() => {
+      const { lease, pool } = this
+      const { connection } = lease
+      if (connection === undefined) return gone
       if (this.hasBegun) return pool.queryOn(connection, request)
       return pool.takesOpening(connection, request)
         ? pool.queryOn(connection, request, this.opening)
@@ -82,18 +82,17 @@ export class Exclusive {
           if (exit !== undefined) return resume(Effect.void)
           wake = () => resume(Effect.void)
         })
-        return Effect.interruptible(ended).pipe(
-          Effect.onInterrupt(() =>
-            ended.pipe(
-              Effect.interruptible,
-              Effect.timeoutOption(limit),
-              Effect.tap((answer) => (answer._tag === "None" ? this.destroy : Effect.void))
-            )
-          ),
-          Effect.exit,
-          Effect.zipRight(ended),
-          Effect.zipRight(Effect.suspend(() => exit!))
+        const overdue = ended.pipe(
+          Effect.interruptible,
+          Effect.timeoutOption(limit),
+          Effect.flatMap((answer) => (answer._tag === "None" ? this.destroy : Effect.void)),
+          Effect.zipRight(ended)
         )
+        const answer = Effect.suspend(() => exit!)
+        return Effect.matchCauseEffect(Effect.interruptible(ended), {
+          onSuccess: () => answer,
+          onFailure: () => Effect.zipRight(overdue, answer)
+        })
       })
     )
   }
@@ -120,8 +119,8 @@ export class Exclusive {
   readonly destroy: Effect.Effect<void> = Effect.sync(() => this.lease.connection?.destroy())
 
   private readonly connection: Effect.Effect<Connection, SqlError> = Effect.suspend(() =>
-    this.lease.connection === undefined
-      ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed()))
-      : Effect.succeed(this.lease.connection)
+    this.lease.connection === undefined ? gone : Effect.succeed(this.lease.connection)
   )
 }
+
+const gone = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())))

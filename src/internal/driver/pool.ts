@@ -6,6 +6,7 @@ import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
 import { acquireFailed, cameTooLate } from "../failure.js"
+import type { Restore } from "../restore.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
 import { Connections, type Wish } from "./connections.js"
@@ -97,33 +98,59 @@ export class Pool implements Runs {
 
   /** A connection of one's own, until the scope closes. What still runs then is cancelled. */
   readonly checkout: Effect.Effect<Lease, SqlError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
-    Effect.suspend(() => {
+    Effect.tap(this.take(restore), (lease) => Effect.addFinalizer(() => this.giveBack(lease)))
+  )
+
+  /**
+   * A connection of one's own, until it is given back. The caller must be uninterruptible; `restore` makes the waiting
+   * interruptible.
+   */
+  take(restore: Restore): Effect.Effect<Lease, SqlError> {
+    return Effect.suspend(() => {
       const lease: Lease = { connection: undefined }
-      const wait = Effect.async<void, SqlError>((resume) => {
-        const wish: Wish = {
-          got: (error, connection) => {
-            lease.connection = connection
-            resume(connection === undefined ? Effect.fail(this.connectError(error)) : Effect.void)
-          }
+      let got: Exit.Exit<Lease, SqlError> | undefined
+      let wake = () => {}
+      const wish: Wish = {
+        got: (error, connection) => {
+          lease.connection = connection
+          got = connection === undefined ? Exit.fail(this.connectError(error)) : Exit.succeed(lease)
+          wake()
         }
-        this.connections.acquire(wish)
-        return Effect.sync(() => this.connections.withdraw(wish))
+      }
+      this.connections.acquire(wish)
+      if (got !== undefined) return got
+      const wait = Effect.async<void>((resume) => {
+        wake = () => resume(Effect.void)
+        if (got !== undefined) wake()
       })
       // The connection may arrive at the same moment as an interruption, so the release cannot hang on the value.
-      const end = Effect.suspend(() => {
-        const { connection } = lease
-        lease.connection = undefined
-        if (connection === undefined) return Effect.void
-        const giveBack = Effect.sync(() => this.connections.giveBack(connection))
-        return connection.isBusy ? Effect.ensuring(cancel(connection), giveBack) : giveBack
+      const withdraw = Effect.suspend(() => {
+        this.connections.withdraw(wish)
+        return this.giveBack(lease)
       })
-      return restore(wait).pipe(
-        Effect.onError(() => end),
-        Effect.zipRight(Effect.addFinalizer(() => end)),
-        Effect.as(lease)
+      return Effect.zipRight(
+        Effect.onError(restore(wait), () => withdraw),
+        Effect.suspend(() => got!)
       )
     })
-  )
+  }
+
+  /** Ends a lease. What still runs on its connection is cancelled. */
+  giveBack(lease: Lease): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { connection } = lease
+      lease.connection = undefined
+      if (connection === undefined) return Effect.void
+      if (connection.isBusy) {
+        return Effect.ensuring(
+          cancel(connection),
+          Effect.sync(() => this.connections.giveBack(connection))
+        )
+      }
+      this.connections.giveBack(connection)
+      return Effect.void
+    })
+  }
 
   /** Runs one statement on a connection that is checked out, with what begins its transaction if it `takesOpening`. */
   queryOn(connection: Connection, request: Request, opening?: Opening): Effect.Effect<Result, SqlError> {
