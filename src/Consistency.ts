@@ -7,13 +7,12 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import type * as Option from "effect/Option"
+import { clockOf } from "./internal/clock.js"
 import * as Seen from "./internal/seen.js"
 import * as tokens from "./internal/tokens.js"
 import * as RoutingContext from "./RoutingContext.js"
@@ -82,8 +81,6 @@ export const sticky = (options?: { readonly resetOnCommit?: boolean | undefined 
   afterCommit: options?.resetOnCommit === false ? RoutingContext.setStickyPrimary : Effect.void,
   readsFromPrimary: RoutingContext.unsafeIsStuck
 })
-
-const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
 
 /** Notes the time of a write. */
 const noteTime: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {

@@ -15,7 +15,7 @@ import type * as Pg from "pg"
 import type * as Health from "./Health.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import { Opening } from "./internal/driver/opening.js"
-import { type Callback, Pool, type Request, type Result } from "./internal/driver/pool.js"
+import { type Callback, type Cancellable, Pool, type Request, type Result } from "./internal/driver/pool.js"
 import { movableRows, rows } from "./internal/driver/stream.js"
 import { ServerLost } from "./internal/failure.js"
 import { Probe } from "./internal/probe.js"
@@ -68,9 +68,10 @@ export interface Engine extends Candidate {
   readonly positions: Positions
   /**
    * Runs one autocommitted statement on any connection. An interruption cancels it on the server. One that is `movable`, a
-   * read that may run elsewhere, fails as soon as the server is known not to answer.
+   * read that may run elsewhere, fails as soon as the server is known not to answer. With `left`, which then says how, the
+   * caller cancels it himself.
    */
-  readonly query: (request: Request, movable?: boolean) => Effect.Effect<Result, SqlError>
+  readonly query: (request: Request, movable?: boolean, left?: Cancellable) => Effect.Effect<Result, SqlError>
   /**
    * `query` of a statement that is `movable`, for whoever wants no fiber for it: calls back once, with the answer. The effect
    * that it returns cancels the statement, and then there is no call.
@@ -271,8 +272,8 @@ class EngineImpl implements Engine {
     }
   }
 
-  query(request: Request, movable = false): Effect.Effect<Result, SqlError> {
-    return this.pool.query(request, movable)
+  query(request: Request, movable = false, left?: Cancellable): Effect.Effect<Result, SqlError> {
+    return this.pool.query(request, movable, left)
   }
 
   begin(request: Request, callback: Callback): Effect.Effect<void> {

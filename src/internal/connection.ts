@@ -6,12 +6,12 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Tracer from "effect/Tracer"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import type { Request } from "./driver/pool.js"
 import { batchSize } from "./driver/stream.js"
 import { Lock } from "./lock.js"
 import { type Router, rowsOf } from "./router.js"
+import { run as runTrip, type Trip } from "./trip.js"
 import type { Work } from "./work.js"
 
 export type TransformRows = (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
@@ -70,8 +70,8 @@ export class RoutedConnection extends AnyConnection {
     private readonly works: Works,
     /** The transactions around it; `undefined` on the connection for everything else, which looks into the fiber. */
     readonly work: Work | undefined,
-    /** The span of the one statement that it is for. */
-    private readonly span?: Tracer.Span
+    /** That of the one statement that it is for. */
+    private readonly trip?: Trip
   ) {
     super()
   }
@@ -81,9 +81,10 @@ export class RoutedConnection extends AnyConnection {
   }
 
   protected run(request: Request) {
-    return Effect.withFiberRuntime<unknown, SqlError>((fiber) =>
-      this.works.router.execute(fiber, this.workOf(fiber), request, this.span)
-    )
+    const { router } = this.works
+    const execute = (trip: Trip) => router.execute(trip, this.workOf(trip.fiber), request)
+    if (this.trip !== undefined) return execute(this.trip)
+    return Effect.withFiberRuntime<unknown, SqlError>((fiber) => runTrip(fiber, undefined, execute))
   }
 
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
@@ -91,7 +92,7 @@ export class RoutedConnection extends AnyConnection {
       Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
         Effect.succeed(
           withTransform(
-            this.works.router.stream(fiber, (fiber) => this.workOf(fiber), sql, params, this.span),
+            this.works.router.stream(fiber, (fiber) => this.workOf(fiber), sql, params, this.trip?.span),
             transformRows
           )
         )

@@ -5,12 +5,15 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { Engine } from "../Engine.js"
 import { attributes } from "../Telemetry.js"
+import { clockOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isStandbyRefusal } from "./failure.js"
 import { Fallback, type Step } from "./fallback.js"
 import { type Failed, Hedges } from "./hedge.js"
-import { clockOf, type Decision, type Routes } from "./routes.js"
-import { countMoved, type Trip } from "./telemetry.js"
+import { orElse } from "./orElse.js"
+import type { Decision, Routes } from "./routes.js"
+import { countMoved } from "./telemetry.js"
+import type { Trip } from "./trip.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -36,10 +39,10 @@ export class Reads {
   /** One read. */
   query(fiber: AnyFiber, decision: Decision, request: Request, trip: Trip): Effect.Effect<Result, SqlError> {
     const { engine, movable } = decision
-    if (!movable) return this.on(fiber, decision.group, engine, request, false)
+    if (!movable) return this.on(fiber, decision.group, engine, request, false, trip)
     const { hedges } = this
     return hedges === undefined
-      ? Effect.catchAll(this.on(fiber, decision.group, engine, request, true), (error) =>
+      ? orElse(this.on(fiber, decision.group, engine, request, true, trip), (error) =>
           this.moved(fiber, decision, request, trip, { engine, error, other: undefined })
         )
       : Effect.catchAll(this.hedged(hedges, fiber, decision, request, trip), (failed) =>
@@ -62,7 +65,7 @@ export class Reads {
         ({ refusal, ...step }): Effect.Effect<Result, SqlError> =>
           refusal !== undefined
             ? this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request)
-            : Effect.catchAll(this.on(fiber, step.group, step.engine, request, step.movable), (error) =>
+            : Effect.catchAll(this.on(fiber, step.group, step.engine, request, step.movable, trip), (error) =>
                 next(step.engine, step.movable, error)
               )
       )
@@ -127,12 +130,13 @@ export class Reads {
     group: string,
     engine: Engine,
     request: Request,
-    movable: boolean
+    movable: boolean,
+    trip: Trip
   ): Effect.Effect<Result, SqlError> {
     const clock = clockOf(fiber)
     const watch = this.routes.causalIn(group)?.begin(fiber, engine)
     const began = clock.unsafeCurrentTimeNanos()
-    return Effect.map(engine.query(watch?.askingWhenDue(request) ?? request, movable), (result) => {
+    return Effect.map(engine.query(watch?.askingWhenDue(request) ?? request, movable, trip), (result) => {
       watch?.succeeded()
       engine.observeLatency(Number(clock.unsafeCurrentTimeNanos() - began) / 1e6)
       return result

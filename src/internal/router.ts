@@ -14,17 +14,20 @@ import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Anew } from "./beginning.js"
 import type { Causal } from "./causal.js"
+import { clockOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { judge, ofWrite } from "./failure.js"
 import type { Monitor } from "./monitor.js"
+import { orElse } from "./orElse.js"
 import { type Deadline, Patience } from "./patience.js"
 import { catchBeforeRows, Reads, type Writer } from "./reads.js"
 import type { Refresh } from "./refresh.js"
 import type { Restore } from "./restore.js"
-import { clockOf, type Decision, Routes, type RoutesOptions, redirect, type Target } from "./routes.js"
-import { countMoved, Trip } from "./telemetry.js"
+import { type Decision, Routes, type RoutesOptions, redirect, type Target } from "./routes.js"
+import { countMoved } from "./telemetry.js"
 import { Mark } from "./tracker.js"
 import type { OnEnd, Transaction } from "./transaction.js"
+import { run as runTrip, Trip } from "./trip.js"
 import type { Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
@@ -60,26 +63,10 @@ export class Router extends Routes implements Writer {
     this.patience = new Patience(servers, monitor, limit)
   }
 
-  /** Runs a statement where it belongs. `span` is the statement's own; in the fiber is only what is around it. */
-  execute(
-    fiber: AnyFiber,
-    work: Work | undefined,
-    request: Request,
-    span: Tracer.Span | undefined
-  ): Effect.Effect<Result, SqlError> {
-    const trip = new Trip(span)
-    return this.measured(fiber, trip, () => this.route(fiber, work, request, trip))
-  }
-
-  /** Measures what a statement of a fiber needs, and says on its span how it fails. */
-  private measured<A>(fiber: AnyFiber, trip: Trip, run: () => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
-    if (this.telemetry !== undefined) return this.telemetry.measured(fiber, clockOf(fiber), trip, run)
-    return trip.span === undefined
-      ? run()
-      : Effect.mapError(run(), (error) => {
-          trip.failed(error)
-          return error
-        })
+  /** Runs the statement of a trip where it belongs. The span in its fiber is of what is around it. */
+  execute(trip: Trip, work: Work | undefined, request: Request): Effect.Effect<Result, SqlError> {
+    this.telemetry?.begin(trip)
+    return this.route(trip.fiber, work, request, trip)
   }
 
   private route(
@@ -110,14 +97,14 @@ export class Router extends Routes implements Writer {
           ? this.reads.query(fiber, decision, request, trip)
           : this.write(fiber, decision, request)
       return this.needsPrimary(decision)
-        ? Effect.catchAll(answered, (error) =>
+        ? orElse(answered, (error) =>
             Effect.flatMap(this.patience.after(error, deadline, trip.went?.kind === "read"), again)
           )
         : answered
     }
     const enter = (transaction: Transaction) => {
       this.enter(transaction, decision, trip)
-      return Effect.catchAll(this.inTransaction(fiber, decision, transaction, request, trip), (error) => {
+      return orElse(this.inTransaction(fiber, decision, transaction, request, trip), (error) => {
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
         if (next === "again") return again(deadline)
@@ -239,20 +226,14 @@ export class Router extends Routes implements Writer {
     params: ReadonlyArray<unknown>,
     span: Tracer.Span | undefined
   ): Stream.Stream<object, SqlError> {
-    const trip = new Trip(span)
-    return this.measuredRows(fiber, trip, () => this.routeRows(fiber, workOf, sql, params, trip))
+    const trip = new Trip(fiber, span)
+    return this.along(trip, () => this.routeRows(fiber, workOf, sql, params, trip))
   }
 
-  private measuredRows(
-    fiber: AnyFiber,
-    trip: Trip,
-    run: () => Stream.Stream<object, SqlError>
-  ): Stream.Stream<object, SqlError> {
-    if (this.telemetry !== undefined) return this.telemetry.measuredRows(fiber, clockOf(fiber), trip, run)
-    return Stream.mapError(run(), (error) => {
-      trip.failed(error)
-      return error
-    })
+  /** Rows whose end is that of a trip, which begins now. */
+  private along(trip: Trip, rows: () => Stream.Stream<object, SqlError>): Stream.Stream<object, SqlError> {
+    this.telemetry?.begin(trip)
+    return Stream.ensuringWith(rows(), (exit) => Effect.sync(() => trip.ended(exit)))
   }
 
   private routeRows(
@@ -325,7 +306,11 @@ export class Router extends Routes implements Writer {
     const failing = Effect.mapError(run, this.ofReserved(sql, engine))
     if (this.telemetry === undefined) return failing
     return Effect.withFiberRuntime((fiber) =>
-      this.measured(fiber, this.tripOfReserved(group, engine, sql), () => failing)
+      runTrip(fiber, undefined, (trip) => {
+        this.goesOnReserved(trip, group, engine, sql)
+        this.telemetry?.begin(trip)
+        return failing
+      })
     )
   }
 
@@ -339,16 +324,16 @@ export class Router extends Routes implements Writer {
     const failing = Stream.mapError(rows, this.ofReserved(sql, engine))
     if (this.telemetry === undefined) return failing
     return Stream.unwrap(
-      Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
-        Effect.succeed(this.measuredRows(fiber, this.tripOfReserved(group, engine, sql), () => failing))
-      )
+      Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) => {
+        const trip = new Trip(fiber, undefined)
+        this.goesOnReserved(trip, group, engine, sql)
+        return Effect.succeed(this.along(trip, () => failing))
+      })
     )
   }
 
-  private tripOfReserved(group: string, engine: Engine, sql: string): Trip {
-    const trip = new Trip(undefined)
+  private goesOnReserved(trip: Trip, group: string, engine: Engine, sql: string): void {
     trip.went = { group, engine, kind: this.classifier.classify(sql).kind, rule: "reserved" }
-    return trip
   }
 
   /** What the caller gets of a statement that has failed on a connection from `reserve`. */

@@ -1,5 +1,3 @@
-import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import type * as Fiber from "effect/Fiber"
 import type * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
@@ -11,10 +9,12 @@ import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier } from "../SqlClassifier.js"
 import { attributes, type Rule } from "../Telemetry.js"
 import { Causal } from "./causal.js"
+import { clockOf } from "./clock.js"
 import type { Servers } from "./servers.js"
-import type { Telemetry, Trip, Went } from "./telemetry.js"
+import type { Telemetry } from "./telemetry.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
+import type { Trip, Went } from "./trip.js"
 import type { Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
@@ -88,8 +88,6 @@ export interface RoutesOptions {
   /** `undefined`: statements are not measured. */
   readonly telemetry: Telemetry | undefined
 }
-
-export const clockOf = (fiber: AnyFiber): Clock.Clock => Context.get(fiber.currentDefaultServices, Clock.Clock)
 
 const nobody: ReadonlySet<Engine> = new Set()
 

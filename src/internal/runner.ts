@@ -8,14 +8,16 @@ import type * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
+import { clockOf } from "./clock.js"
 import { ReservedConnection, RoutedConnection, type Works } from "./connection.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { ambientWork, outlivesSession, setScoped, withoutWork, workPrefix } from "./place.js"
 import type { Router } from "./router.js"
-import { clockOf, type Target } from "./routes.js"
+import type { Target } from "./routes.js"
 import { committing } from "./session.js"
 import * as TestConnection from "./testConnection.js"
 import { Transaction } from "./transaction.js"
+import type { Trip } from "./trip.js"
 import { Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
@@ -28,7 +30,7 @@ export class Runner implements Works {
   // are to take part; a tag of our own finds it again below a transaction of somebody else.
   private readonly workKey = `${workPrefix}${++runners}`
   /** The connection for one statement: wherever the fiber that runs it says. */
-  readonly connection = (span: Tracer.Span | undefined): Connection => new RoutedConnection(this, undefined, span)
+  readonly connection = (trip: Trip | undefined): Connection => new RoutedConnection(this, undefined, trip)
 
   /** What all spans of this client say. */
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>

@@ -2,8 +2,10 @@ import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
+import { run as runTrip, Trip } from "./trip.js"
 
 type TransformRows = (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
@@ -25,14 +27,16 @@ interface StatementClass {
 }
 
 export interface Options {
-  /** The connection for one statement, which says on the statement's span where it went. */
-  readonly connection: (span: Tracer.Span | undefined) => Connection
+  /** The connection for one statement, which says on its trip where it went. */
+  readonly connection: (trip: Trip | undefined) => Connection
   readonly compiler: Statement.Compiler
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
   readonly transformRows: TransformRows
 }
 
+const spanName = "sql.execute"
 const spanOptions = { kind: "client", captureStackTrace: false } as const
+const makeSpan = Effect.makeSpan(spanName, spanOptions)
 
 /**
  * The constructor of `@effect/sql`, making statements that tell their connection their span. There it is in nobody's
@@ -47,27 +51,27 @@ export const make = (options: Options): Statement.Constructor => {
   /** Compiles a statement, after the transformer that `Statement.withTransformer` may have set. */
   const compiled = <A, E>(
     statement: Statement.Statement<object>,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
     span: Tracer.Span,
     operation: string,
     withoutTransform: boolean,
     run: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<A, E>
-  ): Effect.Effect<A, E> =>
-    Effect.withFiberRuntime((fiber) => {
-      const go = (statement: Statement.Statement<object>) => {
-        const [sql, params] = statement.compile(withoutTransform)
-        for (const [key, value] of spanAttributes) span.attribute(key, value)
-        span.attribute("db.operation.name", operation)
-        span.attribute("db.query.text", sql)
-        return run(sql, params)
-      }
-      const transformer = fiber.getFiberRef(Statement.currentTransformer)
-      return transformer._tag === "None"
-        ? go(statement)
-        : Effect.flatMap(
-            transformer.value(statement, constructor, fiber.getFiberRefs(), span) as Effect.Effect<typeof statement>,
-            go
-          )
-    })
+  ): Effect.Effect<A, E> => {
+    const go = (statement: Statement.Statement<object>) => {
+      const [sql, params] = statement.compile(withoutTransform)
+      for (const [key, value] of spanAttributes) span.attribute(key, value)
+      span.attribute("db.operation.name", operation)
+      span.attribute("db.query.text", sql)
+      return run(sql, params)
+    }
+    const transformer = fiber.getFiberRef(Statement.currentTransformer)
+    return transformer._tag === "None"
+      ? go(statement)
+      : Effect.flatMap(
+          transformer.value(statement, constructor, fiber.getFiberRefs(), span) as Effect.Effect<typeof statement>,
+          go
+        )
+  }
 
   class RoutedStatement extends Base {
     override get withoutTransform(): Rows {
@@ -92,9 +96,11 @@ export const make = (options: Options): Statement.Constructor => {
 
     override get stream(): Stream.Stream<object, SqlError> {
       return Stream.unwrapScoped(
-        Effect.flatMap(Effect.makeSpanScoped("sql.execute", spanOptions), (span) =>
-          compiled(this, span, "executeStream", false, (sql, params) =>
-            Effect.succeed(connection(span).executeStream(sql, params, transformRows))
+        Effect.flatMap(Effect.makeSpanScoped(spanName, spanOptions), (span) =>
+          Effect.withFiberRuntime((fiber) =>
+            compiled(this, fiber, span, "executeStream", false, (sql, params) =>
+              Effect.succeed(connection(new Trip(fiber, span)).executeStream(sql, params, transformRows))
+            )
           )
         )
       )
@@ -105,8 +111,12 @@ export const make = (options: Options): Statement.Constructor => {
       withoutTransform: boolean,
       execute: (on: Connection, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<A, SqlError>
     ): Effect.Effect<A, SqlError> {
-      return Effect.useSpan("sql.execute", spanOptions, (span) =>
-        compiled(this, span, operation, withoutTransform, (sql, params) => execute(connection(span), sql, params))
+      return Effect.withFiberRuntime((fiber) =>
+        runTrip(fiber, makeSpan, (trip) =>
+          compiled(this, fiber, trip.span!, operation, withoutTransform, (sql, params) =>
+            execute(connection(trip), sql, params)
+          )
+        )
       )
     }
   }

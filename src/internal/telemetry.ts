@@ -1,73 +1,26 @@
 /** What a router measures of its statements, transactions, sessions and engines. Names: see `Telemetry`. */
-import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Metric from "effect/Metric"
 import * as MetricKey from "effect/MetricKey"
 import type * as MetricKeyType from "effect/MetricKeyType"
 import * as MetricLabel from "effect/MetricLabel"
-import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
-import type * as Tracer from "effect/Tracer"
 import type { Engine } from "../Engine.js"
 import * as Health from "../Health.js"
-import * as RouterError from "../RouterError.js"
 import type { StatementKind } from "../SqlClassifier.js"
 import { attributes, instruments, type Rule } from "../Telemetry.js"
-import { isServerError } from "./failure.js"
+import { clockOf } from "./clock.js"
 import type { Outcome as Ended } from "./hooks.js"
 import { histogramKey, keyOf } from "./metricKey.js"
+import { failureOf, other, type Trip, type Went } from "./trip.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 type Labels = Readonly<Record<string, string>>
 type Tags = ReadonlyArray<MetricLabel.MetricLabel>
-
-/** Where a statement goes, and by which rule. */
-export interface Went {
-  readonly group: string
-  readonly engine: Engine
-  readonly kind: StatementKind
-  readonly rule: Rule
-}
-
-/** One statement on its way: its span, and where it went last. */
-export class Trip {
-  went: Went | undefined
-  /** What has moved it, where that has decided where it is now. */
-  rule: Rule | undefined
-
-  constructor(
-    /** The statement's own. */
-    readonly span: Tracer.Span | undefined
-  ) {}
-
-  /** Says on the span how it has failed. */
-  failed(error: unknown): void {
-    if (this.span === undefined) return
-    const { state, type } = failureOf(error)
-    this.span.attribute(attributes.errorType, type)
-    if (state !== undefined) this.span.attribute(attributes.statusCode, state)
-  }
-}
-
-/** What has failed, in a word that stands for many errors, and the server's code for it. */
-const failureOf = (error: unknown): { readonly type: string; readonly state: string | undefined } => {
-  const reason = RouterError.reasonOf(error)
-  if (Option.isSome(reason)) return { type: reason.value, state: undefined }
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  if (!(cause instanceof Error)) return { type: other, state: undefined }
-  const code = "code" in cause && typeof cause.code === "string" ? cause.code : undefined
-  const isSaid = code !== undefined && isServerError({ cause })
-  return { type: code ?? cause.name, state: isSaid ? code : undefined }
-}
-
-/** OpenTelemetry's word for what has no name of its own. */
-const other = "_OTHER"
 
 /** Servers may be told to raise any code, and errors may have any name. */
 const maxErrorTypes = 100
@@ -304,40 +257,12 @@ export class Telemetry {
     (telemetry) => Effect.sync(() => telemetry.clear())
   )
 
-  /** Runs a statement, and measures it. `run` is called once, at once. */
-  measured<A>(
-    fiber: AnyFiber,
-    clock: Clock.Clock,
-    trip: Trip,
-    run: () => Effect.Effect<A, SqlError>
-  ): Effect.Effect<A, SqlError> {
+  /** Measures a statement, from now to the end of its trip. */
+  begin(trip: Trip): void {
+    const { fiber } = trip
+    const clock = clockOf(fiber)
     const began = clock.unsafeCurrentTimeNanos()
-    // As `Effect.onExit`, in half of its time.
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.matchCauseEffect(restore(started(run)), {
-        onFailure: (cause) => {
-          this.ended(fiber, clock, trip, began, cause)
-          return Effect.failCause(cause)
-        },
-        onSuccess: (value) => {
-          this.ended(fiber, clock, trip, began, undefined)
-          return Effect.succeed(value)
-        }
-      })
-    )
-  }
-
-  /** The same for a statement whose rows are a stream: it lasts until its end. */
-  measuredRows<A>(
-    fiber: AnyFiber,
-    clock: Clock.Clock,
-    trip: Trip,
-    run: () => Stream.Stream<A, SqlError>
-  ): Stream.Stream<A, SqlError> {
-    const began = clock.unsafeCurrentTimeNanos()
-    return Stream.ensuringWith(run(), (exit) =>
-      Effect.sync(() => this.ended(fiber, clock, trip, began, Exit.isSuccess(exit) ? undefined : exit.cause))
-    )
+    trip.onEnd = (cause) => this.ended(fiber, clock, trip, began, cause)
   }
 
   /** A statement that began then has ended. */
@@ -359,7 +284,6 @@ export class Telemetry {
     }
     const isInterrupted = Cause.isInterruptedOnly(cause)
     const error = Cause.squash(cause)
-    if (!isInterrupted) trip.failed(error)
     const { state, type } = isInterrupted ? { state: undefined, type: "interrupted" } : failureOf(error)
     statements.count(isInterrupted ? "interrupted" : "error", tags)
     const known = this.isKnown(type)
@@ -423,14 +347,5 @@ export class Telemetry {
     if (this.errorTypes.size >= maxErrorTypes) return false
     this.errorTypes.add(type)
     return true
-  }
-}
-
-/** What a function of the user's throws while the way is chosen is a failure of the statement too. */
-const started = <A>(run: () => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> => {
-  try {
-    return run()
-  } catch (defect) {
-    return Effect.die(defect)
   }
 }

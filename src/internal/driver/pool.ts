@@ -23,6 +23,11 @@ export interface Lease {
   connection: Connection | undefined
 }
 
+/** Somebody who cancels what waits for an answer, when he is interrupted. */
+export interface Cancellable {
+  cancel: Effect.Effect<void> | undefined
+}
+
 /** Hears that the server does not answer any more. */
 interface Loser {
   readonly lose: (reason: Error) => void
@@ -78,15 +83,21 @@ export class Pool implements Runs {
   }
 
   /**
-   * Runs one statement on any connection. An interruption cancels it, and waits for that. One that is `movable` fails as
-   * soon as the server is known not to answer.
+   * Runs one statement on any connection. An interruption cancels it, and waits for that, unless that is left to somebody
+   * else. One that is `movable` fails as soon as the server is known not to answer.
    */
-  query(request: Request, movable = false): Effect.Effect<Result, SqlError> {
-    return Effect.async<Result, SqlError>((resume) =>
-      this.begin(request, movable, (error, result) =>
+  query(request: Request, movable = false, left?: Cancellable): Effect.Effect<Result, SqlError> {
+    return Effect.async<Result, SqlError>((resume) => {
+      let isAnswered = false
+      const cancel = this.begin(request, movable, (error, result) => {
+        isAnswered = true
+        if (left !== undefined) left.cancel = undefined
         resume(error === undefined ? Exit.succeed(result!) : Exit.fail(error))
-      )
-    )
+      })
+      if (left === undefined) return cancel
+      if (!isAnswered) left.cancel = cancel
+      return undefined
+    })
   }
 
   /** The same without a fiber of its own: calls back once. The effect that it returns cancels it, and then there is no call. */

@@ -4,7 +4,8 @@ import type * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import type * as Health from "../../Health.js"
 import type { StatementKind } from "../../SqlClassifier.js"
-import { clockOf, type Decision } from "../routes.js"
+import { clockOf } from "../clock.js"
+import type { Decision } from "../routes.js"
 import type { DbRouter } from "../service.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
