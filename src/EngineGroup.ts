@@ -84,7 +84,7 @@ export const make = (options: {
   const preview = strategy.make(random)
   const from = (choose: typeof select) => (except?: ReadonlySet<Engine>) => {
     const candidates =
-      except !== undefined
+      except !== undefined && except.size > 0
         ? engines.filter((engine) => isEligible(engine) && !except.has(engine))
         : engines.some(isIneligible)
           ? engines.filter(isEligible)

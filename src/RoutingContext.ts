@@ -85,6 +85,8 @@ export const maxStaleness: FiberRef.FiberRef<number> = globalValue("effect-db-ro
 export class Flow {
   /** What all fibers of a session or a request have instead. */
   readonly shared: { seen: Seen.Seen } | undefined
+  /** The number of the fiber that has made it, of what it had before, if that is known. */
+  readonly owner: number | undefined
   private readonly own: Seen.Seen
 
   constructor(options?: {
@@ -94,8 +96,11 @@ export class Flow {
     readonly shared?: boolean
     /** What it has seen when it begins. Default: nothing. */
     readonly seen?: Seen.Seen
+    /** The number of the fiber that makes it, if that is known. */
+    readonly owner?: number | undefined
   }) {
-    const { seen = Seen.nothing, shared = false, stuck = seen.stuck } = options ?? {}
+    const { owner, seen = Seen.nothing, shared = false, stuck = seen.stuck } = options ?? {}
+    this.owner = owner
     this.own = Seen.withStuck(seen, stuck)
     this.shared = shared ? { seen: this.own } : undefined
   }
@@ -115,10 +120,10 @@ export class Flow {
     return this.to(stuck ? Seen.withStuck(this.seen, true) : Seen.nothing)
   }
 
-  /** The flow after it has seen something. */
-  to(seen: Seen.Seen): Flow {
+  /** The flow after it has seen something, in the fiber of that number, if it is known. */
+  to(seen: Seen.Seen, owner?: number): Flow {
     // A new one even if it is no change: a join passes over what a child has left as it was.
-    if (this.shared === undefined) return new Flow({ seen })
+    if (this.shared === undefined) return new Flow({ seen, owner })
     this.shared.seen = seen
     return this
   }
@@ -187,7 +192,20 @@ const tellRequesters = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change: Cha
 export const unsafeChange = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change: Change): void => {
   tellRequesters(fiber, change)
   const now = fiber.getFiberRef(flow)
-  ;(fiber as SettableFiber).setFiberRef(flow, now.to(change(now.seen)))
+  const next = now.to(change(now.seen), fiber.id().id)
+  if (next !== now) (fiber as SettableFiber).setFiberRef(flow, next)
+}
+
+/**
+ * Whether what a fiber has seen need not be noted again when it sees the same again: nobody waits to be told of it, and whoever
+ * joins the fiber hears of it, which he does not of what the fiber has only inherited. For code that has the fiber at hand.
+ *
+ * @since 0.1.0
+ * @category flow
+ */
+export const unsafeIsNoted = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean => {
+  const { owner, shared } = fiber.getFiberRef(flow)
+  return (shared !== undefined || owner === fiber.id().id) && fiber.getFiberRef(currentRequestMap).size === 0
 }
 
 /**

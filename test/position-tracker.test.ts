@@ -64,6 +64,30 @@ describe("what is known of a server's positions", () => {
     }
   })
 
+  it("needs one mark for all that ends between two questions", () => {
+    const tracker = tracked()
+    const mark = new Mark(tracker)
+    assert.isFalse(mark.covers(tracker), "it has not ended")
+    mark.end()
+    assert.isTrue(mark.covers(tracker))
+    assert.isFalse(new Mark(tracker, tracker.epoch - 1).end().covers(tracker), "it began before a restart")
+    const late = tracker.ask()
+    assert.isFalse(mark.covers(tracker), "the answer may be of before what ends now")
+    tracker.hear(late, 0, answer(200n))
+    assert.isFalse(mark.covers(tracker))
+    assert.strictEqual(mark.known!.lsn, 200n)
+    const asking = new Mark(tracker)
+    const own = asking.send()
+    asking.end()
+    assert.isFalse(asking.covers(tracker), "its own question comes before what ends now")
+    asking.heard(own, answer(300n))
+    assert.isFalse(asking.covers(tracker), "and so does its position")
+    const next = new Mark(tracker).end()
+    assert.isTrue(next.covers(tracker))
+    tracker.forget()
+    assert.isFalse(next.covers(tracker), "it has started anew")
+  })
+
   it("is hopeless after somebody has waited in vain: for a while, or until it has what was wanted", () => {
     let now = 0
     const tracker = new Tracker(() => now)

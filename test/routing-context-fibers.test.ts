@@ -1,7 +1,7 @@
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, FiberRef, FiberSet, Option, Ref, Runtime } from "effect"
+import { Deferred, Effect, Fiber, FiberRef, FiberSet, Option, Ref, Request, RequestResolver, Runtime } from "effect"
 import { DbRouter, RoutingContext } from "effect-db-router"
 
 const write = RoutingContext.setStickyPrimary
@@ -310,6 +310,40 @@ describe("limit outside a session: what FiberRefs lose, this loses", () => {
         assert.isTrue(yield* RoutingContext.fresh(Effect.zipRight(Effect.exit(effect), isStuck), { shared: true }))
         assert.isFalse(yield* isStuck)
       }
+    })
+  )
+})
+
+describe("what a fiber has seen need not be noted again", () => {
+  const isNoted = Effect.withFiberRuntime<boolean>((fiber) => Effect.succeed(RoutingContext.unsafeIsNoted(fiber)))
+
+  it.effect("where it has noted it itself, not where it has inherited it", () =>
+    Effect.gen(function* () {
+      assert.isFalse(yield* isNoted)
+      const child = Effect.flatMap(Effect.fork(Effect.all([isNoted, Effect.as(write, true), isNoted])), Fiber.join)
+      assert.deepStrictEqual(yield* child, [false, true, true])
+      assert.isFalse(yield* isNoted, "what a join has brought is not its own")
+      yield* write
+      assert.isTrue(yield* isNoted)
+      assert.deepStrictEqual(yield* child, [false, true, true])
+      yield* DbRouter.reset
+      assert.isFalse(yield* isNoted)
+    })
+  )
+
+  it.effect("where all fibers share it", () =>
+    Effect.gen(function* () {
+      const forked = Effect.flatMap(Effect.fork(isNoted), Fiber.join)
+      assert.isTrue(yield* RoutingContext.fresh(Effect.zipRight(write, forked), { shared: true }))
+    })
+  )
+
+  it.effect("not where somebody waits to be told", () =>
+    Effect.gen(function* () {
+      class Get extends Request.TaggedClass("Get")<boolean, never, { readonly id: number }> {}
+      const resolver = RequestResolver.fromEffect((_: Get) => Effect.zipRight(write, isNoted))
+      assert.isFalse(yield* Effect.request(new Get({ id: 1 }), resolver))
+      assert.isTrue(yield* isStuck)
     })
   )
 })

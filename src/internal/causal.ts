@@ -11,7 +11,7 @@ import type { Request } from "./driver/pool.js"
 import { Inquiries } from "./inquiries.js"
 import { Learner } from "./learner.js"
 import * as Seen from "./seen.js"
-import { Mark } from "./tracker.js"
+import { Mark, type Positions } from "./tracker.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -94,6 +94,14 @@ export class Causal {
   /** What a fiber does on an engine from now on, until its `end`. */
   begin(fiber: AnyFiber, engine: Engine): Watch {
     return new Watch(this, fiber, engine, this.reading)
+  }
+
+  /** The same for a read, which costs less where nobody has to be asked, and nothing where it is known already. */
+  read(fiber: AnyFiber, engine: Engine): Watch | Glance {
+    const { positions } = engine
+    return positions.isTelling && !positions.isDue() && this.reading.engines.includes(engine)
+      ? new Glance(fiber, positions)
+      : this.begin(fiber, engine)
   }
 
   /** Something was written, and has ended with success. */
@@ -293,5 +301,31 @@ export class Watch {
   failed(at: number): void {
     this.mark.end()
     RoutingContext.unsafeChange(this.fiber, (seen) => Seen.withWrite(seen, at))
+  }
+}
+
+/** A read of a fiber on a replica that was asked for its position just now. */
+export class Glance {
+  private readonly epoch: number
+
+  constructor(
+    private readonly fiber: AnyFiber,
+    private readonly tracker: Positions
+  ) {
+    this.epoch = tracker.epoch
+  }
+
+  askingWhenDue(request: Request): Request {
+    return request
+  }
+
+  /** It has succeeded, and the flow goes on from there. */
+  succeeded(): void {
+    const { epoch, fiber, tracker } = this
+    const { marks } = fiber.getFiberRef(RoutingContext.flow).seen
+    const isKnown = epoch === tracker.epoch && marks.some((mark) => mark.tracker === tracker && mark.covers(tracker))
+    if (isKnown && RoutingContext.unsafeIsNoted(fiber)) return
+    const mark = new Mark(tracker, epoch).end()
+    RoutingContext.unsafeChange(fiber, (seen) => Seen.withMark(seen, mark))
   }
 }

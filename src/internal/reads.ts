@@ -134,7 +134,7 @@ export class Reads {
     trip: Trip
   ): Effect.Effect<Result, SqlError> {
     const clock = clockOf(fiber)
-    const watch = this.routes.causalIn(group)?.begin(fiber, engine)
+    const watch = this.routes.causalIn(group)?.read(fiber, engine)
     const began = clock.unsafeCurrentTimeNanos()
     return Effect.map(engine.query(watch?.askingWhenDue(request) ?? request, movable, trip), (result) => {
       watch?.succeeded()

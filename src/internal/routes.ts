@@ -240,7 +240,7 @@ export class Routes {
         ? RouterError.noEngineAvailable(readGroup.name, { why: readGroup.whyNone(), onNoReplica: config.onNoReplica })
         : toDefault("no_replica", "no replica is available")
     }
-    if (take === "choose" && unfit?.hasNeeds === true) this.causal!.refresh(unfit.engines)
+    if (take === "choose" && unfit?.hasNeeds === true && unfit.engines.size > 0) this.causal!.refresh(unfit.engines)
     if (config.reads === "observe") {
       const decision = toDefault("observed", "reads are observed")
       return RouterError.isRouterError(decision)
@@ -269,7 +269,8 @@ export class Routes {
         : new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now) > maxStaleness))
     if (!hasNeeds)
       return { engines: stale, why: ["stale", "no replica is known to be fresh enough"], awaits: false, hasNeeds }
-    const engines = new Set(readGroup.engines.filter((engine) => stale.has(engine) || !causal!.has(engine, needs, now)))
+    const isUnfit = (engine: Engine) => stale.has(engine) || !causal!.has(engine, needs, now)
+    const engines = readGroup.engines.some(isUnfit) ? new Set(readGroup.engines.filter(isUnfit)) : nobody
     // Whoever asks for a replica gets one, one that does not go back in time if there is one.
     if (explicit && readGroup.peek(engines) === undefined)
       return { engines: stale, why: ["stale", "no replica is fresh"], awaits: false, hasNeeds }

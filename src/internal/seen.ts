@@ -27,16 +27,13 @@ export const withPosition = (seen: Seen, position: Position.Position): Seen => {
 /** The same with positions in the place of marks, as far as they are known. */
 export const resolved = (seen: Seen): Seen => {
   const { marks } = seen
-  if (marks.length === 0) return seen
+  if (!marks.some(isKnown)) return seen
   let { positions } = seen
-  const unknown: Array<Mark> = []
-  for (const mark of marks) {
-    const { known } = mark
-    if (known === undefined) unknown.push(mark)
-    else positions = Position.add(positions, known)
-  }
-  return unknown.length === marks.length ? seen : { ...seen, positions, marks: unknown }
+  for (const { known } of marks) if (known !== undefined) positions = Position.add(positions, known)
+  return { ...seen, positions, marks: marks.filter((mark) => !isKnown(mark)) }
 }
+
+const isKnown = ({ known }: Mark): boolean => known !== undefined
 
 export const withMark = (seen: Seen, mark: Mark): Seen => {
   const { marks, positions, stuck, writtenAt } = resolved(seen)

@@ -160,8 +160,17 @@ export class Mark implements Sampler {
   isModest = false
   private listeners: Array<() => void> | undefined
 
-  constructor(readonly tracker: Positions) {
-    this.epoch = tracker.epoch
+  /** `epoch`: that of the tracker when the statement began, if not now. */
+  constructor(
+    readonly tracker: Positions,
+    epoch = tracker.epoch
+  ) {
+    this.epoch = epoch
+  }
+
+  /** Whether a statement on a server that has just ended needs no mark beside this one: it would say the same. */
+  covers({ epoch, questions }: Positions): boolean {
+    return this.since === questions && this.epoch === epoch && this.question === 0 && this.position === undefined
   }
 
   // While statements wait for a connection others may ask: else all of a crowd would.

@@ -35,3 +35,40 @@ export const sync = message("S")
 
 /** Runs all that was bound to the unnamed portal. */
 export const executeAndSync = Buffer.concat([execute, sync])
+
+const text = 0
+const binary = 1
+
+/**
+ * Runs a prepared statement with these values, in the unnamed portal, and ends with Sync: one buffer, where the driver writes
+ * one for each message. Values are texts, bytes or null.
+ */
+export const runWith = (name: string, values: ReadonlyArray<unknown>, isBinary: boolean): Buffer => {
+  // Type, length, both names with their ends, three counts, the format of the results.
+  let length = 1 + 4 + 1 + name.length + 1 + 2 + 2 + 2 + 2
+  for (const value of values) length += 2 + 4 + lengthOf(value)
+  const buffer = Buffer.allocUnsafe(length + executeAndSync.length)
+  buffer[0] = 0x42
+  buffer.writeInt32BE(length - 1, 1)
+  buffer[5] = 0
+  let at = 6 + buffer.write(name, 6, "latin1")
+  buffer[at++] = 0
+  at = buffer.writeInt16BE(values.length, at)
+  for (const value of values) at = buffer.writeInt16BE(Buffer.isBuffer(value) ? binary : text, at)
+  at = buffer.writeInt16BE(values.length, at)
+  for (const value of values) {
+    if (value === null) at = buffer.writeInt32BE(-1, at)
+    else if (Buffer.isBuffer(value)) at = buffer.writeInt32BE(value.length, at) + value.copy(buffer, at + 4)
+    else {
+      const written = buffer.write(value as string, at + 4)
+      at = buffer.writeInt32BE(written, at) + written
+    }
+  }
+  at = buffer.writeInt16BE(1, at)
+  at = buffer.writeInt16BE(isBinary ? binary : text, at)
+  executeAndSync.copy(buffer, at)
+  return buffer
+}
+
+const lengthOf = (value: unknown): number =>
+  value === null ? 0 : Buffer.isBuffer(value) ? value.length : Buffer.byteLength(value as string)

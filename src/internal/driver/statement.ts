@@ -1,5 +1,5 @@
 import * as Pg from "pg"
-import { executeAndSync } from "./messages.js"
+import { executeAndSync, runWith } from "./messages.js"
 import type { Opening } from "./opening.js"
 
 /** What the driver's connection understands. Its type declarations ask for more than it reads. */
@@ -72,6 +72,17 @@ export class Statement {
     const { binary, name, text, values } = this
     this.isSent = true
     const known = this.descriptions.get(name)
+    if (known !== undefined && wire.parsedStatements[name] !== undefined) {
+      this.isDescribed = true
+      const { opening, result } = this
+      result.fields = [...known.fields]
+      result._parsers = known._parsers
+      result._prebuiltEmptyResultObject = known._prebuiltEmptyResultObject
+      if (!wire.stream.writable) return
+      const bytes = runWith(name, values, binary)
+      wire.stream.write(opening === undefined ? bytes : Buffer.concat([opening.bytes, bytes]))
+      return
+    }
     wire.stream.cork()
     try {
       if (this.opening !== undefined && wire.stream.writable) wire.stream.write(this.opening.bytes)
@@ -80,15 +91,7 @@ export class Statement {
         wire.submittedNamedStatements[name] = text
       }
       wire.bind({ statement: name, values, binary })
-      if (known === undefined) {
-        wire.describe({ type: "P", name: "" })
-      } else {
-        this.isDescribed = true
-        const { result } = this
-        result.fields = [...known.fields]
-        result._parsers = known._parsers
-        result._prebuiltEmptyResultObject = known._prebuiltEmptyResultObject
-      }
+      wire.describe({ type: "P", name: "" })
       if (wire.stream.writable) wire.stream.write(executeAndSync)
     } finally {
       wire.stream.uncork()
