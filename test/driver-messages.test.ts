@@ -5,7 +5,7 @@ import * as messages from "../src/internal/driver/messages.js"
 import * as position from "../src/internal/driver/position.js"
 
 const value = FastCheck.oneof(
-  FastCheck.constant(null),
+  FastCheck.constantFrom(null, undefined),
   FastCheck.string({ unit: "binary" }),
   FastCheck.string({ unit: "grapheme" }),
   FastCheck.uint8Array().map((bytes) => Buffer.from(bytes))

@@ -27,6 +27,7 @@ describe("an error of a replica", () => {
   for (const [what, error, action, suspect] of [
     ["25006", server("25006"), "refused", false],
     ["55000", server("55000"), "refused", false],
+    ["55000 of a database that is being dropped", driver(server("55000").cause, acquireFailed), "elsewhere", false],
     ["0A000", server("0A000", { routine: "heap_open" }), "refused", false],
     ["0A000 of a cached plan", server("0A000", { routine: "RevalidateCachedQuery" }), "caller", false],
     ["XX000 of a function that writes", server("XX000", { message: "cannot make new WAL entries" }), "refused", false],

@@ -3,8 +3,8 @@
  */
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Redacted, Stream } from "effect"
-import { Consistency, DbRouter, type Engine } from "effect-db-router"
+import { Deferred, Effect, Fiber, Option, Redacted, Stream } from "effect"
+import { Consistency, DbRouter, type Engine, RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as engines from "./support/engine.js"
 import * as Proxy from "./support/proxy.js"
@@ -253,6 +253,88 @@ layer(PgCluster.layer({ replicas: 0 }), { timeout: "60 seconds", excludeTestServ
           yield* Fiber.interrupt(fiber)
           assert.isEmpty(yield* primary.query("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
         }
+        assert.deepStrictEqual(yield* stored, [])
+      })
+    )
+  )
+
+  it.scoped("is acknowledged at once, so that a long first statement never runs twice", () =>
+    throughProxy((_, sql) =>
+      Effect.gen(function* () {
+        const { primary } = yield* cluster
+        yield* primary.query("CREATE SEQUENCE IF NOT EXISTS runs")
+        yield* primary.query("SELECT setval('runs', 1)")
+        const run = (seconds: number) => sql`SELECT nextval('runs'), pg_sleep(${seconds})`
+        for (let i = 0; i < 4; i++) yield* run(0)
+        const fiber = yield* Effect.fork(Effect.flip(sql.withTransaction(run(60))))
+        const asleep = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND state = 'active'"
+        yield* engines.eventually(primary.query(`SELECT ${asleep}`), (rows) => rows.length === 1)
+        yield* primary.query(`SELECT pg_terminate_backend(pid) ${asleep}`)
+        assert.strictEqual(engines.stateOf(yield* Fiber.join(fiber)), "57P01")
+        assert.deepStrictEqual(yield* primary.query("SELECT last_value::int AS runs FROM runs"), [{ runs: 6 }])
+      })
+    )
+  )
+
+  it.scoped("is given up with its session: nothing runs later, and nothing is kept", () =>
+    throughProxy((proxy) =>
+      Effect.gen(function* () {
+        const gate = yield* Deferred.make<void>()
+        const waits = yield* Deferred.make<void>()
+        breakAtOnce(proxy)
+        proxy.onConnect = Effect.zipRight(Deferred.succeed(waits, undefined), Deferred.await(gate))
+        let late: Fiber.RuntimeFiber<unknown, unknown> | undefined
+        const session = DbRouter.session(
+          Effect.gen(function* () {
+            late = yield* Effect.forkDaemon(Effect.zipRight(insert(1), insert(2)))
+            yield* Deferred.await(waits)
+            return yield* Effect.fail("over")
+          })
+        )
+        assert.strictEqual(yield* Effect.flip(session), "over")
+        // Nobody waits for the connection, which is not there yet.
+        const error = yield* Effect.flip(Fiber.join(late!))
+        assert.strictEqual(Option.getOrThrow(RouterError.reasonOf(error)), "SessionClosed")
+        yield* Deferred.succeed(gate, undefined)
+        proxy.onConnect = Effect.void
+        assert.deepStrictEqual(yield* stored, [])
+      })
+    )
+  )
+
+  it.scoped("that finds no other connection: the session may try again, a transaction has failed", () =>
+    throughProxy((proxy, sql) =>
+      Effect.gen(function* () {
+        const lose = Effect.sync(() => {
+          breakAtOnce(proxy)
+          proxy.onConnect = Effect.sync(() => proxy.reset())
+        })
+        const heal = Effect.sync(() => {
+          proxy.onConnect = Effect.void
+          proxy.onRequest = Effect.void
+        })
+        const failing = Effect.zipRight(lose, Effect.zipLeft(Effect.flip(insert(1)), heal))
+        yield* DbRouter.session(failing)
+        assert.deepStrictEqual(yield* stored, [])
+        yield* DbRouter.session(Effect.zipRight(failing, insert(2)))
+        assert.deepStrictEqual(yield* stored, [2])
+        for (const after of [Effect.void, Effect.flip(insert(3))]) {
+          const error = yield* Effect.flip(sql.withTransaction(Effect.zipRight(failing, after)))
+          assert.strictEqual(Option.getOrThrow(RouterError.reasonOf(error)), "ConnectionLost")
+        }
+        assert.deepStrictEqual(yield* stored, [2])
+      })
+    )
+  )
+
+  it.scoped("whose statement was given up before it came: the transaction has failed", () =>
+    throughProxy((proxy, sql) =>
+      Effect.gen(function* () {
+        const swallowed = Effect.timeoutOption(insert(1), "100 millis")
+        proxy.onRequest = Effect.never
+        const error = yield* Effect.flip(sql.withTransaction(Effect.zipRight(swallowed, Effect.either(insert(2)))))
+        assert.strictEqual(Option.getOrThrow(RouterError.reasonOf(error)), "ConnectionLost")
+        proxy.onRequest = Effect.void
         assert.deepStrictEqual(yield* stored, [])
       })
     )

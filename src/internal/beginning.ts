@@ -1,6 +1,7 @@
 import { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
+import * as RouterError from "../RouterError.js"
 import type { Request } from "./driver/pool.js"
 import { acquireFailed, isOfServer } from "./failure.js"
 import type { Restore } from "./restore.js"
@@ -19,6 +20,8 @@ export interface Begin {
 
 export type Anew = <A>(begin: (engine: Engine) => Effect.Effect<A, SqlError>) => Effect.Effect<A, SqlError>
 
+type Run<A> = (connection: ExclusiveConnection) => Effect.Effect<A, SqlError>
+
 const setLocal = (settings: Begin["settings"]): Request => ({
   sql: `SELECT ${settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(", ")}`,
   params: settings.flat(),
@@ -26,10 +29,19 @@ const setLocal = (settings: Begin["settings"]): Request => ({
   prepare: true
 })
 
+const refused = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())))
+
 /** The connection of a transaction that the server begins with its first statement. Until then it may begin elsewhere. */
 export class Beginning {
   /** What hears of the engine's position after its COMMIT. */
   mark: Mark | undefined
+  /** Whether it was to begin elsewhere and could not: nothing has run in it, and nothing will. */
+  neverBegan = false
+  /** Whether what was to begin it has failed, or was interrupted: nothing of it is there, and nothing will be. */
+  private hasFailed = false
+  private isStopped = false
+  /** Ends the waiting for another connection, while there is any. */
+  private endWaiting = () => {}
 
   private constructor(
     public engine: Engine,
@@ -50,55 +62,103 @@ export class Beginning {
     )
   }
 
-  /** Gives it the settings that it has, if it has any. That begins it. */
-  get configured(): Effect.Effect<void, SqlError> {
-    const { settings } = this.options
-    return settings.length === 0
-      ? Effect.void
-      : Effect.asVoid(this.with((connection) => connection.query(setLocal(settings))))
+  /** Whether its COMMIT may say that all is well: it has begun, or nothing was to run in it. */
+  get isSound(): boolean {
+    return this.connection.hasBegun || !(this.neverBegan || this.hasFailed)
   }
 
-  /** Has the server begin it, if it has not yet. */
-  readonly begun: Effect.Effect<void, SqlError> = Effect.suspend(() => this.with((connection) => connection.begun))
+  /** Gives it the settings that it has, if it has any. That begins it, here or not at all. */
+  get configured(): Effect.Effect<void, SqlError> {
+    const { engine, options } = this
+    return options.settings.length === 0
+      ? Effect.void
+      : Effect.asVoid(
+          this.with(
+            (connection) => connection.query(setLocal(options.settings)),
+            () => {},
+            (begin) => begin(engine)
+          )
+        )
+  }
+
+  /** Has the server begin it, if it has not yet. `moved` as for `with`. */
+  begun(moved: (engine: Engine) => void): Effect.Effect<void, SqlError> {
+    return this.with((connection) => connection.begun, moved)
+  }
 
   /**
    * Runs what may begin it. When the connection breaks before the server has said that it has begun, nothing of it can have
-   * been committed: it begins on another connection, and runs there.
+   * been committed: it begins on another connection, and runs there. `moved` hears of another engine.
    */
-  with<A>(run: (connection: ExclusiveConnection) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+  with<A>(run: Run<A>, moved: (engine: Engine) => void, anew = this.options.anew): Effect.Effect<A, SqlError> {
     return Effect.suspend(() => {
       const { connection } = this
-      const running = run(connection)
-      if (connection.hasBegun) return running
-      return Effect.catchAll(running, (error) =>
-        connection.hasBegun || connection.isUsable || !isOfServer(error)
-          ? Effect.fail(error)
-          : Effect.zipRight(
-              this.anew,
-              Effect.suspend(() => run(this.connection))
-            )
+      if (this.neverBegan || this.hasFailed) return this.lost
+      if (connection.hasBegun) return run(connection)
+      const isElsewhere = (error: SqlError) =>
+        !(connection.hasBegun || connection.isUsable || this.isStopped) && isOfServer(error)
+      return Effect.catchAll(run(connection), (error) =>
+        isElsewhere(error) ? this.elsewhere(run, moved, anew) : Effect.fail(error)
+      ).pipe(
+        Effect.onError(() =>
+          Effect.sync(() => {
+            this.hasFailed = !this.connection.hasBegun
+          })
+        )
       )
     })
   }
 
+  /** It ends, whatever still waits to begin it. */
+  stop(): void {
+    this.isStopped = true
+    this.endWaiting()
+  }
+
+  /** Gives the connection back. */
   readonly giveBack: Effect.Effect<void> = Effect.suspend(() => this.connection.giveBack)
 
-  private readonly anew: Effect.Effect<void, SqlError> = Effect.suspend(() =>
-    this.options.anew((engine) =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(
-          Effect.zipRight(this.giveBack, engine.transaction(this.options.begin, restore)),
-          (connection) => {
-            this.engine = engine
-            this.connection = connection
-            this.mark = this.options.mark(engine)
-            return Effect.mapError(restore(connection.begun), (error) =>
-              // It can begin on yet another one.
-              connection.isUsable ? error : new SqlError({ cause: error.cause, message: acquireFailed })
-            )
-          }
-        )
+  private elsewhere<A>(run: Run<A>, moved: (engine: Engine) => void, anew: Anew): Effect.Effect<A, SqlError> {
+    const { engine } = this
+    const stopped = Effect.async<never, SqlError>((resume) => {
+      this.endWaiting = () => resume(refused)
+    })
+    this.neverBegan = true
+    return Effect.flatMap(
+      Effect.raceFirst(
+        anew((engine) => this.beginOn(engine)),
+        stopped
+      ),
+      () => {
+        if (this.engine !== engine) moved(this.engine)
+        return this.isStopped ? refused : run(this.connection)
+      }
+    )
+  }
+
+  private beginOn(engine: Engine): Effect.Effect<void, SqlError> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        Effect.zipRight(this.giveBack, engine.transaction(this.options.begin, restore)),
+        (connection): Effect.Effect<void, SqlError> => {
+          if (this.isStopped) return Effect.zipRight(connection.giveBack, refused)
+          this.engine = engine
+          this.connection = connection
+          this.mark = this.options.mark(engine)
+          return Effect.mapBoth(restore(connection.begun), {
+            // It can begin on yet another one.
+            onFailure: (error) =>
+              connection.isUsable ? error : new SqlError({ cause: error.cause, message: acquireFailed }),
+            onSuccess: () => {
+              this.neverBegan = false
+            }
+          })
+        }
       )
     )
-  )
+  }
+
+  private get lost(): Effect.Effect<never, SqlError> {
+    return Effect.fail(RouterError.toSqlError(RouterError.connectionLost({ engine: this.engine.name })))
+  }
 }

@@ -72,7 +72,10 @@ const failure = (action: Failure["action"], suspect: boolean, why: string): Fail
 /** What an error means that came from a server in that role. */
 export const judge = (error: SqlError, role: Role): Failure => {
   const found = databaseError(error.cause)
-  return found === undefined ? judgeDriver(error) : judgeServer(found, role, error instanceof Unanswered)
+  if (found === undefined) return judgeDriver(error)
+  // "cannot connect to invalid database": it is being dropped. That is no refusal of the statement, which was never sent.
+  if (found.code === "55000" && error.message === acquireFailed) return failure("elsewhere", false, found.code)
+  return judgeServer(found, role, error instanceof Unanswered)
 }
 
 /** Socket errors of Node, those of its resolver included. */

@@ -12,7 +12,7 @@ export type Deadline = number | undefined
 
 /**
  * Waits, while there is no server that takes the writes, with what needs one and was not sent. A read may be sent again, and
- * what a server has refused because it is a standby now; nothing else is.
+ * what a server has refused because it is a standby now, and what was to begin a transaction that has not begun; nothing else is.
  */
 export class Patience {
   private readonly millis: number
@@ -35,7 +35,7 @@ export class Patience {
     deadline?: Deadline
   ): Effect.Effect<A, SqlError> {
     if (this.millis === 0) return attempt()
-    return Effect.catchAll(attempt(), (error) =>
+    return Effect.catchAll(Effect.suspend(attempt), (error) =>
       Effect.flatMap(restore(this.after(error, deadline)), (deadline) => this.around(attempt, restore, deadline))
     )
   }

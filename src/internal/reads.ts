@@ -108,20 +108,24 @@ export class Reads {
     params: ReadonlyArray<unknown>,
     trip: Trip
   ): Stream.Stream<object, SqlError> {
-    if (!decision.movable) return this.noting(decision.group, decision.engine, decision.engine.stream(sql, params))
+    if (!decision.movable)
+      return this.noting(decision.group, () => decision.engine, decision.engine.stream(sql, params))
     const move = this.mover(fiber, decision, sql, trip)
     const from = (engine: Engine, movable: boolean): Stream.Stream<object, SqlError> =>
-      catchBeforeRows(this.noting(decision.group, engine, engine.stream(sql, params, movable)), (error, emitted) => {
-        // Once rows were emitted the error is the caller's; the next time a refused one is a write.
-        if (emitted) return Stream.unwrap(Effect.as(this.rememberRefused(sql, error), Stream.fail(error)))
-        return Stream.unwrap(
-          Effect.map(move(engine, movable, error), ({ refusal, ...step }) =>
-            refusal === undefined
-              ? from(step.engine, step.movable)
-              : this.writer.writeRows({ ...decision, ...step, kind: "write" }, sql, params)
+      catchBeforeRows(
+        this.noting(decision.group, () => engine, engine.stream(sql, params, movable)),
+        (error, emitted) => {
+          // Once rows were emitted the error is the caller's; the next time a refused one is a write.
+          if (emitted) return Stream.unwrap(Effect.as(this.rememberRefused(sql, error), Stream.fail(error)))
+          return Stream.unwrap(
+            Effect.map(move(engine, movable, error), ({ refusal, ...step }) =>
+              refusal === undefined
+                ? from(step.engine, step.movable)
+                : this.writer.writeRows({ ...decision, ...step, kind: "write" }, sql, params)
+            )
           )
-        )
-      })
+        }
+      )
     return from(decision.engine, true)
   }
 
@@ -144,7 +148,7 @@ export class Reads {
   }
 
   /** The rows of a read, after the first of which, or their end, its flow knows what it has seen. */
-  noting(group: string, engine: Engine, rows: Stream.Stream<object, SqlError>): Stream.Stream<object, SqlError> {
+  noting(group: string, engine: () => Engine, rows: Stream.Stream<object, SqlError>): Stream.Stream<object, SqlError> {
     const causal = this.routes.causalIn(group)
     if (causal === undefined) return rows
     return Stream.suspend(() => {
@@ -153,7 +157,7 @@ export class Reads {
         const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
         if (isNoted || fiber === undefined) return
         isNoted = true
-        causal.begin(fiber, engine).succeeded()
+        causal.begin(fiber, engine()).succeeded()
       }
       const noted = Stream.mapChunks(rows, (chunk) => {
         note()

@@ -266,8 +266,13 @@ export class Router extends Routes implements Writer {
     this.tell(trip, decision, sql, fiber)
     const inside = (transaction: Transaction) => {
       this.enter(transaction, decision, trip)
-      const all = transaction.stream(sql, params, (fiber) => workOf(fiber)?.transaction(transaction.group))
-      const rows = this.reads.noting(decision.group, transaction.engine, all)
+      const all = transaction.stream(
+        sql,
+        params,
+        (fiber) => workOf(fiber)?.transaction(transaction.group),
+        (engine) => redirect(trip, { ...decision, engine })
+      )
+      const rows = this.reads.noting(decision.group, () => transaction.engine, all)
       return catchBeforeRows(rows, (error, emitted) => {
         const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
         if (next === undefined || emitted) return Stream.fail(error)
@@ -371,7 +376,7 @@ export class Router extends Routes implements Writer {
     return Stream.mapError(
       decision.kind === "write"
         ? Stream.unwrapScoped(Effect.as(this.writes(decision.engine), rows))
-        : this.reads.noting(decision.group, decision.engine, rows),
+        : this.reads.noting(decision.group, () => decision.engine, rows),
       ofWrite(decision)
     )
   }

@@ -220,17 +220,18 @@ export class Session implements SessionWork {
     when: "now" | "settled",
     settle: (outcome: Outcome) => Effect.Effect<void>
   ): Effect.Effect<void, SqlError> {
-    const reading = roots.filter(({ group }) => this.isReading(group))
+    const hasNothing = ({ group, transaction }: Root) => this.isReading(group) || transaction.neverBegan
+    const others = roots.filter(hasNothing)
     // Those that have not written first: when they fail, the others have not been committed yet.
     const due = roots
-      .filter(({ group }) => !this.isReading(group))
+      .filter((root) => !hasNothing(root))
       .sort((a, b) => Number(a.transaction.wrote) - Number(b.transaction.wrote))
     const committed: Array<string> = []
     const next = ([root, ...rest]: Roots): Effect.Effect<void, SqlError> => {
       if (root === undefined) {
-        return reading.length === 0
+        return others.length === 0
           ? settle("committed")
-          : Effect.zipRight(this.rollbackRoots(reading), settle("committed"))
+          : Effect.zipRight(this.rollbackRoots(others), settle("committed"))
       }
       return Effect.matchCauseEffect(this.commitRoot(root, when), {
         onSuccess: () => {
@@ -239,7 +240,7 @@ export class Session implements SessionWork {
         },
         onFailure: (cause) => {
           const isWhole = committed.length === 0
-          return this.rollbackRoots([root, ...rest, ...reading]).pipe(
+          return this.rollbackRoots([root, ...rest, ...others]).pipe(
             Effect.zipRight(settle(isWhole ? outcomeOf(cause) : "unknown")),
             Effect.zipRight(isWhole ? Effect.failCause(cause) : partial(committed, root, rest, cause))
           )

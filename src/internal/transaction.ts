@@ -109,9 +109,14 @@ export class Transaction {
     return this.ended || this.shared.ended || (this.parent?.isEnded ?? false)
   }
 
-  /** Whether a statement failed that another transaction can stand in for. */
+  /** Whether another transaction can stand in for it: a statement failed, or it could not begin. */
   get isSpent(): boolean {
-    return this.shared.ended && this.shared.options.replaceable
+    return (this.shared.ended && this.shared.options.replaceable) || this.neverBegan
+  }
+
+  /** Whether it could not begin: nothing has run in it, and nothing will. */
+  get neverBegan(): boolean {
+    return this.shared.beginning.neverBegan
   }
 
   /** Whether another transaction can take its place now, and nobody would notice. */
@@ -167,14 +172,12 @@ export class Transaction {
 
   /**
    * Runs a statement. An error of it, and an interruption, abort the transaction, as always in PostgreSQL. `moved` hears where
-   * the transaction has begun in the end, if not where it was to.
+   * the transaction begins in the end, if not where it was to.
    */
   query(request: Request, moved: (engine: Engine) => void): Effect.Effect<Result, SqlError> {
     const { beginning, writes } = this.shared
-    const { engine } = beginning
     writes.begin()
-    return Effect.map(this.alone(beginning.with((connection) => connection.query(request))), (result) => {
-      if (beginning.engine !== engine) moved(beginning.engine)
+    return Effect.map(this.alone(beginning.with((connection) => connection.query(request), moved)), (result) => {
       writes.hear(result)
       return result
     })
@@ -187,15 +190,17 @@ export class Transaction {
   stream(
     sql: string,
     params: ReadonlyArray<unknown>,
-    levelOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Transaction | undefined
+    levelOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Transaction | undefined,
+    moved: (engine: Engine) => void
   ): Stream.Stream<object, SqlError> {
     return Stream.unwrapScoped(
       Effect.suspend(() => {
         const name = `edr_cursor_${++this.shared.names}`
         let cursor: Cursor | undefined
         const next = Effect.zipRight(
-          this.shared.beginning.begun,
+          this.shared.beginning.begun(moved),
           Effect.suspend(() => {
+            if (this.isEnded) return refused
             cursor ??= this.connection.cursor(name, sql, params)
             return cursor.fetch
           })
@@ -244,8 +249,11 @@ export class Transaction {
             }
             const name = `edr_${++this.shared.names}`
             const level = new Transaction(this.group, this.shared, this, name)
-            const open = Effect.suspend(() => this.connection.query(command(`SAVEPOINT ${name}`)))
-            return Effect.zipRight(restore(this.shared.beginning.begun), this.insist(open)).pipe(
+            const open = Effect.suspend(() =>
+              this.isEnded ? refused : this.connection.query(command(`SAVEPOINT ${name}`))
+            )
+            const begun = this.shared.beginning.begun(() => {})
+            return Effect.zipRight(restore(begun), this.insist(open)).pipe(
               Effect.ensuring(statements.release),
               Effect.tap(() => Effect.sync(() => (this.inner = level))),
               Effect.zipRight(Effect.exit(restore(use(level)))),
@@ -293,10 +301,12 @@ export class Transaction {
   }
 
   private readonly finish: Effect.Effect<void, SqlError> = Effect.suspend(() => {
-    // In it nothing has run, so the server knows nothing of it.
-    if (!this.connection.hasBegun) return this.endUnbegun
+    const { isSound } = this.shared.beginning
+    // Nothing was to run in it, so the server knows nothing of it.
+    if (isSound && !this.connection.hasBegun) return this.endUnbegun
     // A connection that has broken before never takes the COMMIT.
-    if (!this.connection.isUsable) return Effect.fail(RouterError.toSqlError(RouterError.connectionLost(this.where)))
+    if (!isSound || !this.connection.isUsable)
+      return Effect.fail(RouterError.toSqlError(RouterError.connectionLost(this.where)))
     this.closed = true
     const { mark } = this
     const { writes } = this.shared
@@ -322,8 +332,9 @@ export class Transaction {
    * Waits for a COMMIT that was sent before.
    */
   readonly rollback: Effect.Effect<void> = Effect.suspend(() => {
-    const { ending } = this.shared
+    const { beginning, ending } = this.shared
     this.shared.ended = true
+    beginning.stop()
     return Effect.ignore(
       ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK")) : this.insist(Deferred.await(ending.done))
     )

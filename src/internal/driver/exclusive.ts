@@ -16,6 +16,9 @@ import { rows } from "./stream.js"
  * given back, every use of it fails: somebody else may have the connection by then.
  */
 export class Exclusive {
+  /** How often what runs was to be cancelled. */
+  private cancels = 0
+
   /** With an opening it begins a transaction: not at once, but together with the first statement, or right before it. */
   constructor(
     private readonly pool: Pool,
@@ -33,19 +36,21 @@ export class Exclusive {
     return this.pool.giveBack(this.lease)
   }
 
-  /** Whether the server has begun the transaction. */
+  /** Whether the server has begun the transaction, whoever still waits to hear of it. */
   get hasBegun(): boolean {
-    return this.opening?.isDone !== false
+    return this.opening?.isDone !== false || this.lease.connection?.isOutsideTransaction === false
   }
 
   /** Has the server begin it now. */
   readonly begun: Effect.Effect<void, SqlError> = Effect.suspend(() => {
-    const { opening } = this
-    if (opening === undefined || opening.isDone) return Effect.void
-    const begin = { sql: opening.sql, params: [], asArrays: false, prepare: false }
+    if (this.hasBegun) return Effect.void
+    const begin = { sql: this.opening!.sql, params: [], asArrays: false, prepare: false }
+    const { cancels } = this
     return Effect.flatMap(this.connection, (connection) =>
-      Effect.map(this.pool.queryOn(connection, begin), () => {
-        opening.isDone = true
+      Effect.flatMap(this.pool.queryOn(connection, begin), () => {
+        this.opening!.isDone = true
+        // What comes next must not be sent behind a cancel that has found nothing left to cancel.
+        return this.cancels === cancels ? Effect.void : gone
       })
     )
   })
@@ -69,7 +74,7 @@ export class Exclusive {
    */
   finish(request: Request, limit: Duration.Duration): Effect.Effect<Result, SqlError> {
     return Effect.uninterruptible(
-      Effect.flatMap(this.connection, (connection) => {
+      Effect.flatMap(this.inside, (connection) => {
         connection.mustFinish = true
         let exit: Exit.Exit<Result, SqlError> | undefined
         let wake = () => {}
@@ -98,13 +103,14 @@ export class Exclusive {
   }
 
   /** Cancels what runs, and waits until the connection is ready again. */
-  readonly cancel: Effect.Effect<void> = Effect.suspend(() =>
-    this.lease.connection === undefined ? Effect.void : cancel(this.lease.connection)
-  )
+  readonly cancel: Effect.Effect<void> = Effect.suspend(() => {
+    this.cancels++
+    return this.lease.connection === undefined ? Effect.void : cancel(this.lease.connection)
+  })
 
   /** The rows of one statement. No other statement can run until the stream ends. */
   stream(sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    return rows(this.pool, this.connection, sql, params)
+    return rows(this.pool, this.inside, sql, params)
   }
 
   /**
@@ -112,11 +118,16 @@ export class Exclusive {
    * is a name that nothing else on the connection has.
    */
   cursor(portal: string, sql: string, params: ReadonlyArray<unknown>): Cursor {
-    return new PortalCursor(this.pool, this.lease, this.connection, portal, sql, params)
+    return new PortalCursor(this.pool, this.lease, this.inside, portal, sql, params)
   }
 
   /** Closes the socket at once; the pool will replace the connection. */
   readonly destroy: Effect.Effect<void> = Effect.sync(() => this.lease.connection?.destroy())
+
+  /** The connection, once its transaction has begun. */
+  private readonly inside: Effect.Effect<Connection, SqlError> = Effect.suspend(() =>
+    this.hasBegun ? this.connection : Effect.zipRight(this.begun, this.connection)
+  )
 
   private readonly connection: Effect.Effect<Connection, SqlError> = Effect.suspend(() =>
     this.lease.connection === undefined ? gone : Effect.succeed(this.lease.connection)

@@ -30,6 +30,9 @@ export const run = (name: string): Buffer => Buffer.concat([message("B", "", nam
 
 const execute = message("E", "", 0)
 
+/** Has the server send the answers that it has, without ending anything. */
+export const flush = message("H")
+
 /** Ends what stands or falls together. */
 export const sync = message("S")
 
@@ -41,7 +44,7 @@ const binary = 1
 
 /**
  * Runs a prepared statement with these values, in the unnamed portal, and ends with Sync: one buffer, where the driver writes
- * one for each message. Values are texts, bytes or null.
+ * one for each message. Values are texts, bytes, or nothing for NULL.
  */
 export const runWith = (name: string, values: ReadonlyArray<unknown>, isBinary: boolean): Buffer => {
   // Type, length, both names with their ends, three counts, the format of the results.
@@ -57,7 +60,7 @@ export const runWith = (name: string, values: ReadonlyArray<unknown>, isBinary: 
   for (const value of values) at = buffer.writeInt16BE(Buffer.isBuffer(value) ? binary : text, at)
   at = buffer.writeInt16BE(values.length, at)
   for (const value of values) {
-    if (value === null) at = buffer.writeInt32BE(-1, at)
+    if (value === null || value === undefined) at = buffer.writeInt32BE(-1, at)
     else if (Buffer.isBuffer(value)) at = buffer.writeInt32BE(value.length, at) + value.copy(buffer, at + 4)
     else {
       const written = buffer.write(value as string, at + 4)
@@ -71,4 +74,4 @@ export const runWith = (name: string, values: ReadonlyArray<unknown>, isBinary: 
 }
 
 const lengthOf = (value: unknown): number =>
-  value === null ? 0 : Buffer.isBuffer(value) ? value.length : Buffer.byteLength(value as string)
+  value === null || value === undefined ? 0 : Buffer.isBuffer(value) ? value.length : Buffer.byteLength(value as string)

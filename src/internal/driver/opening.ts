@@ -6,7 +6,7 @@ const all = new Map<string, Buffer>()
 const bytesOf = (sql: string): Buffer => {
   let bytes = all.get(sql)
   if (bytes === undefined) {
-    bytes = Buffer.concat([messages.parse("", sql), messages.run("")])
+    bytes = Buffer.concat([messages.parse("", sql), messages.run(""), messages.flush])
     all.set(sql, bytes)
   }
   return bytes
@@ -14,7 +14,8 @@ const bytesOf = (sql: string): Buffer => {
 
 /**
  * The BEGIN of a transaction, which goes out in front of its first statement, in the same packet. There is no Sync between
- * the two: when BEGIN fails, the server passes over the statement.
+ * the two: when BEGIN fails, the server passes over the statement. With Flush it says at once that it has begun, however
+ * long the statement takes.
  */
 export class Opening {
   readonly bytes: Buffer
