@@ -43,7 +43,8 @@ export class Probe {
 
   /**
    * One probe. `fresh` lets it connect anew, since a server may keep what it has and take nothing more. It never waits for
-   * a server that is silent: what has not answered by `limit` is cut off. `initial` runs first.
+   * a server that is silent: what has not answered by `limit` is cut off. An answer that has come counts, even if this process
+   * was too busy to read it. `initial` runs first.
    */
   run(
     config: Pg.ClientConfig,
@@ -57,10 +58,17 @@ export class Probe {
         const millis = Duration.toMillis(limit)
         return new SqlError({ cause: new ServerLost(`No answer within ${millis} ms`), message: acquireFailed })
       }
+      const overdue = Effect.delay(
+        Effect.zipRight(
+          heard,
+          Effect.suspend(() => Effect.fail(silent()))
+        ),
+        limit
+      )
       return Effect.flatMap(this.connect(config, limit), (connection) =>
         initial === undefined ? ask(connection) : Effect.zipRight(send(connection, { text: initial }), ask(connection))
       ).pipe(
-        Effect.timeoutFail({ duration: limit, onTimeout: silent }),
+        Effect.raceFirst(overdue),
         Effect.onError(() =>
           Effect.sync(() => {
             this.connection?.destroy()
@@ -98,6 +106,12 @@ export class Probe {
     })
   }
 }
+
+/** Ends once everything was read that was there. Node looks at what is due before it looks at what has come. */
+const heard = Effect.async<void>((resume) => {
+  const turn = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(turn))
+})
 
 const send = (connection: Connection, query: Query): Effect.Effect<Result, SqlError> =>
   Effect.async<Result, SqlError>((resume) => {
