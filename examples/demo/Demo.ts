@@ -4,6 +4,7 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Duration, Effect, Layer, Logger, LogLevel, Schedule } from "effect"
 import { DbRouterLive } from "effect-db-router"
+import type { PgCluster } from "effect-db-router/testing"
 import * as Checks from "./Checks.js"
 import * as Controls from "./Controls.js"
 import * as Databases from "./Databases.js"
@@ -139,8 +140,18 @@ const databases = Effect.gen(function* () {
   const controls = cluster === undefined ? Controls.none : Controls.make(cluster)
   const connect = Effect.withConfigProvider(Layer.build(Servers.Default), environment)
   const servers = yield* given ? step("PostgreSQL: the servers that the environment names", connect) : connect
-  return { given, controls, environment, servers }
+  return { cluster, given, controls, environment, servers }
 })
+
+/** What servers of the demo's own have complained about: why a check has failed may be there. */
+const complaints = (cluster: PgCluster.Cluster | undefined) =>
+  Effect.gen(function* () {
+    const { print } = yield* Screen
+    for (const { log, name } of cluster?.nodes ?? []) {
+      const lines = (yield* log).split("\n").filter((line) => /\b(?:ERROR|FATAL|PANIC|STATEMENT): /.test(line))
+      yield* print(...lines.map((line) => `   ${name}: ${line}`))
+    }
+  })
 
 const onServers = (mode: "once" | "live", exclusive: boolean) =>
   Effect.gen(function* () {
@@ -160,14 +171,15 @@ export const run = (mode: "once" | "live") =>
     const { print } = yield* Screen
     const { tracer } = yield* Observations
     yield* Effect.gen(function* () {
-      const { controls, environment, given, servers } = yield* databases
+      const { cluster, controls, environment, given, servers } = yield* databases
       yield* onServers(mode, !given).pipe(
         Effect.provide(servers),
         Effect.provideService(Controls.Controls, controls),
         Effect.withConfigProvider(environment),
         Effect.withTracer(tracer),
         // What fails is in the table; a log would be written across it.
-        Logger.withMinimumLogLevel(LogLevel.None)
+        Logger.withMinimumLogLevel(LogLevel.None),
+        Effect.tapError(() => complaints(cluster))
       )
     }).pipe(
       Effect.scoped,
