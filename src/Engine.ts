@@ -16,6 +16,7 @@ import type * as Health from "./Health.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import { Opening } from "./internal/driver/opening.js"
 import { type Callback, type Cancellable, Pool, type Request, type Result } from "./internal/driver/pool.js"
+import { command } from "./internal/driver/run.js"
 import { movableRows, rows } from "./internal/driver/stream.js"
 import { ServerLost } from "./internal/failure.js"
 import { Probe } from "./internal/probe.js"
@@ -204,7 +205,7 @@ class EngineImpl implements Engine {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
         const pool = this.makePool(config.client)
-        return restore(pool.query({ sql: "SELECT 1", params: [], asArrays: false, prepare: false })).pipe(
+        return restore(pool.query(command("SELECT 1"))).pipe(
           Effect.onError(() => pool.close(Duration.zero, RouterError.routerClosed())),
           Effect.zipRight(
             Effect.suspend(() => {

@@ -4,6 +4,7 @@ import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import type { Request } from "./driver/pool.js"
 import { acquireFailed, isOfServer } from "./failure.js"
+import { refused } from "./refused.js"
 import type { Restore } from "./restore.js"
 import type { Mark } from "./tracker.js"
 
@@ -28,8 +29,6 @@ const setLocal = (settings: Begin["settings"]): Request => ({
   asArrays: false,
   prepare: true
 })
-
-const refused = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())))
 
 /** The connection of a transaction that the server begins with its first statement. Until then it may begin elsewhere. */
 export class Beginning {

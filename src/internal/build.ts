@@ -16,6 +16,7 @@ import { Topology } from "../Topology.js"
 import * as Client from "./client.js"
 import { Complaints } from "./complaints.js"
 import { Discovery, type Owned } from "./discovery.js"
+import { command } from "./driver/run.js"
 import { isSameClient } from "./member.js"
 import { Monitor } from "./monitor.js"
 import { Refresh } from "./refresh.js"
@@ -88,7 +89,7 @@ const makeClassifier = (
           load: SqlClassifier.readCatalog((sql) =>
             // Another server may have become the primary by the time it runs.
             Effect.map(
-              Effect.suspend(() => servers.lastWriter.query({ sql, params: [], asArrays: false, prepare: false })),
+              Effect.suspend(() => servers.lastWriter.query(command(sql))),
               rowsOf
             )
           ),

@@ -184,12 +184,7 @@ export class Router extends Routes implements Writer {
     return decision.transaction !== undefined
       ? Effect.succeed(decision.transaction)
       : decision.begins
-        ? this.begun(
-            decision.group,
-            decision.engine,
-            (engine) => work!.session!.transaction(decision.group, engine),
-            identity
-          )
+        ? this.begun(decision.group, decision.engine, (engine) => work!.session!.transaction(decision.group, engine))
         : undefined
   }
 
@@ -198,7 +193,7 @@ export class Router extends Routes implements Writer {
     group: string,
     engine: Engine,
     begin: (engine: Engine) => Effect.Effect<A, SqlError>,
-    restore: Restore
+    restore: Restore = identity
   ): Effect.Effect<A, SqlError> {
     return group === this.defaultGroup.name && engine === this.primary
       ? this.patience.around(() => begin(this.primary), restore)
@@ -207,7 +202,7 @@ export class Router extends Routes implements Writer {
 
   /** Begins anew what an engine has failed to begin: on the primary of now, where it was the primary. */
   anew(group: string, engine: Engine): Anew {
-    return (begin) => this.begun(group, group === this.defaultGroup.name ? this.primary : engine, begin, identity)
+    return (begin) => this.begun(group, group === this.defaultGroup.name ? this.primary : engine, begin)
   }
 
   /** Where a transaction belongs: waits for a primary where it needs one. */

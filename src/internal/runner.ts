@@ -5,7 +5,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { clockOf } from "./clock.js"
@@ -122,15 +121,11 @@ export class Runner implements Works {
   readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) =>
     Effect.flatMap(this.router.target(fiber, this.workOf(fiber)), ({ engine, group }) =>
       Effect.flatMap(Effect.scope, (scope) =>
-        this.router.begun(
-          group,
-          engine,
-          (engine) =>
-            Effect.map(
-              Scope.extend(engine.reserve, scope),
-              (connection) => new ReservedConnection(this.router, group, engine, connection)
-            ),
-          identity
+        this.router.begun(group, engine, (engine) =>
+          Effect.map(
+            Scope.extend(engine.reserve, scope),
+            (connection) => new ReservedConnection(this.router, group, engine, connection)
+          )
         )
       )
     )
@@ -171,11 +166,8 @@ export class Runner implements Works {
     }
     if (outer?.session !== undefined) {
       // An early commit of another fiber may end the transaction before the savepoint is there.
-      const root = this.router.begun(
-        target.group,
-        target.engine,
-        (engine) => outer.session!.transaction(target.group, engine),
-        identity
+      const root = this.router.begun(target.group, target.engine, (engine) =>
+        outer.session!.transaction(target.group, engine)
       )
       const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
       return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")

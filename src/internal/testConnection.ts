@@ -8,6 +8,8 @@ import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
+import { command } from "./driver/run.js"
+import type { Restore } from "./restore.js"
 
 /** A place in the nesting of sessions and transactions: who is inside whom, also where nothing is joined. */
 export class Node {
@@ -28,8 +30,6 @@ export const inside: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<
   currentNode,
   (node) => (node === undefined ? undefined : new Node(node))
 )
-
-const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
 
 /** Something that is open on the connection: what would be a transaction is a savepoint. */
 interface Open {
@@ -145,10 +145,7 @@ export class TestConnection {
     )
   }
 
-  private take(
-    isReady: () => boolean,
-    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  ): Effect.Effect<void> {
+  private take(isReady: () => boolean, restore: Restore): Effect.Effect<void> {
     return Effect.suspend(() => {
       const waiter: Waiter = {
         granted: false,

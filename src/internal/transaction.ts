@@ -14,16 +14,16 @@ import * as RouterError from "../RouterError.js"
 import { type Begin, Beginning } from "./beginning.js"
 import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
+import { command } from "./driver/run.js"
 import type { Outcome } from "./hooks.js"
 import { Lock } from "./lock.js"
+import { refused } from "./refused.js"
 import type { Restore } from "./restore.js"
 import type { Mark } from "./tracker.js"
 import { Writes } from "./writes.js"
 
 /** How long an interruption waits for what must not be cancelled, and a rollback for anything, before the connection is closed. */
 const endTimeout = Duration.seconds(5)
-
-const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
 
 /** How a transaction begins and ends. */
 export interface Options extends Begin {
@@ -51,8 +51,6 @@ interface Ending {
   readonly how: "commit" | "rollback"
   readonly done: Deferred.Deferred<void, SqlError>
 }
-
-const refused = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())))
 
 /** What a whole transaction shares with all its savepoints. */
 interface Shared {

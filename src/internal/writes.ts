@@ -3,6 +3,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import type { Request, Result } from "./driver/pool.js"
+import { command } from "./driver/run.js"
 
 /** What a statement that may have written is answered with. Not what ends a transaction: that may have committed it. */
 const vague: ReadonlySet<string> = new Set(["SELECT", "CALL", "DO", "EXPLAIN", "FETCH", "LOCK", "SET", "SHOW"])
@@ -78,7 +79,7 @@ export class Writes {
       },
       onFailure: (error) => {
         if (!connection.isUsable) return Effect.fail(error)
-        const back = { sql: `ROLLBACK TO ${savepoint}`, params: [], asArrays: false, prepare: false }
+        const back = command(`ROLLBACK TO ${savepoint}`)
         return Effect.matchEffect(connection.finish(back, limit), {
           // It was the COMMIT that failed.
           onFailure: () => Effect.fail(error),

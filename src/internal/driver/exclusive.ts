@@ -3,12 +3,13 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Stream from "effect/Stream"
-import * as RouterError from "../../RouterError.js"
+import { refused } from "../refused.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
 import { type Cursor, PortalCursor } from "./cursor.js"
 import type { Opening } from "./opening.js"
 import type { Lease, Pool, Request, Result } from "./pool.js"
+import { command } from "./run.js"
 import { rows } from "./stream.js"
 
 /**
@@ -44,13 +45,13 @@ export class Exclusive {
   /** Has the server begin it now. */
   readonly begun: Effect.Effect<void, SqlError> = Effect.suspend(() => {
     if (this.hasBegun) return Effect.void
-    const begin = { sql: this.opening!.sql, params: [], asArrays: false, prepare: false }
+    const begin = command(this.opening!.sql)
     const { cancels } = this
     return Effect.flatMap(this.connection, (connection) =>
       Effect.flatMap(this.pool.queryOn(connection, begin), () => {
         this.opening!.isDone = true
         // What comes next must not be sent behind a cancel that has found nothing left to cancel.
-        return this.cancels === cancels ? Effect.void : gone
+        return this.cancels === cancels ? Effect.void : refused
       })
     )
   })
@@ -60,7 +61,7 @@ export class Exclusive {
     return Effect.suspend(() => {
       const { lease, pool } = this
       const { connection } = lease
-      if (connection === undefined) return gone
+      if (connection === undefined) return refused
       if (this.hasBegun) return pool.queryOn(connection, request)
       return pool.takesOpening(connection, request)
         ? pool.queryOn(connection, request, this.opening)
@@ -130,8 +131,6 @@ export class Exclusive {
   )
 
   private readonly connection: Effect.Effect<Connection, SqlError> = Effect.suspend(() =>
-    this.lease.connection === undefined ? gone : Effect.succeed(this.lease.connection)
+    this.lease.connection === undefined ? refused : Effect.succeed(this.lease.connection)
   )
 }
-
-const gone = Effect.suspend(() => Effect.fail(RouterError.toSqlError(RouterError.sessionClosed())))

@@ -18,6 +18,9 @@ export interface Request {
   readonly sampler?: Sampler
 }
 
+/** A text of the router's own: without values, and not prepared. */
+export const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
+
 /** Hears how a statement has ended. */
 export type Callback = (error: SqlError | undefined, result: Result | undefined) => void
 
