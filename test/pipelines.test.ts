@@ -263,6 +263,30 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("short re
         assert.strictEqual(yield* read(on, 1), 1)
       })
     )
+
+    it.scoped("also those that were about to go to another connection at that moment", () =>
+      Effect.gen(function* () {
+        const node = yield* primary
+        const proxy = yield* proxies.make(node)
+        const { host, port } = proxy
+        const round = Effect.gen(function* () {
+          const on = yield* engines.make({ ...engines.partsOf(node), host, port, maxConnections: 1 })
+          yield* warmUp(on, 1)
+          proxy.silent = true
+          const fibers = yield* forkAll(10, (n) => Effect.flip(read(on, n)))
+          // Once it was seen that the first one takes long, and the second look is due as soon as this returns.
+          yield* Effect.sleep("8 millis")
+          yield* Effect.sync(() => {
+            const until = performance.now() + 10
+            while (performance.now() < until);
+            on.lose("the probes say so")
+          })
+          for (const fiber of fibers) assert.include(String((yield* Fiber.join(fiber)).cause), "the probes say so")
+          proxy.silent = false
+        })
+        yield* Effect.repeatN(Effect.scoped(round), 9)
+      })
+    )
   })
 })
 

@@ -98,7 +98,8 @@ export class Pipelines {
     for (const connection of [...this.open]) {
       const { pipeline } = connection
       const [head] = pipeline
-      if (head === undefined || pipeline.length < 2) continue
+      // What is on a connection that has broken fails in the next moment. Nobody is to wait for another connection for that.
+      if (head === undefined || pipeline.length < 2 || !connection.isUsable) continue
       if (before.get(connection) === head) this.disband(connection, head)
       else this.heads.set(connection, head)
     }
