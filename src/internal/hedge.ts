@@ -13,6 +13,7 @@ import type { Engine } from "../Engine.js"
 import { attributes, hedgedReads } from "../Telemetry.js"
 import type { Request, Result } from "./driver/pool.js"
 import { judge } from "./failure.js"
+import { type Place, Queue } from "./queue.js"
 
 /** How many reads may be sent twice at once after a time in which none was. */
 export const burst = 10
@@ -86,6 +87,8 @@ class Read {
   private readonly first: Leg
   private second: Leg | undefined
   private isOver = false
+  /** Among those that wait for their time. */
+  place: Place<Read> | undefined
 
   constructor(
     private readonly options: Options,
@@ -171,7 +174,7 @@ class Read {
 
   private end(): void {
     this.isOver = true
-    this.timer.delete(this)
+    this.place?.leave()
   }
 
   private otherThan(leg: Leg): Leg | undefined {
@@ -187,7 +190,7 @@ class Read {
 /** Sends reads to a second engine when their time has come. One fiber for all of them, and none while there are none. */
 class Timer {
   // All wait equally long, so they are due in the order in which they came.
-  private readonly reads = new Set<Read>()
+  private readonly reads = new Queue<Read>()
   private fiber: Fiber.RuntimeFiber<void> | undefined
   // Not whether there is a fiber: one that has nothing to wait for is over before `runFork` returns it.
   private isRunning = false
@@ -199,14 +202,10 @@ class Timer {
   ) {}
 
   add(read: Read): void {
-    this.reads.add(read)
+    read.place = this.reads.add(read)
     if (this.isRunning) return
     this.isRunning = true
     this.fiber = Effect.runFork(this.watch)
-  }
-
-  delete(read: Read): void {
-    this.reads.delete(read)
   }
 
   readonly stop: Effect.Effect<void> = Effect.suspend(() =>
@@ -214,14 +213,14 @@ class Timer {
   )
 
   private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
-    const [read] = this.reads
+    const read = this.reads.first
     if (read === undefined) {
       this.isRunning = false
       return Effect.void
     }
     const early = read.due - this.clock.unsafeCurrentTimeNanos()
     if (early > 0n) return Effect.zipRight(this.clock.sleep(Duration.nanos(early)), this.watch)
-    this.reads.delete(read)
+    read.place?.leave()
     // A strategy of the user's that throws shows that in the reads that choose by it.
     return Effect.zipRight(Effect.ignoreLogged(Effect.try(() => read.hedge())), this.watch)
   })

@@ -94,8 +94,8 @@ export class Connection {
   generation = 0
   /** When it was last given back, for its pool. */
   idleSince = 0
-  /** The names of the statements that are prepared on it, the least recently used first. */
-  readonly prepared = new Set<string>()
+  /** The names of the statements that are prepared on it, and when each was last used: later is more. */
+  readonly prepared = new Map<string, number>()
   private readonly descriptions: Descriptions = new Map()
   private readonly asked: Asked = { isPrepared: false }
   /** Whether the outcome of what runs must be known, so that it is never cancelled. */

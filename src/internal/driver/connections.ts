@@ -2,6 +2,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
 import { PoolBusy } from "../failure.js"
+import { type Place, Queue } from "../queue.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
 
@@ -30,6 +31,8 @@ export interface Wish {
   readonly name?: string | undefined
   /** Ends the waiting. */
   timer?: NodeJS.Timeout | undefined
+  /** While it waits. */
+  place?: Place<Wish> | undefined
   /** There is one, or why there is none. */
   got(error: Error | undefined, connection: Connection | undefined): void
 }
@@ -51,7 +54,7 @@ export class Connections {
   private readonly free: Array<Connection> = []
   /** Those that are being closed. */
   private readonly leaving = new Set<Connection>()
-  private readonly waiters = new Set<Wish>()
+  private readonly waiters = new Queue<Wish>()
   private readonly opening = new Set<Connection>()
   /** What runs first on every connection. */
   private initial: string | undefined
@@ -97,10 +100,7 @@ export class Connections {
     }
     const { waitMillis } = this.limits
     if (waitMillis > 0) wish.timer = setTimeout(() => this.overdue(wish), waitMillis).unref()
-    const others = isFirst ? [...this.waiters] : []
-    if (isFirst) this.waiters.clear()
-    this.waiters.add(wish)
-    for (const other of others) this.waiters.add(other)
+    wish.place = isFirst ? this.waiters.addFirst(wish) : this.waiters.add(wish)
     this.open()
   }
 
@@ -118,13 +118,14 @@ export class Connections {
   }
 
   private overdue(wish: Wish): void {
-    this.waiters.delete(wish)
+    wish.place?.leave()
     wish.got(new PoolBusy(`No connection was free within ${this.limits.waitMillis} ms (connectTimeout)`), undefined)
   }
 
   /** Ends the waiting for a connection, without calling back. */
   withdraw(wish: Wish): void {
-    if (!this.waiters.delete(wish)) return
+    if (wish.place?.leave() !== true) return
+    wish.place = undefined
     clearTimeout(wish.timer)
     if (this.state !== "open") this.stopOpening()
   }
@@ -162,7 +163,7 @@ export class Connections {
 
   /** Lets those who have waited longest share connections, as long as they can. */
   admit(): void {
-    for (const waiter of this.waiters) {
+    for (let waiter = this.waiters.first; waiter !== undefined; waiter = this.waiters.first) {
       const connection = waiter.name === undefined ? undefined : this.limits.share(waiter.name)
       if (connection === undefined) return
       this.withdraw(waiter)
@@ -306,11 +307,9 @@ export class Connections {
   }
 
   private nextWaiter(): Wish | undefined {
-    for (const waiter of this.waiters) {
-      this.withdraw(waiter)
-      return waiter
-    }
-    return undefined
+    const { first } = this.waiters
+    if (first !== undefined) this.withdraw(first)
+    return first
   }
 
   private expiryOf(connection: Connection): number {

@@ -18,7 +18,7 @@ const checkMillis = 5
  * connection of its own comes first: newcomers share none while somebody waits.
  */
 export class Pipelines {
-  private readonly open = new Set<Connection>()
+  private readonly open: Array<Connection> = []
   private timer: NodeJS.Timeout | undefined
   private heads = new Map<Connection, Member>()
 
@@ -48,7 +48,7 @@ export class Pipelines {
     if (pipeline.length === 0) member.began = this.now()
     pipeline.push(member)
     if (!member.isShared) return
-    this.open.add(connection)
+    if (!this.open.includes(connection)) this.open.push(connection)
     if (pipeline.length > 1) this.watch()
   }
 
@@ -64,7 +64,7 @@ export class Pipelines {
     if (pipeline.length > 0) {
       this.connections.admit()
     } else {
-      this.open.delete(connection)
+      this.shut(connection)
       this.connections.giveBack(connection)
     }
   }
@@ -72,7 +72,7 @@ export class Pipelines {
   /** Somebody has stopped waiting. Cancels what runs, unless others wait for something there: that ends by itself. */
   abandon(connection: Connection): Effect.Effect<void> {
     if (connection.pipeline.some(({ isWanted }) => isWanted)) return Effect.void
-    this.open.delete(connection)
+    this.shut(connection)
     connection.isCancelling = true
     return Effect.ensuring(
       cancel(connection),
@@ -82,6 +82,12 @@ export class Pipelines {
         this.connections.giveBack(connection)
       })
     )
+  }
+
+  /** Nobody joins there any more. */
+  private shut(connection: Connection): void {
+    const index = this.open.indexOf(connection)
+    if (index >= 0) this.open.splice(index, 1)
   }
 
   private watch(): void {
@@ -108,7 +114,7 @@ export class Pipelines {
 
   /** Everybody but the first goes to another connection. */
   private disband(connection: Connection, head: Member): void {
-    this.open.delete(connection)
+    this.shut(connection)
     head.text?.wasLong()
     for (const member of [...connection.pipeline]) {
       if (member === head || !member.isWanted) continue

@@ -6,6 +6,7 @@ import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
 import { acquireFailed, cameTooLate } from "../failure.js"
+import { type Place, Queue } from "../queue.js"
 import type { Restore } from "../restore.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
@@ -40,7 +41,7 @@ export class Pool implements Runs {
   readonly connections: Connections
   readonly pipelines: Pipelines
   /** What has to hear that the server does not answer any more. */
-  readonly losing = new Set<Loser>()
+  readonly losing = new Queue<Loser>()
 
   /** `waitMillis` bounds the waiting for a connection; `0` does not. `maxPrepared` is for each connection. */
   constructor(
@@ -194,18 +195,15 @@ export class Pool implements Runs {
 
   /** Calls back when the server is known not to answer. Returns what ends that. */
   onLost(callback: (reason: Error) => void): () => void {
-    const loser: Loser = { lose: callback }
-    this.losing.add(loser)
+    const place = this.losing.add({ lose: callback })
     return () => {
-      this.losing.delete(loser)
+      place.leave()
     }
   }
 
   /** The server does not answer: what may run elsewhere fails for this reason, what nobody uses is closed. */
   lose(reason: Error): void {
-    const all = [...this.losing]
-    this.losing.clear()
-    for (const loser of all) loser.lose(reason)
+    for (const loser of this.losing.takeAll()) loser.lose(reason)
     this.connections.closeIdle()
   }
 
@@ -251,7 +249,10 @@ class OwnRun extends Run {
 class Job extends Run implements Wish {
   override readonly isShared: boolean
   timer: NodeJS.Timeout | undefined
-  /** The same on another connection, in its place. */
+  place: Place<Wish> | undefined
+  /** Among those that hear that the server does not answer. */
+  private losing: Place<Loser> | undefined
+  /** The same on another connection, instead of it. */
   private next: Job | undefined
 
   constructor(
@@ -273,7 +274,7 @@ class Job extends Run implements Wish {
 
   /** Runs it, before those who wait if it `isFirst`. */
   begin(isFirst: boolean): void {
-    if (this.isMovable) this.pool.losing.add(this)
+    if (this.isMovable) this.losing = this.pool.losing.add(this)
     this.pool.connections.acquire(this, isFirst)
   }
 
@@ -303,7 +304,7 @@ class Job extends Run implements Wish {
   cancel(): Effect.Effect<void> {
     if (this.next !== undefined) return this.next.cancel()
     const { connection, pool } = this
-    pool.losing.delete(this)
+    this.losing?.leave()
     pool.connections.withdraw(this)
     this.isWanted = false
     return connection === undefined ? Effect.void : pool.pipelines.abandon(connection)
@@ -317,7 +318,7 @@ class Job extends Run implements Wish {
   }
 
   private again(isRetry: boolean, isFirst: boolean): void {
-    this.pool.losing.delete(this)
+    this.losing?.leave()
     this.next = new Job(this.request, this.pool, this.isMovable, this.callback, isRetry)
     this.next.begin(isFirst)
   }
@@ -328,7 +329,7 @@ class Job extends Run implements Wish {
   }
 
   private answer(error: SqlError | undefined, result: Result | undefined): void {
-    this.pool.losing.delete(this)
+    this.losing?.leave()
     this.callback(error, result)
   }
 }

@@ -43,8 +43,8 @@ export class Text {
 
 /** A connection, as far as it matters here. */
 interface Holder {
-  /** The names of the statements that are prepared on it, the least recently used first. */
-  readonly prepared: Set<string>
+  /** The names of the statements that are prepared on it, and when each was last used: later is more. */
+  readonly prepared: Map<string, number>
 }
 
 type Texts = Map<string, Text>
@@ -59,6 +59,7 @@ export class PreparedStatements {
   private young: Texts = new Map()
   private old: Texts = new Map()
   private characters = 0
+  private uses = 0
 
   constructor(private readonly maxPerConnection: number) {}
 
@@ -83,13 +84,14 @@ export class PreparedStatements {
    */
   use(connection: Holder, name: string): ReadonlyArray<string> {
     const { prepared } = connection
-    const isKnown = prepared.delete(name)
-    prepared.add(name)
-    if (isKnown) return []
+    const isKnown = prepared.has(name)
+    // Not by taking it out and putting it in again: that would make a new table after every few statements.
+    prepared.set(name, ++this.uses)
+    if (isKnown) return none
     if (prepared.size <= this.maxPerConnection) return [name]
-    const [oldest] = prepared
-    prepared.delete(oldest!)
-    return [oldest!, name]
+    const oldest = leastOf(prepared)
+    prepared.delete(oldest)
+    return [oldest, name]
   }
 
   /** Forgets a name on a connection, so that its next use parses the text again. */
@@ -106,6 +108,14 @@ export class PreparedStatements {
     this.young.set(sql, text)
     this.characters += sql.length
   }
+}
+
+const none: ReadonlyArray<string> = []
+
+const leastOf = (uses: ReadonlyMap<string, number>): string => {
+  let least: string | undefined
+  for (const [name, use] of uses) if (least === undefined || use < uses.get(least)!) least = name
+  return least!
 }
 
 const newName = (sql: string, parameters: number): string | undefined => {
