@@ -1,7 +1,7 @@
 import { SqlClient, Statement } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Chunk, Effect, Stream, String as Strings } from "effect"
+import { Chunk, Effect, Stream, String as Strings, type Tracer } from "effect"
 import { DbRouter } from "effect-db-router"
 import * as RouterTest from "./support/router.js"
 
@@ -201,6 +201,44 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
         assert.deepStrictEqual(yield* RouterTest.ranOn(marker), ["primary"])
         yield* DbRouter.reset
       }
+    })
+  )
+
+  it.effect("without a tracer only a transformer has a span to look at", () =>
+    Effect.gen(function* () {
+      const sql = yield* setUp
+      const tracer = yield* Effect.tracer
+      const made: Array<Tracer.Span> = []
+      const { span } = tracer
+      const spying = Effect.acquireRelease(
+        Effect.sync(() => {
+          ;(tracer as { span: typeof span }).span = (...all) => {
+            made.push(span(...all))
+            return made.at(-1)!
+          }
+        }),
+        () => Effect.sync(() => Object.assign(tracer, { span }))
+      )
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* spying
+          for (const [, run] of ways) yield* run(sql`SELECT id, name FROM item`)
+          assert.deepStrictEqual(made, [])
+          const shown: Array<Tracer.Span> = []
+          const look = Statement.withTransformer((statement, _sql, _context, span) => {
+            shown.push(span)
+            return Effect.succeed(statement)
+          })
+          for (const [, run] of ways) yield* look(run(sql`SELECT id, name FROM item`))
+          assert.deepStrictEqual(shown, made)
+          for (const [i, [operation]] of ways.entries()) {
+            const { attributes, status } = shown[i]!
+            assert.strictEqual(attributes.get("db.operation.name"), operation)
+            assert.strictEqual(attributes.get("db.router.group"), "read", operation)
+            assert.strictEqual(status._tag, "Ended")
+          }
+        })
+      )
     })
   )
 

@@ -1,10 +1,13 @@
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Tracer from "effect/Tracer"
+import * as Tracer from "effect/Tracer"
 import { run as runTrip, Trip } from "./trip.js"
 
 type TransformRows = (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
@@ -38,6 +41,14 @@ const spanName = "sql.execute"
 const spanOptions = { kind: "client", captureStackTrace: false } as const
 const makeSpan = Effect.makeSpan(spanName, spanOptions)
 
+/** The tracer of programs that have none. It keeps its spans for those who find them in their context. */
+const noTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+
+/** Whether anybody can see the span of a statement, which is in nobody's context: a tracer, or a transformer. */
+const showsSpan = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
+  Context.get(fiber.currentDefaultServices, Tracer.Tracer) !== noTracer ||
+  fiber.getFiberRef(Statement.currentTransformer)._tag === "Some"
+
 /**
  * The constructor of `@effect/sql`, making statements that tell their connection their span. There it is in nobody's
  * context, so a connection could not say on it where the statement went.
@@ -52,23 +63,25 @@ export const make = (options: Options): Statement.Constructor => {
   const compiled = <A, E>(
     statement: Statement.Statement<object>,
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
-    span: Tracer.Span,
+    span: Tracer.Span | undefined,
     operation: string,
     withoutTransform: boolean,
     run: (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<A, E>
   ): Effect.Effect<A, E> => {
     const go = (statement: Statement.Statement<object>) => {
       const [sql, params] = statement.compile(withoutTransform)
-      for (const [key, value] of spanAttributes) span.attribute(key, value)
-      span.attribute("db.operation.name", operation)
-      span.attribute("db.query.text", sql)
+      if (span !== undefined) {
+        for (const [key, value] of spanAttributes) span.attribute(key, value)
+        span.attribute("db.operation.name", operation)
+        span.attribute("db.query.text", sql)
+      }
       return run(sql, params)
     }
     const transformer = fiber.getFiberRef(Statement.currentTransformer)
     return transformer._tag === "None"
       ? go(statement)
       : Effect.flatMap(
-          transformer.value(statement, constructor, fiber.getFiberRefs(), span) as Effect.Effect<typeof statement>,
+          transformer.value(statement, constructor, fiber.getFiberRefs(), span!) as Effect.Effect<typeof statement>,
           go
         )
   }
@@ -95,13 +108,15 @@ export const make = (options: Options): Statement.Constructor => {
     }
 
     override get stream(): Stream.Stream<object, SqlError> {
-      return Stream.unwrapScoped(
-        Effect.flatMap(Effect.makeSpanScoped(spanName, spanOptions), (span) =>
-          Effect.withFiberRuntime((fiber) =>
-            compiled(this, fiber, span, "executeStream", false, (sql, params) =>
-              Effect.succeed(connection(new Trip(fiber, span)).executeStream(sql, params, transformRows))
-            )
+      const rows = (span?: Tracer.Span) =>
+        Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
+          compiled(this, fiber, span, "executeStream", false, (sql, params) =>
+            Effect.succeed(connection(new Trip(fiber, span)).executeStream(sql, params, transformRows))
           )
+        )
+      return Stream.unwrapScoped(
+        Effect.withFiberRuntime<Stream.Stream<object, SqlError>, never, Scope.Scope>((fiber) =>
+          showsSpan(fiber) ? Effect.flatMap(Effect.makeSpanScoped(spanName, spanOptions), rows) : rows()
         )
       )
     }
@@ -112,8 +127,8 @@ export const make = (options: Options): Statement.Constructor => {
       execute: (on: Connection, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<A, SqlError>
     ): Effect.Effect<A, SqlError> {
       return Effect.withFiberRuntime((fiber) =>
-        runTrip(fiber, makeSpan, (trip) =>
-          compiled(this, fiber, trip.span!, operation, withoutTransform, (sql, params) =>
+        runTrip(fiber, showsSpan(fiber) ? makeSpan : undefined, (trip) =>
+          compiled(this, fiber, trip.span, operation, withoutTransform, (sql, params) =>
             execute(connection(trip), sql, params)
           )
         )
