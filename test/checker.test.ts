@@ -34,7 +34,7 @@ describe("what a client must see", () => {
 
 // The thorough run is `npm run checker`.
 describe("while servers are paused, delayed, killed and promoted", { timeout: 240_000 }, () => {
-  const options = { seed: 3, reads: 3_000, clients: 12, promotions: 1, trouble: 200 }
+  const options = { seed: 3, reads: 3_000, troubles: 4, clients: 12, promotions: 1, trouble: 200 }
 
   it.live("causal: no read misses a write of its flow, none goes back in time, none fails", () =>
     Effect.map(check("causal", options), ({ deeds, findings }) => {

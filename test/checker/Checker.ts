@@ -24,6 +24,8 @@ export interface Options {
   /** How many reads there are to be at least, under the nemesis. */
   readonly reads: number
   readonly clients: number
+  /** How many troubles there are to be at least. */
+  readonly troubles: number
   readonly promotions: number
   /** How long a trouble lasts, in milliseconds. */
   readonly trouble: number
@@ -119,7 +121,7 @@ export const check = (policy: Policy, options: Options): Effect.Effect<Checked, 
       const processes = [(yield* processOf(servers, policy)).run, (yield* processOf(servers, policy)).run]
       const findings = new Findings()
       const nemesis = new Nemesis(servers, options)
-      const isOver = () => findings.reads >= options.reads
+      const isOver = () => findings.reads >= options.reads && nemesis.deeds.length >= options.troubles
       const began = yield* Clock.currentTimeMillis
       const troubles = yield* Effect.fork(nemesis.run(isOver))
       const clients = clientsOf(options.seed, options.clients, adventurous, processes, findings)

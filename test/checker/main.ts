@@ -10,11 +10,12 @@ import { Console, Effect } from "effect"
 import { check, measure, type Policy } from "./Checker.js"
 import { checkedTable, isCheap, isSound, json, leastShare, measuredTable } from "./Report.js"
 
-const help = `npm run checker [-- --reads N] [-- --seed N] [-- --promotions N] [-- --markdown] [-- --json FILE]
+const help = `npm run checker [-- --reads N] [-- --troubles N] [-- --promotions N] [-- --seed N] [-- --markdown] [-- --json FILE]
 
-  --reads N       reads of each policy while servers are in trouble (default: 50000)
-  --seed N        other clients, another order of troubles (default: 1)
+  --reads N       reads of each policy while servers are in trouble, at least (default: 50000)
+  --troubles N    troubles of each policy, at least (default: 15)
   --promotions N  how often a standby takes the place of the primary, for each policy, at most (default: 3)
+  --seed N        other clients, another order of troubles (default: 1)
   --markdown      prints the tables alone, as the README has them
   --json FILE     writes all figures there too
   --help          this text
@@ -23,8 +24,9 @@ const help = `npm run checker [-- --reads N] [-- --seed N] [-- --promotions N] [
 const { values } = parseArgs({
   options: {
     reads: { type: "string", default: "50000" },
-    seed: { type: "string", default: "1" },
+    troubles: { type: "string", default: "15" },
     promotions: { type: "string", default: "3" },
+    seed: { type: "string", default: "1" },
     markdown: { type: "boolean", default: false },
     json: { type: "string" },
     help: { type: "boolean", short: "h" }
@@ -36,7 +38,7 @@ elsewhere, those a write are asked for in the background:`
 
 const circumstances = `${cpus().length} cores, Node ${process.versions.node.split(".")[0]}, ${new Date().toISOString().slice(0, 10)}.`
 
-const numberOf = (name: "reads" | "seed" | "promotions"): number => {
+const numberOf = (name: "reads" | "troubles" | "promotions" | "seed"): number => {
   const value = Number(values[name])
   if (!Number.isInteger(value) || value < 0) throw new Error(`--${name} must be a whole number`)
   return value
@@ -45,7 +47,14 @@ const numberOf = (name: "reads" | "seed" | "promotions"): number => {
 const main = Effect.gen(function* () {
   if (values.help === true) return yield* Console.log(help)
   const seed = numberOf("seed")
-  const options = { seed, reads: numberOf("reads"), promotions: numberOf("promotions"), clients: 16, trouble: 300 }
+  const options = {
+    seed,
+    reads: numberOf("reads"),
+    troubles: numberOf("troubles"),
+    promotions: numberOf("promotions"),
+    clients: 16,
+    trouble: 300
+  }
   const checked = yield* Effect.forEach(["causal", "eventual"] as const, (policy: Policy) =>
     Effect.tap(check(policy, options), ({ deeds, findings, seconds }) =>
       Console.error(
