@@ -1,3 +1,4 @@
+import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Position from "../Position.js"
 import type { Inquiries } from "./inquiries.js"
@@ -5,6 +6,12 @@ import type { Mark } from "./tracker.js"
 
 /** When replicas are asked after a write, in milliseconds: so long after its position is known, or after the time before. */
 const pauses = [1, 2, 4, 8, 16, 32]
+
+/**
+ * How often a replica that has nothing else to do is asked before that, each time as soon as it has answered: near by, most have
+ * it after a fraction of a millisecond. One that is busy is not, because that would make all that runs there slower.
+ */
+const atOnce = 4
 
 /** After so many writes that nobody has needed to see since, replicas are not asked until somebody does. */
 const unneeded = 16
@@ -50,7 +57,13 @@ export class Learner {
     this.writes++
     this.wanted = position
     this.attempt = 0
+    for (const engine of this.reading.engines) if (this.isFree(engine)) this.askAtOnce(engine, atOnce)
     this.timer ??= this.later()
+  }
+
+  private askAtOnce(engine: Engine, times: number): void {
+    if (times === 0 || this.isClosed || engine.inFlight > 0 || !this.isWorthAsking(engine)) return
+    this.inquiries.ask(engine, "write", () => this.askAtOnce(engine, times - 1))
   }
 
   private later(): NodeJS.Timeout {
@@ -61,19 +74,25 @@ export class Learner {
     this.timer = undefined
     let isKnown = true
     for (const engine of this.reading.engines) {
-      if (!this.mayTurnOut(engine.positions) || !this.reading.isEligible(engine)) continue
+      if (!this.isWorthAsking(engine)) continue
       isKnown = false
-      const isFree = !this.inquiries.has(engine) && engine.positions.isDue(pauses[0]) && engine.poolStatus.idle > 0
-      if (isFree) this.inquiries.ask(engine, "write")
+      // Reads may have told it since.
+      if (engine.positions.isDue(pauses[0]) && this.isFree(engine)) this.inquiries.ask(engine, "write")
     }
     if (isKnown || ++this.attempt === pauses.length) return
     this.timer = this.later()
   }
 
+  /** Whether nobody asks a replica anyway, and none of its connections is taken from anybody for it. */
+  private isFree(engine: Engine): boolean {
+    return !this.inquiries.has(engine) && engine.poolStatus.idle > 0
+  }
+
   /** Whether a replica is not known to have what is wanted, and may be soon. */
-  private mayTurnOut({ isHopeless, isTelling, known }: Mark["tracker"]): boolean {
+  private isWorthAsking(engine: Engine): boolean {
+    const { isHopeless, isTelling, known } = engine.positions
     const wanted = this.wanted!
-    if (!isTelling || isHopeless) return false
+    if (!isTelling || isHopeless || !this.reading.isEligible(engine)) return false
     return known === undefined || (Position.isComparable(known, wanted) && !Position.covers(known, wanted))
   }
 }
