@@ -80,9 +80,15 @@ export const row: Row = {
         const hoarder = yield* Effect.promise(() => Hoarder.on(replica))
         return yield* Effect.gen(function* () {
           const full = performance.now()
-          // The router has some of the connections: from now on it has to ask for new ones.
-          yield* Effect.promise(() => hoarder.end(rig.applicationName))
-          const out = yield* awaitStatus(router, replica.name, ({ state }) => state === "down")
+          // The router has some of the connections: it has to ask for new ones, again if it is the first to get one.
+          const end = Effect.zipRight(
+            Effect.promise(() => hoarder.end(rig.applicationName)),
+            Effect.sleep("250 millis")
+          )
+          const out = yield* Effect.raceFirst(
+            awaitStatus(router, replica.name, ({ state }) => state === "down"),
+            Effect.forever(end)
+          )
           const { reason } = yield* statusOf(router, replica.name)
           yield* Effect.sleep(pace.away)
           yield* Effect.promise(() => hoarder.giveBack())
