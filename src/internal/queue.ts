@@ -34,32 +34,12 @@ export class Queue<A> {
   }
 
   add(value: A): Place<A> {
-    const place = new Place(this, value)
-    const { tail } = this
-    if (tail === undefined) {
-      this.head = place
-    } else {
-      tail.next = place
-      place.previous = tail
-    }
-    this.tail = place
-    this.size++
-    return place
+    return this.insert(this.tail, value, undefined)
   }
 
   /** Before all others. */
   addFirst(value: A): Place<A> {
-    const place = new Place(this, value)
-    const { head } = this
-    if (head === undefined) {
-      this.tail = place
-    } else {
-      head.previous = place
-      place.next = head
-    }
-    this.head = place
-    this.size++
-    return place
+    return this.insert(undefined, value, this.head)
   }
 
   /** Everybody, who then is in it no more. */
@@ -74,14 +54,26 @@ export class Queue<A> {
 
   /** For {@link Place.leave}. */
   unlink(place: Place<A>): void {
-    const { next, previous } = place
-    if (previous === undefined) this.head = next
-    else previous.next = next
-    if (next === undefined) this.tail = previous
-    else next.previous = previous
+    this.link(place.previous, place.next)
     // What has left must not keep anybody.
     place.previous = undefined
     place.next = undefined
     this.size--
+  }
+
+  private insert(previous: Place<A> | undefined, value: A, next: Place<A> | undefined): Place<A> {
+    const place = new Place(this, value)
+    this.link(previous, place)
+    this.link(place, next)
+    this.size++
+    return place
+  }
+
+  /** Puts one behind another; none is an end of the queue. */
+  private link(previous: Place<A> | undefined, next: Place<A> | undefined): void {
+    if (previous === undefined) this.head = next
+    else previous.next = next
+    if (next === undefined) this.tail = previous
+    else next.previous = previous
   }
 }

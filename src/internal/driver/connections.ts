@@ -125,7 +125,6 @@ export class Connections {
   /** Ends the waiting for a connection, without calling back. */
   withdraw(wish: Wish): void {
     if (wish.place?.leave() !== true) return
-    wish.place = undefined
     clearTimeout(wish.timer)
     if (this.state !== "open") this.stopOpening()
   }
