@@ -3,12 +3,11 @@ import * as Position from "../Position.js"
 import type { Answer, Sampler } from "./driver/position.js"
 
 /**
- * How long what a server has just said is good enough for those who only want to know it lately, in milliseconds. A question
- * takes a connection for as long as a short read does: with 1 every other read of a busy router asks, which makes reads and
- * writes slower by a third; with 5 a replica that is asked for reads of 5 ms does 4% fewer of them than with 20. With more than
- * that the reads after a write do not wait longer, because replicas are asked for them anyway.
+ * How long what a server has just said is good enough for those who only want to know it lately, in milliseconds. With 1 every
+ * other read of a busy router asks, which makes reads and writes slower by a third; with more the reads after a write ask more
+ * often for themselves.
  */
-const recentMillis = 20
+const recentMillis = 5
 
 /** These say that a server does not tell positions, to this role or at all, and never will. */
 const refusals = ["42501", "42883", "0A000"]
