@@ -4,7 +4,7 @@ import * as Position from "../Position.js"
 import type { Inquiries } from "./inquiries.js"
 import type { Mark } from "./tracker.js"
 
-/** When replicas are asked after a write, in milliseconds: so long after its position is known, or after the time before. */
+/** When replicas are asked after a write, in milliseconds: so long after they were not to be asked at once, or after the time before. */
 const pauses = [1, 2, 4, 8, 16, 32]
 
 /**
@@ -57,17 +57,20 @@ export class Learner {
     this.writes++
     this.wanted = position
     this.attempt = 0
-    for (const engine of this.reading.engines) if (this.isFree(engine)) this.askAtOnce(engine, atOnce)
-    this.timer ??= this.later()
+    for (const engine of this.reading.engines) {
+      if (this.isFree(engine)) this.askAtOnce(engine, atOnce)
+      else this.later()
+    }
   }
 
   private askAtOnce(engine: Engine, times: number): void {
-    if (times === 0 || this.isClosed || engine.inFlight > 0 || !this.isWorthAsking(engine)) return
-    this.inquiries.ask(engine, "write", () => this.askAtOnce(engine, times - 1))
+    if (this.isClosed || !this.isWorthAsking(engine)) return
+    if (times > 0 && engine.inFlight === 0) this.inquiries.ask(engine, "write", () => this.askAtOnce(engine, times - 1))
+    else this.later()
   }
 
-  private later(): NodeJS.Timeout {
-    return setTimeout(() => this.look(), pauses[this.attempt]).unref()
+  private later(): void {
+    this.timer ??= setTimeout(() => this.look(), pauses[this.attempt]).unref()
   }
 
   private look(): void {
@@ -79,8 +82,7 @@ export class Learner {
       // Reads may have told it since.
       if (engine.positions.isDue(pauses[0]) && this.isFree(engine)) this.inquiries.ask(engine, "write")
     }
-    if (isKnown || ++this.attempt === pauses.length) return
-    this.timer = this.later()
+    if (!isKnown && ++this.attempt < pauses.length) this.later()
   }
 
   /** Whether nobody asks a replica anyway, and none of its connections is taken from anybody for it. */
