@@ -82,7 +82,7 @@ export const isComparable = (a: Position, b: Position): boolean => a.timeline ==
  * @category questions
  */
 export const covers = (replayed: Position, wanted: Position): boolean =>
-  isComparable(replayed, wanted) && replayed.lsn >= contentEnd(wanted.lsn)
+  isComparable(replayed, wanted) && (replayed.lsn >= wanted.lsn || replayed.lsn >= contentEnd(wanted.lsn))
 
 /**
  * Whether the one position is at or after all the others.
@@ -102,6 +102,7 @@ export const coversAll = (replayed: Position, wanted: ReadonlyArray<Position>): 
  * @category merging
  */
 export const add = (positions: ReadonlyArray<Position>, position: Position): ReadonlyArray<Position> => {
+  if (positions.length === 0) return [position]
   const index = positions.findIndex((other) => isComparable(other, position))
   if (index < 0) return [...positions, position]
   return positions[index]!.lsn >= position.lsn ? positions : positions.with(index, position)

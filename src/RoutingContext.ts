@@ -87,7 +87,7 @@ export class Flow {
   readonly shared: { seen: Seen.Seen } | undefined
   /** The number of the fiber that has made it, of what it had before, if that is known. */
   readonly owner: number | undefined
-  private readonly own: Seen.Seen
+  private own: Seen.Seen
 
   constructor(options?: {
     /** Whether it begins as one that sticks to the primary. Default: as `seen` says. */
@@ -126,6 +126,15 @@ export class Flow {
     if (this.shared === undefined) return new Flow({ seen, owner })
     this.shared.seen = seen
     return this
+  }
+
+  /**
+   * Changes it in place, for all fibers that have it. For what is no news, and for what was only read: to see that too early
+   * costs nothing but a choice of replicas.
+   */
+  unsafeSet(seen: Seen.Seen): void {
+    if (this.shared === undefined) this.own = seen
+    else this.shared.seen = seen
   }
 
   /** The flow once it has seen that too. */
@@ -206,6 +215,22 @@ export const unsafeChange = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change
 export const unsafeIsNoted = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean => {
   const { owner, shared } = fiber.getFiberRef(flow)
   return (shared !== undefined || owner === fiber.id().id) && fiber.getFiberRef(currentRequestMap).size === 0
+}
+
+/**
+ * The same as {@link unsafeChange} for what a fiber has only read, which costs less where {@link unsafeIsNoted}: fibers that it
+ * has forked since then, and that have noted nothing themselves, see it too.
+ *
+ * @since 0.1.0
+ * @category unsafe
+ */
+export const unsafeNoteRead = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change: Change): void => {
+  if (!unsafeIsNoted(fiber)) {
+    unsafeChange(fiber, change)
+    return
+  }
+  const now = fiber.getFiberRef(flow)
+  now.unsafeSet(change(now.seen))
 }
 
 /**

@@ -90,7 +90,7 @@ layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true, timeout: "2
         yield* Effect.forEach(
           marks,
           (mark) => {
-            mark.isModest = true
+            mark.isWorthIt = () => tracker.isDue(5)
             assert.isTrue(mark.isWanted)
             return engine.query({ ...EngineTest.statement("SELECT 1"), sampler: mark })
           },

@@ -3,6 +3,7 @@ import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, FiberRef, FiberSet, Option, Ref, Request, RequestResolver, Runtime } from "effect"
 import { DbRouter, RoutingContext } from "effect-db-router"
+import * as Seen from "../src/internal/seen.js"
 
 const write = RoutingContext.setStickyPrimary
 const isStuck = RoutingContext.shouldUsePrimary
@@ -344,6 +345,56 @@ describe("what a fiber has seen need not be noted again", () => {
       const resolver = RequestResolver.fromEffect((_: Get) => Effect.zipRight(write, isNoted))
       assert.isFalse(yield* Effect.request(new Get({ id: 1 }), resolver))
       assert.isTrue(yield* isStuck)
+    })
+  )
+})
+
+describe("what was only read", () => {
+  const position = (lsn: bigint) => ({ system: "7001", timeline: 1, lsn })
+  const read = (lsn: bigint) =>
+    Effect.withFiberRuntime((fiber) => {
+      RoutingContext.unsafeNoteRead(fiber, (seen) => Seen.withPosition(seen, position(lsn)))
+      return Effect.void
+    })
+  const seen = Effect.map(FiberRef.get(RoutingContext.flow), ({ seen }) => seen.positions[0]?.lsn)
+
+  it.effect("is the fiber's own, and whoever joins it has seen it", () =>
+    Effect.gen(function* () {
+      const child = Effect.zipRight(read(7n), seen)
+      assert.strictEqual(yield* Effect.flatMap(Effect.fork(child), Fiber.await).pipe(Effect.flatten), 7n)
+      assert.isUndefined(yield* seen)
+      assert.strictEqual(yield* Effect.flatMap(Effect.fork(child), Fiber.join), 7n)
+      assert.strictEqual(yield* seen, 7n)
+      yield* read(8n)
+      assert.strictEqual(yield* seen, 8n)
+      // More than once: the second time in place.
+      const again = Effect.forEach([9n, 10n], read)
+      yield* Effect.flatMap(Effect.fork(again), Fiber.join)
+      assert.strictEqual(yield* seen, 10n)
+    })
+  )
+
+  it.effect("in a child is nothing that the parent has seen, however often it reads", () =>
+    Effect.gen(function* () {
+      yield* read(1n)
+      yield* Effect.flatMap(Effect.fork(Effect.forEach([2n, 3n, 4n], read)), Fiber.await)
+      assert.strictEqual(yield* seen, 1n)
+      yield* DbRouter.reset
+      assert.isUndefined(yield* seen)
+    })
+  )
+
+  it.effect("takes no write along to fibers that were forked before it", () =>
+    Effect.gen(function* () {
+      const go = yield* Deferred.make<void>()
+      yield* read(1n)
+      const child = yield* Effect.fork(Effect.zipRight(Deferred.await(go), Effect.all([isStuck, seen])))
+      const [stuck] = yield* Effect.zipRight(
+        Effect.all([read(2n), write, read(3n)], { discard: true }),
+        Effect.zipRight(Deferred.succeed(go, undefined), Effect.flatten(Fiber.await(child)))
+      )
+      assert.isFalse(stuck)
+      assert.deepStrictEqual(yield* Effect.all([isStuck, seen]), [true, 3n])
     })
   )
 })

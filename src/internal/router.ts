@@ -14,7 +14,7 @@ import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Anew } from "./beginning.js"
 import type { Causal } from "./causal.js"
-import { clockOf } from "./clock.js"
+import { clockOf, nowOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { judge, ofWrite } from "./failure.js"
 import type { Monitor } from "./monitor.js"
@@ -442,8 +442,6 @@ export class Router extends Routes implements Writer {
 }
 
 const showsRows = (result: Result): boolean => "rows" in result && result.rows?.length > 0
-
-const nowOf = (fiber: AnyFiber) => () => clockOf(fiber).unsafeCurrentTimeMillis()
 
 const onThePrimary = RoutingContext.locally({ _tag: "Primary" })
 

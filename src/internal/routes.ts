@@ -9,7 +9,7 @@ import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier } from "../SqlClassifier.js"
 import { attributes, type Rule } from "../Telemetry.js"
 import { Causal } from "./causal.js"
-import { clockOf } from "./clock.js"
+import { nowOf } from "./clock.js"
 import type { Servers } from "./servers.js"
 import type { Telemetry } from "./telemetry.js"
 import { currentTest } from "./testConnection.js"
@@ -262,15 +262,15 @@ export class Routes {
     const needs = causal?.needs(fiber)
     const hasNeeds = needs !== undefined && (needs.marks.length > 0 || needs.positions.length > 0)
     if (readGroup === undefined || (!hasNeeds && maxStaleness === Number.POSITIVE_INFINITY)) return undefined
-    const now = clockOf(fiber).unsafeCurrentTimeMillis()
+    const now = nowOf(fiber)
     const stale =
       maxStaleness === Number.POSITIVE_INFINITY
         ? nobody
-        : new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now) > maxStaleness))
+        : new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now()) > maxStaleness))
     if (!hasNeeds)
       return { engines: stale, why: ["stale", "no replica is known to be fresh enough"], awaits: false, hasNeeds }
-    const isUnfit = (engine: Engine) => stale.has(engine) || !causal!.has(engine, needs, now)
-    const engines = readGroup.engines.some(isUnfit) ? new Set(readGroup.engines.filter(isUnfit)) : nobody
+    const lacking = readGroup.engines.filter((engine) => !causal!.has(engine, needs, now))
+    const engines = lacking.length === 0 ? stale : new Set([...stale, ...lacking])
     // Whoever asks for a replica gets one, one that does not go back in time if there is one.
     if (explicit && readGroup.peek(engines) === undefined)
       return { engines: stale, why: ["stale", "no replica is fresh"], awaits: false, hasNeeds }

@@ -26,14 +26,20 @@ export const withPosition = (seen: Seen, position: Position.Position): Seen => {
 
 /** The same with positions in the place of marks, as far as they are known. */
 export const resolved = (seen: Seen): Seen => {
-  const { marks } = seen
-  if (!marks.some(isKnown)) return seen
+  const { marks, stuck, writtenAt } = seen
   let { positions } = seen
-  for (const { known } of marks) if (known !== undefined) positions = Position.add(positions, known)
-  return { ...seen, positions, marks: marks.filter((mark) => !isKnown(mark)) }
+  let unknown: Array<Mark> | undefined
+  for (let i = 0; i < marks.length; i++) {
+    const { known } = marks[i]!
+    if (known === undefined) {
+      unknown?.push(marks[i]!)
+    } else {
+      unknown ??= marks.slice(0, i)
+      positions = Position.add(positions, known)
+    }
+  }
+  return unknown === undefined ? seen : { stuck, writtenAt, positions, marks: unknown }
 }
-
-const isKnown = ({ known }: Mark): boolean => known !== undefined
 
 export const withMark = (seen: Seen, mark: Mark): Seen => {
   const { marks, positions, stuck, writtenAt } = resolved(seen)

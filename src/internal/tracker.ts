@@ -2,13 +2,6 @@ import type * as Health from "../Health.js"
 import * as Position from "../Position.js"
 import type { Answer, Sampler } from "./driver/position.js"
 
-/**
- * How long what a server has just said is good enough for those who only want to know it lately, in milliseconds. With 1 every
- * other read of a busy router asks, which makes reads and writes slower by a third; with more the reads after a write ask more
- * often for themselves.
- */
-const recentMillis = 5
-
 /** These say that a server does not tell positions, to this role or at all, and never will. */
 const refusals = ["42501", "42883", "0A000"]
 
@@ -52,8 +45,8 @@ export class Tracker {
     return this.asked
   }
 
-  /** Whether nobody has asked it lately. */
-  isDue(millis = recentMillis): boolean {
+  /** Whether nobody has asked it for so long. */
+  isDue(millis: number): boolean {
     const age = this.now() - this.askedAt
     return age >= millis || age < 0
   }
@@ -156,8 +149,8 @@ export class Mark implements Sampler {
   private since = Number.POSITIVE_INFINITY
   private question = 0
   private readonly epoch: number
-  /** Whether its own question is worth it only while nobody else has asked lately. */
-  isModest = false
+  /** Whether its own question is worth it, where it is not in any case. */
+  isWorthIt: (() => boolean) | undefined
   private listeners: Array<() => void> | undefined
 
   /** `epoch`: that of the tracker when the statement began, if not now. */
@@ -175,7 +168,7 @@ export class Mark implements Sampler {
 
   // While statements wait for a connection others may ask: else all of a crowd would.
   get isWanted(): boolean {
-    return !this.isModest || this.tracker.isDue()
+    return this.isWorthIt?.() ?? true
   }
 
   send(): number {
@@ -233,9 +226,9 @@ export class Mark implements Sampler {
   }
 
   private wake(): void {
-    if (this.isAwaited) return
     const { listeners } = this
+    if (listeners === undefined || this.isAwaited) return
     this.listeners = undefined
-    for (const listener of listeners ?? []) listener()
+    for (const listener of listeners) listener()
   }
 }
