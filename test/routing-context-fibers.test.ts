@@ -3,7 +3,6 @@ import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, FiberRef, FiberSet, Option, Ref, Request, RequestResolver, Runtime } from "effect"
 import { DbRouter, RoutingContext } from "effect-db-router"
-import * as Seen from "../src/internal/seen.js"
 
 const write = RoutingContext.setStickyPrimary
 const isStuck = RoutingContext.shouldUsePrimary
@@ -353,7 +352,7 @@ describe("what was only read", () => {
   const position = (lsn: bigint) => ({ system: "7001", timeline: 1, lsn })
   const read = (lsn: bigint) =>
     Effect.withFiberRuntime((fiber) => {
-      RoutingContext.unsafeNoteRead(fiber, (seen) => Seen.withPosition(seen, position(lsn)))
+      RoutingContext.unsafeNoteRead(fiber, (seen) => ({ ...seen, positions: [position(lsn)] }))
       return Effect.void
     })
   const seen = Effect.map(FiberRef.get(RoutingContext.flow), ({ seen }) => seen.positions[0]?.lsn)
