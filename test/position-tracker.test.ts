@@ -191,3 +191,48 @@ describe("what a flow has seen", () => {
     assert.deepStrictEqual(Seen.superseded(changed, before, mark).positions, [at(500n), at(900n, 2)])
   })
 })
+
+describe("flows that are joined", () => {
+  /** Two writes at the same time: the first one was sent, and its position taken, before the second one was. */
+  const twoWrites = () => {
+    const tracker = tracked()
+    const [first, second] = [new Mark(tracker), new Mark(tracker)]
+    const questions = [first.send(), second.send()] as const
+    second.end()
+    first.end()
+    return { first, second, questions, tracker }
+  }
+
+  for (const isSecondFirst of [false, true]) {
+    it(`lack neither's write, the ${isSecondFirst ? "second" : "first"} being joined first`, () => {
+      const { first, questions, second } = twoWrites()
+      const marks = isSecondFirst ? [second, first] : [first, second]
+      let seen = Seen.nothing
+      for (const mark of marks) seen = Seen.merge(seen, Seen.withMark(Seen.nothing, mark))
+      first.heard(questions[0], answer(200n, 1, false))
+      second.heard(questions[1], answer(300n, 1, false))
+      assert.deepStrictEqual(Seen.resolved(seen), { ...Seen.nothing, positions: [at(300n)] })
+    })
+
+    it(`nor where one of them is known, the ${isSecondFirst ? "second" : "first"} being joined first`, () => {
+      const { first, questions, second } = twoWrites()
+      first.heard(questions[0], answer(200n, 1, false))
+      const marks = isSecondFirst ? [second, first] : [first, second]
+      let seen = Seen.nothing
+      for (const mark of marks) seen = Seen.merge(seen, Seen.withMark(Seen.nothing, mark))
+      second.heard(questions[1], answer(300n, 1, false))
+      assert.deepStrictEqual(Seen.resolved(seen), { ...Seen.nothing, positions: [at(300n)] })
+    })
+  }
+
+  it("keep one mark of statements one after the other", () => {
+    const tracker = tracked()
+    let seen = Seen.nothing
+    for (let i = 0; i < 5; i++) {
+      const mark = new Mark(tracker)
+      mark.send()
+      seen = Seen.withMark(seen, mark.end())
+    }
+    assert.strictEqual(seen.marks.length, 1)
+  })
+})

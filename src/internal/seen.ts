@@ -45,9 +45,10 @@ export const withMark = (seen: Seen, mark: Mark): Seen => {
   const { marks, positions, stuck, writtenAt } = resolved(seen)
   if (marks.length === 0) return { stuck, writtenAt, positions, marks: [mark] }
   if (marks.includes(mark)) return seen
-  // What a server says after the later of two holds for both.
-  const others = marks.filter((other) => other.tracker !== mark.tracker || !other.hasEnded || other.isLost)
-  return { stuck, writtenAt, positions, marks: [...others, mark] }
+  const { known } = mark
+  return known === undefined
+    ? { stuck, writtenAt, positions, marks: [...marks.filter((other) => !mark.supersedes(other)), mark] }
+    : { stuck, writtenAt, positions: Position.add(positions, known), marks }
 }
 
 /**

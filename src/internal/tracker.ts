@@ -166,6 +166,15 @@ export class Mark implements Sampler {
     return this.since === questions && this.epoch === epoch && this.question === 0 && this.position === undefined
   }
 
+  /**
+   * Whether what its server will say of it holds for another one there too. That of a later statement does, unless it was sent
+   * before the other one had ended: then its own question may have been answered before that.
+   */
+  supersedes(other: Mark): boolean {
+    if (other.tracker !== this.tracker || !other.hasEnded || other.isLost) return false
+    return this.since >= other.since && (this.question === 0 || this.question > other.since)
+  }
+
   // While statements wait for a connection others may ask: else all of a crowd would.
   get isWanted(): boolean {
     return this.isWorthIt?.() ?? true
