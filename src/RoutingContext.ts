@@ -77,7 +77,7 @@ export const maxStaleness: FiberRef.FiberRef<number> = globalValue("effect-db-ro
 /**
  * What one flow of work has written and read, as far as its reads must know. A value: fibers take it along when they are
  * forked, and give back what is new when they are joined. Only what a session or a request shares with all its fibers changes
- * in place.
+ * in place, and what a fiber has read in a flow that it has made itself.
  *
  * @since 0.1.0
  * @category models
