@@ -248,8 +248,9 @@ layer(PgCluster.layer({ replicas: 2 }), { timeout: "60 seconds", excludeTestServ
             replicas[1]!.query("select 1 from pg_stat_activity where application_name = 'moved'"),
             (rows) => rows.length > 0
           )
+          // The connection is there before the engine has moved, and until it was probed there, reads go to the primary.
+          yield* eventually(Effect.exit(readsFrom([replicas[1]!])), Exit.isSuccess)
           yield* become("default primary up", "read reader up")
-          yield* readsFrom([replicas[1]!])
           const { status } = yield* DbRouter.DbRouter
           assert.strictEqual((yield* status).find(({ name }) => name === "reader")?.pool.max, 3)
         })
