@@ -102,7 +102,6 @@ export const coversAll = (replayed: Position, wanted: ReadonlyArray<Position>): 
  * @category merging
  */
 export const add = (positions: ReadonlyArray<Position>, position: Position): ReadonlyArray<Position> => {
-  if (positions.length === 0) return [position]
   const index = positions.findIndex((other) => isComparable(other, position))
   if (index < 0) return [...positions, position]
   return positions[index]!.lsn >= position.lsn ? positions : positions.with(index, position)

@@ -124,7 +124,7 @@ export class Flow {
   to(seen: Seen.Seen, owner?: number): Flow {
     // A new one even if it is no change: a join passes over what a child has left as it was.
     if (this.shared === undefined) return new Flow({ seen, owner })
-    this.shared.seen = seen
+    this.unsafeSet(seen)
     return this
   }
 

@@ -172,9 +172,12 @@ describe("what a flow has seen", () => {
   const [one, two] = [tracked(), tracked()]
 
   it("keeps the later of two marks on a server, and those on others", () => {
-    const [first, second, other] = [new Mark(one).end(), new Mark(one).end(), new Mark(two).end()]
+    const [first, other] = [new Mark(one).end(), new Mark(two).end()]
+    one.ask()
+    const second = new Mark(one).end()
     const seen = [first, other, second].reduce(Seen.withMark, Seen.nothing)
     assert.deepStrictEqual(seen.marks, [other, second])
+    assert.strictEqual(Seen.withMark(seen, first).marks, seen.marks)
     const running = new Mark(one)
     const both = [running, second].reduce(Seen.withMark, Seen.nothing)
     assert.deepStrictEqual(both.marks, [running, second])
@@ -200,15 +203,17 @@ describe("flows that are joined", () => {
     const questions = [first.send(), second.send()] as const
     second.end()
     first.end()
-    return { first, second, questions, tracker }
+    return { first, second, questions }
   }
+
+  const joined = (marks: ReadonlyArray<Mark>) =>
+    marks.reduce((seen, mark) => Seen.merge(seen, Seen.withMark(Seen.nothing, mark)), Seen.nothing)
 
   for (const isSecondFirst of [false, true]) {
     it(`lack neither's write, the ${isSecondFirst ? "second" : "first"} being joined first`, () => {
       const { first, questions, second } = twoWrites()
       const marks = isSecondFirst ? [second, first] : [first, second]
-      let seen = Seen.nothing
-      for (const mark of marks) seen = Seen.merge(seen, Seen.withMark(Seen.nothing, mark))
+      const seen = joined(marks)
       first.heard(questions[0], answer(200n, 1, false))
       second.heard(questions[1], answer(300n, 1, false))
       assert.deepStrictEqual(Seen.resolved(seen), { ...Seen.nothing, positions: [at(300n)] })
@@ -218,8 +223,7 @@ describe("flows that are joined", () => {
       const { first, questions, second } = twoWrites()
       first.heard(questions[0], answer(200n, 1, false))
       const marks = isSecondFirst ? [second, first] : [first, second]
-      let seen = Seen.nothing
-      for (const mark of marks) seen = Seen.merge(seen, Seen.withMark(Seen.nothing, mark))
+      const seen = joined(marks)
       second.heard(questions[1], answer(300n, 1, false))
       assert.deepStrictEqual(Seen.resolved(seen), { ...Seen.nothing, positions: [at(300n)] })
     })
@@ -234,5 +238,14 @@ describe("flows that are joined", () => {
       seen = Seen.withMark(seen, mark.end())
     }
     assert.strictEqual(seen.marks.length, 1)
+  })
+
+  it("keep one mark of reads on one server, in whatever order they are joined", () => {
+    const tracker = tracked()
+    const marks = Array.from({ length: 5 }, () => {
+      tracker.ask()
+      return new Mark(tracker).end()
+    })
+    for (const all of [marks, marks.toReversed()]) assert.deepStrictEqual(joined(all).marks, [marks.at(-1)!])
   })
 })

@@ -77,7 +77,7 @@ export class Causal {
   needs(fiber: AnyFiber): Seen.Seen {
     const flow = fiber.getFiberRef(RoutingContext.flow)
     const { seen } = flow
-    const resolved = seen.marks.length === 0 ? seen : Seen.resolved(seen)
+    const resolved = Seen.resolved(seen)
     if (resolved !== seen) flow.unsafeSet(resolved)
     if (this.policy.scope === "process") {
       this.process = Seen.latest(Seen.resolved(this.process))

@@ -4,7 +4,10 @@ import * as Position from "../Position.js"
 import type { Inquiries } from "./inquiries.js"
 import type { Mark } from "./tracker.js"
 
-/** When replicas are asked after a write, in milliseconds: so long after they were not to be asked at once, or after the time before. */
+/**
+ * When replicas are asked after a write, in milliseconds: so long after they could not be asked at once any more, or after the
+ * time before.
+ */
 const pauses = [1, 2, 4, 8, 16, 32]
 
 /**

@@ -42,13 +42,13 @@ export const resolved = (seen: Seen): Seen => {
 }
 
 export const withMark = (seen: Seen, mark: Mark): Seen => {
-  const { marks, positions, stuck, writtenAt } = resolved(seen)
-  if (marks.length === 0) return { stuck, writtenAt, positions, marks: [mark] }
-  if (marks.includes(mark)) return seen
+  const now = resolved(seen)
   const { known } = mark
-  return known === undefined
-    ? { stuck, writtenAt, positions, marks: [...marks.filter((other) => !mark.supersedes(other)), mark] }
-    : { stuck, writtenAt, positions: Position.add(positions, known), marks }
+  if (known !== undefined) return withPosition(now, known)
+  const { marks, positions, stuck, writtenAt } = now
+  // One that runs says nothing until it has ended; what it is to stand for may be known before.
+  if (marks.some((other) => other === mark || (other.hasEnded && other.supersedes(mark)))) return now
+  return { stuck, writtenAt, positions, marks: [...marks.filter((other) => !mark.supersedes(other)), mark] }
 }
 
 /**
