@@ -1,5 +1,5 @@
+import { TextCache } from "../textCache.js"
 import { analyze } from "./analyze.js"
-import * as Cache from "./cache.js"
 import { isTooDeep } from "./depth.js"
 import type { Verdict } from "./finding.js"
 import { schemaChange, write } from "./finding.js"
@@ -24,8 +24,8 @@ export interface Core {
 export type OnLookup = (isHit: boolean) => void
 
 export const make = (initial: Knowledge, cacheSize: number, onLookup?: OnLookup): Core => {
-  const cache = Cache.make<Verdict>(cacheSize, heldUnits)
-  const remembered = Cache.make<Verdict>(rememberedEntries, heldUnits)
+  const cache = new TextCache<Verdict>(cacheSize, heldUnits)
+  const remembered = new TextCache<Verdict>(rememberedEntries, heldUnits)
   let knowledge = initial
 
   const miss = (sql: string): Verdict => {
@@ -60,7 +60,7 @@ export const make = (initial: Knowledge, cacheSize: number, onLookup?: OnLookup)
       cache.clear()
     },
     held: () => {
-      const [a, b] = [cache.size(), remembered.size()]
+      const [a, b] = [cache.held, remembered.held]
       return { entries: a.entries + b.entries, units: a.units + b.units }
     }
   }

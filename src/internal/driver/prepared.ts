@@ -1,12 +1,13 @@
 import { createHash } from "node:crypto"
+import { TextCache } from "../textCache.js"
 
 // A statement is worth a name from its second use on: most texts that are used once are never used again.
 const maxTextLength = 16_384
 const preparable = /^\s*(?:select|insert|update|delete|with|values|merge)\b/i
 
-/** Bounds of one of the two generations of texts. */
-const maxTexts = 2_048
-const maxCharacters = 1_048_576
+/** Bounds of what is known of texts, per pool: how many, and their UTF-16 code units in all. */
+const maxTexts = 4_096
+const maxUnits = 2_097_152
 
 /** A statement that takes no longer than this, in milliseconds, is short. */
 const shortMillis = 3
@@ -47,34 +48,27 @@ interface Holder {
   readonly prepared: Map<string, number>
 }
 
-type Texts = Map<string, Text>
-
 /**
  * Which statements of one pool are prepared on the server, and under which names. A name is a hash of the text, so it is
  * the same on every connection and shorter than the 63 bytes that PostgreSQL keeps of one.
  */
 export class PreparedStatements {
-  // What was used lately is in one of two generations: when the younger one is full it becomes the older one, and what is
-  // used again moves back. That forgets about as well as a list in the order of use, and costs less for a text in use.
-  private young: Texts = new Map()
-  private old: Texts = new Map()
-  private characters = 0
+  private readonly texts = new TextCache<Text>(maxTexts, maxUnits)
   private uses = 0
 
   constructor(private readonly maxPerConnection: number) {}
 
   /** What is known of a text, unless this is its first use. */
   textOf(sql: string, parameters: number): Text | undefined {
-    const text = this.young.get(sql)
-    if (text !== undefined || sql.length > maxTextLength) return text
-    const known = this.old.get(sql)
-    this.remember(sql, known ?? new Text(newName(sql, parameters)))
-    return known
+    if (sql.length > maxTextLength) return undefined
+    const text = this.texts.get(sql)
+    if (text === undefined) this.texts.set(sql, new Text(newName(sql, parameters)))
+    return text
   }
 
   /** The name of the prepared statement of a text, if it has one by now. */
   nameOf(sql: string): string | undefined {
-    return (this.young.get(sql) ?? this.old.get(sql))?.name
+    return this.texts.get(sql)?.name
   }
 
   /**
@@ -97,16 +91,6 @@ export class PreparedStatements {
   /** Forgets a name on a connection, so that its next use parses the text again. */
   forget(connection: Holder, name: string): void {
     connection.prepared.delete(name)
-  }
-
-  private remember(sql: string, text: Text): void {
-    if (this.young.size >= maxTexts || this.characters > maxCharacters) {
-      this.old = this.young
-      this.young = new Map()
-      this.characters = 0
-    }
-    this.young.set(sql, text)
-    this.characters += sql.length
   }
 }
 
