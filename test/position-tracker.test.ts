@@ -190,6 +190,10 @@ describe("what a flow has seen", () => {
     const running = new Mark(two)
     const busy = { ...before, marks: [running] }
     assert.deepStrictEqual(Seen.superseded(busy, busy, mark).marks, [running, mark])
+    // It has failed meanwhile, and may have written all the same.
+    running.end()
+    const failed = Seen.withFailure(busy, busy.writtenAt)
+    assert.deepStrictEqual(Seen.superseded(failed, busy, mark).marks, [running, mark])
     const changed = Seen.withPosition(before, at(500n))
     assert.deepStrictEqual(Seen.superseded(changed, before, mark).positions, [at(500n), at(900n, 2)])
   })

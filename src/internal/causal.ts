@@ -327,7 +327,7 @@ export class Watch {
   /** It has failed, or was interrupted. */
   failed(at: number): void {
     this.mark.end()
-    RoutingContext.unsafeChange(this.fiber, (seen) => Seen.withWrite(seen, at))
+    RoutingContext.unsafeChange(this.fiber, (seen) => Seen.withFailure(seen, at))
   }
 }
 

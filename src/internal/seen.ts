@@ -19,6 +19,9 @@ export const withStuck = (seen: Seen, stuck: boolean): Seen => (seen.stuck === s
 
 export const withWrite = (seen: Seen, at: number): Seen => (seen.writtenAt >= at ? seen : { ...seen, writtenAt: at })
 
+/** A write has failed, or was interrupted. Another value in any case: what began before that cannot know what became of it. */
+export const withFailure = (seen: Seen, at: number): Seen => ({ ...seen, writtenAt: Math.max(seen.writtenAt, at) })
+
 export const withPosition = (seen: Seen, position: Position.Position): Seen => {
   const positions = Position.add(seen.positions, position)
   return positions === seen.positions ? seen : { ...seen, positions }
