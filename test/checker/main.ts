@@ -65,8 +65,8 @@ const main = Effect.gen(function* () {
   )
   const measured = yield* measure(["causal", "sticky", "window of 2 s", "eventual"], {
     seed,
-    rounds: 4,
-    reads: 4_000,
+    rounds: 32,
+    reads: 1_000,
     clients: 8
   })
   const tables = `${checkedTable(checked)}\n\n${healthy}\n\n${measuredTable(measured)}`
