@@ -32,6 +32,14 @@ const spied = (text: string) => {
   return { looked, spy: { length: text.length, charCodeAt } as unknown as string }
 }
 
+/** The texts that are in a map, by looking into it. */
+const textsIn = (inside: unknown): ReadonlyArray<string> =>
+  inside instanceof Map
+    ? [...inside.values()].flatMap(textsIn)
+    : Object.entries(inside as object).flatMap(([key, value]) =>
+        key === "text" ? [value] : value instanceof Map ? textsIn(value) : []
+      )
+
 describe("a map by text", () => {
   it("has what a Map has", () => {
     FastCheck.assert(
@@ -79,6 +87,11 @@ describe("a cache by text", () => {
       const { entries, units } = cache.held
       assert.isAtMost(entries, 100)
       assert.isAtMost(units, 10_000)
+      if (i % 100 > 0) continue
+      const { old, young } = cache as unknown as Record<"old" | "young", unknown>
+      const texts = [...textsIn(old), ...textsIn(young)]
+      assert.lengthOf(texts, entries)
+      assert.strictEqual(texts.join("").length, units)
     }
   })
 

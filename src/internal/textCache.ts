@@ -8,8 +8,6 @@ import { TextMap } from "./textMap.js"
 export class TextCache<A> {
   private young = new TextMap<A>()
   private old = new TextMap<A>()
-  private youngUnits = 0
-  private oldUnits = 0
   private readonly halfEntries: number
   private readonly halfUnits: number
 
@@ -24,10 +22,9 @@ export class TextCache<A> {
 
   set(text: string, value: A): void {
     if (text.length > this.halfUnits || this.halfEntries === 0) return
-    if (this.young.get(text) === undefined) {
-      if (this.young.size >= this.halfEntries || this.youngUnits + text.length > this.halfUnits) this.age()
-      this.youngUnits += text.length
-    }
+    const { size, units } = this.young
+    const isFull = size >= this.halfEntries || units + text.length > this.halfUnits
+    if (isFull && this.young.get(text) === undefined) this.age()
     this.young.set(text, value)
   }
 
@@ -39,14 +36,12 @@ export class TextCache<A> {
 
   /** Entries and UTF-16 code units held now. */
   get held(): { readonly entries: number; readonly units: number } {
-    return { entries: this.young.size + this.old.size, units: this.youngUnits + this.oldUnits }
+    return { entries: this.young.size + this.old.size, units: this.young.units + this.old.units }
   }
 
   private age(): void {
     this.old = this.young
-    this.oldUnits = this.youngUnits
     this.young = new TextMap()
-    this.youngUnits = 0
   }
 
   private promote(text: string): A | undefined {

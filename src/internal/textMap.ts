@@ -8,10 +8,16 @@
 export class TextMap<A> {
   private readonly trees: Trees<A> = new Map()
   private texts = 0
+  private codeUnits = 0
 
   /** How many texts there are. */
   get size(): number {
     return this.texts
+  }
+
+  /** Their UTF-16 code units in all. */
+  get units(): number {
+    return this.codeUnits
   }
 
   get(text: string): A | undefined {
@@ -36,6 +42,7 @@ export class TextMap<A> {
     const leaf = new Leaf(text, value)
     place.set(key, tree === undefined ? leaf : new Branch(tree, leaf))
     this.texts++
+    this.codeUnits += text.length
   }
 }
 

@@ -149,11 +149,12 @@ export const measure = (
         const running = yield* processOf(servers, policy)
         found.set(policy, { findings: new Findings(), questions: { read: 0, write: 0 }, ...running })
       }
+      const all = [...found.values()]
       // The first round opens connections and prepares statements.
       for (let round = 0; round <= options.rounds; round++) {
-        const all = [...found.values()]
-        // Nobody always follows the same one.
-        for (const measured of [...all.slice(round % all.length), ...all.slice(0, round % all.length)]) {
+        for (let turn = 0; turn < all.length; turn++) {
+          // Nobody always follows the same one.
+          const measured = all[(round + turn) % all.length]!
           const { findings, run, sent } = measured
           const these = round === 0 ? new Findings() : findings
           const upTo = these.reads + options.reads
