@@ -111,13 +111,6 @@ describe("imports of the sources", () => {
 })
 
 describe("the sources", () => {
-  it("have no file over 500 lines", () => {
-    assert.deepStrictEqual(Structure.longFiles(of({ "A.ts": "a\n".repeat(500), "B.ts": "b\n".repeat(501) }), 500), [
-      "src/B.ts has 501 lines, more than 500: split it by concept"
-    ])
-    assert.deepStrictEqual(Structure.longFiles(sources, 500), [])
-  })
-
   it("silence neither the compiler nor the linter", () => {
     assert.deepStrictEqual(Structure.silenced(of({ "A.ts": "const a = 1\n// @ts-expect-error\nconst b = a as any" })), [
       'src/A.ts:2 silences the checks with "@ts-expect-error"',

@@ -121,12 +121,6 @@ export const exposedInternals = (sources: Sources): ReadonlyArray<string> =>
     /(^|\/)index\.ts$/.test(path) && /(^|\/)internal\//.test(specifier) ? "a barrel exports no internals" : undefined
   )
 
-export const longFiles = (sources: Sources, limit: number): ReadonlyArray<string> =>
-  Array.from(sources).flatMap(([path, source]) => {
-    const lines = source.trimEnd().split("\n").length
-    return lines > limit ? [`src/${path} has ${lines} lines, more than ${limit}: split it by concept`] : []
-  })
-
 const silencers =
   /@ts-(?:ignore|nocheck|expect-error)|\b(?:biome|eslint|oxlint)-(?:ignore|disable)|\bas any\b|\bas never as\b/
 
