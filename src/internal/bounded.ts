@@ -1,0 +1,69 @@
+/**
+ * Waits at the end of a resource: for the answer to a ROLLBACK or a COMMIT, for a cancel, for a socket to close.
+ *
+ * `Effect.timeoutOption(Effect.interruptible(wait))` does not wait there: an interruption of the caller is handed on to the
+ * fibers that the timeout forks, even where the caller is uninterruptible, and ends the wait at once. Here the wait runs in
+ * a daemon, which no interruption of the caller reaches.
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+
+/** How a wait has ended: with a value, with an error (a defect and an interruption of the wait itself too), or not in time. */
+export type Answer<A, E> =
+  | { readonly state: "answered"; readonly exit: Exit.Success<A, E> }
+  | { readonly state: "failed"; readonly exit: Exit.Failure<A, E> }
+  | Late
+
+export interface Late {
+  readonly state: "late"
+}
+
+const late: Late = { state: "late" }
+
+const answer = <A, E>(exit: Exit.Exit<A, E>): Answer<A, E> =>
+  Exit.isSuccess(exit) ? { state: "answered", exit } : { state: "failed", exit }
+
+/** What becomes of a wait that is late: it is interrupted, in the background, or it goes on. */
+export type WhenLate = "interrupt" | "continue"
+
+/**
+ * Waits for a fiber, at most `limit`. Neither fails nor ends early, however often the caller is interrupted. The fiber has
+ * to be a daemon, or an interruption of the caller ends it.
+ */
+export const fiber = <A, E>(
+  running: Fiber.RuntimeFiber<A, E>,
+  limit: Duration.DurationInput,
+  whenLate: WhenLate = "interrupt"
+): Effect.Effect<Answer<A, E>> =>
+  Effect.uninterruptible(
+    Effect.suspend(() => {
+      const exit = running.unsafePoll()
+      if (exit !== null) return Effect.succeed(answer(exit))
+      return Effect.flatMap(Effect.forkDaemon(Effect.interruptible(Effect.sleep(limit))), (clock) =>
+        Effect.async<Answer<A, E>>((resume) => {
+          // The first of the two resumes; what the other one says is dropped.
+          running.addObserver((exit) => {
+            resume(Effect.succeed(answer(exit)))
+            clock.unsafeInterruptAsFork(FiberId.none)
+          })
+          clock.addObserver(() => {
+            resume(Effect.succeed(late))
+            if (whenLate === "interrupt") running.unsafeInterruptAsFork(FiberId.none)
+          })
+        })
+      )
+    })
+  )
+
+/** Runs an effect, and waits for it at most `limit`. Neither fails nor ends early, however often the caller is interrupted. */
+export const run = <A, E, R>(
+  wait: Effect.Effect<A, E, R>,
+  limit: Duration.DurationInput,
+  whenLate: WhenLate = "interrupt"
+): Effect.Effect<Answer<A, E>, never, R> =>
+  Effect.uninterruptible(
+    Effect.flatMap(Effect.forkDaemon(Effect.interruptible(wait)), (running) => fiber(running, limit, whenLate))
+  )
