@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import type * as Option from "effect/Option"
-import { clockOf } from "./internal/clock.js"
+import { clockOf, elapsedOf } from "./internal/clock.js"
 import * as Seen from "./internal/seen.js"
 import * as tokens from "./internal/tokens.js"
 import * as RoutingContext from "./RoutingContext.js"
@@ -84,7 +84,7 @@ export const sticky = (options?: { readonly resetOnCommit?: boolean | undefined 
 
 /** Notes the time of a write. */
 const noteTime: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
-  const now = clockOf(fiber).unsafeCurrentTimeMillis()
+  const now = elapsedOf(clockOf(fiber))
   RoutingContext.unsafeChange(fiber, (seen) => Seen.withWrite(seen, now))
   return Effect.void
 })
@@ -116,7 +116,7 @@ export const window = (duration: Duration.DurationInput): Consistency => {
     readsFromPrimary: (fiber) => {
       if (RoutingContext.unsafeIsStuck(fiber)) return true
       const { writtenAt } = fiber.getFiberRef(RoutingContext.flow).seen
-      return writtenAt > Number.NEGATIVE_INFINITY && clockOf(fiber).unsafeCurrentTimeMillis() - writtenAt < millis
+      return writtenAt > Number.NEGATIVE_INFINITY && elapsedOf(clockOf(fiber)) - writtenAt < millis
     }
   }
 }

@@ -13,6 +13,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Pg from "pg"
 import type * as Health from "./Health.js"
+import { elapsedOf } from "./internal/clock.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import { Opening } from "./internal/driver/opening.js"
 import { type Callback, type Cancellable, Pool, type Request, type Result } from "./internal/driver/pool.js"
@@ -168,7 +169,7 @@ class EngineImpl implements Engine {
   isDrained = false
   health: Health.Health | undefined
   private pool: Pool
-  readonly positions = new Tracker(() => this.clock.unsafeCurrentTimeMillis())
+  readonly positions = new Tracker(() => elapsedOf(this.clock))
   private readonly prober = new Probe(() => this.positions.forget())
   private probed: ResolvedClient | undefined
   private initial: string | undefined
@@ -313,7 +314,7 @@ class EngineImpl implements Engine {
       const isOther = this.probed !== client
       this.probed = client
       const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
-      const at = this.clock.unsafeCurrentTimeMillis()
+      const at = elapsedOf(this.clock)
       const question = this.positions.ask()
       return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (report) => {
         if (this.client === client) this.positions.report(question, at, report)
@@ -361,7 +362,7 @@ class EngineImpl implements Engine {
       onBroken: () => {
         if (pool === this.pool) this.positions.forget()
       },
-      now: () => this.clock.unsafeCurrentTimeMillis()
+      now: () => elapsedOf(this.clock)
     })
     return pool
   }

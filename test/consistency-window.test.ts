@@ -1,6 +1,6 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, TestClock, TestContext } from "effect"
+import { type Clock, Effect, Fiber, TestClock, TestContext } from "effect"
 import { Consistency, DbRouter } from "effect-db-router"
 import * as Causal from "./support/causal.js"
 import type * as RouterTest from "./support/router.js"
@@ -69,6 +69,32 @@ layer(Causal.layer({ consistency: Consistency.window("2 seconds"), health: false
         assert.strictEqual(yield* group, "read")
       }
     })
+  )
+
+  it.effect("takes as long when the clock is set back, or ahead, meanwhile", () =>
+    Effect.gen(function* () {
+      yield* DbRouter.reset
+      const real = yield* Effect.clock
+      let step = 0
+      const set: Clock.Clock = Object.assign(Object.create(real), {
+        unsafeCurrentTimeMillis: () => real.unsafeCurrentTimeMillis() + step,
+        unsafeCurrentTimeNanos: () => real.unsafeCurrentTimeNanos()
+      })
+      yield* Effect.withClock(
+        Effect.gen(function* () {
+          yield* insert(yield* newId)
+          step = 3_600_000
+          assert.strictEqual(yield* group, "default")
+          yield* TestClock.adjust("2 seconds")
+          assert.strictEqual(yield* group, "read")
+          yield* insert(yield* newId)
+          step = 0
+          yield* TestClock.adjust("2 seconds")
+          assert.strictEqual(yield* group, "read")
+        }),
+        set
+      )
+    }).pipe(Effect.provide(TestContext.TestContext))
   )
 
   timed(

@@ -126,6 +126,24 @@ describe("the sources", () => {
     ])
     assert.deepStrictEqual(Structure.ambient(sources), [])
   })
+
+  it("ask for a date only where one is shown or compared with another machine's", () => {
+    assert.sameMembers(Array.from(Structure.dates(sources)), [
+      // Says that others do not.
+      "internal/clock.ts",
+      // Shown: reports, events, the status.
+      "internal/doctor/check.ts",
+      "internal/doctor/cluster.ts",
+      // The server's clock.
+      "internal/doctor/inspect.ts",
+      "internal/monitor.ts",
+      "internal/status/journal.ts",
+      "internal/status/snapshot.ts",
+      // The expiry of tokens.
+      "internal/tokenCarriers.ts",
+      "internal/tokens.ts"
+    ])
+  })
 })
 
 describe("the tests", () => {

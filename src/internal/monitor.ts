@@ -16,6 +16,7 @@ import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
 import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
+import { elapsedOf } from "./clock.js"
 import { isSameServer } from "./election.js"
 import { log, logRebound, logSerializable } from "./eventLog.js"
 import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
@@ -58,7 +59,7 @@ export interface Options {
 export class Monitor {
   /** The last report of the server that takes the writes. */
   private primary: Health.Report | undefined
-  /** When that was. While it does not answer nobody falls further behind it. */
+  /** When that was, by the clock that never goes back. While it does not answer nobody falls further behind it. */
   private primaryAt = 0
   private history: Health.History | undefined
   private rivals: ReadonlyArray<Engine> = []
@@ -129,7 +130,7 @@ export class Monitor {
       engine.rebind(config),
       Effect.suspend(() => {
         if (engine === this.options.servers.lastWriter) this.options.servers.forget()
-        if (engine.health !== undefined) engine.setHealth(Health.starting(this.now))
+        if (engine.health !== undefined) engine.setHealth(Health.starting(this.date))
         this.sample(engine)
         return Effect.zipRight(logRebound(this.eventOf(engine).group, engine), this.check(engine))
       })
@@ -143,7 +144,7 @@ export class Monitor {
       const watched = this.note(engine)
       this.publish(Health.Event.EngineAdded(this.eventOf(engine)))
       if (config === undefined) return Effect.void
-      engine.setHealth(Health.starting(this.now))
+      engine.setHealth(Health.starting(this.date))
       watched.hurry.unsafeOpen()
       return this.watch(watched, config)
     })
@@ -201,7 +202,7 @@ export class Monitor {
       const { servers, startTimeout } = this.options
       for (const engine of engines) {
         this.note(engine)
-        engine.setHealth(Health.starting(this.now))
+        engine.setHealth(Health.starting(this.date))
       }
       const began = this.now
       let left = engines
@@ -254,6 +255,11 @@ export class Monitor {
   }
 
   private get now(): number {
+    return elapsedOf(this.clock)
+  }
+
+  /** For those who read it: events, and since when an engine is as it is. */
+  private get date(): number {
     return this.clock.unsafeCurrentTimeMillis()
   }
 
@@ -316,21 +322,22 @@ export class Monitor {
   }
 
   private take({ engine }: Watched, found: Either.Either<Health.Report, SqlError>, config: ResolvedHealth): void {
-    const { now } = this
+    const { date } = this
     if (Either.isRight(found)) {
-      this.become(engine, this.answered(engine, found.right, config, now))
+      this.become(engine, this.answered(engine, found.right, config, date))
       return
     }
     const { cause, message } = found.left
     const reason = cause instanceof Error ? cause.message : message
-    this.become(engine, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, now))
+    this.become(engine, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, date))
     // A server that refuses the probe may well work on what it has.
     if (engine.health?.state === "down" && !isServerError(found.left)) {
       engine.lose(`The server ${engine.name} does not answer`)
     }
   }
 
-  private answered(engine: Engine, report: Health.Report, config: ResolvedHealth, now: number): Health.Health {
+  private answered(engine: Engine, report: Health.Report, config: ResolvedHealth, date: number): Health.Health {
+    const { now } = this
     const { servers } = this.options
     const health = engine.health!
     if (servers.has(engine)) this.elect(engine, report)
@@ -342,9 +349,9 @@ export class Monitor {
         for (const other of this.watched.keys()) if (other !== engine) this.hasten(other)
       }
       this.history = Health.record(this.history, report, now)
-      return Health.answered(health, report, { era: undefined, lag: undefined, isRival: false }, config, now)
+      return Health.answered(health, report, { era: undefined, lag: undefined, isRival: false }, config, date)
     }
-    if (engine === servers.lastWriter && report.role === "replica") return Health.demoted(health, report, now)
+    if (engine === servers.lastWriter && report.role === "replica") return Health.demoted(health, report, date)
     const { history, primary } = this
     const era = servers.currentEra
     const isRival = report.role === "primary" && (primary === undefined || !isSameServer(report, primary))
@@ -353,7 +360,7 @@ export class Monitor {
       comparable && Health.follows(report, era)
         ? Health.lagOf(history, report.position, this.isWriterUp ? now : this.primaryAt)
         : undefined
-    return Health.answered(health, report, { era, lag, isRival: isRival && servers.has(engine) }, config, now)
+    return Health.answered(health, report, { era, lag, isRival: isRival && servers.has(engine) }, config, date)
   }
 
   /** Chooses the engine that takes the writes, when one has said what it is. */
@@ -416,7 +423,7 @@ export class Monitor {
     // A primary that takes no writes has become a standby.
     if (isWriter && found.why === "25006") watched.hurry.unsafeOpen()
     if (!found.suspect) return
-    const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.now)
+    const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.date)
     if (next === engine.health) return
     watched.fresh = true
     watched.hurry.unsafeOpen()
@@ -442,7 +449,7 @@ export class Monitor {
     const group =
       others.find(({ engines }) => engines.includes(engine)) ??
       (servers.reading?.engines.includes(engine) ? servers.reading : servers.writing)
-    return { group: group.name, engine: engine.name, at: this.now }
+    return { group: group.name, engine: engine.name, at: this.date }
   }
 
   private sample(engine: Engine): void {

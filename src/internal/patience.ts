@@ -2,12 +2,13 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as RouterError from "../RouterError.js"
+import { elapsedOf } from "./clock.js"
 import { acquireFailed, judge, PoolBusy } from "./failure.js"
 import type { Monitor } from "./monitor.js"
 import type { Restore } from "./restore.js"
 import type { Servers } from "./servers.js"
 
-/** Until when something may be tried again, in milliseconds of the clock. `undefined`: it has not failed yet. */
+/** Until when something may be tried again, in milliseconds of the clock that never goes back. `undefined`: it has not failed yet. */
 export type Deadline = number | undefined
 
 /**
@@ -61,7 +62,7 @@ export class Patience {
 
   private wait(error: SqlError, deadline: Deadline): Effect.Effect<number, SqlError> {
     return Effect.clockWith((clock) => {
-      const now = clock.unsafeCurrentTimeMillis()
+      const now = elapsedOf(clock)
       const until = deadline ?? now + this.millis
       return Effect.filterOrFail(
         now >= until ? Effect.succeed(false) : this.monitor.awaitWriter(Duration.millis(until - now)),

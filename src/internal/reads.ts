@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { Engine } from "../Engine.js"
 import { attributes } from "../Telemetry.js"
-import { clockOf } from "./clock.js"
+import { clockOf, elapsedOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isStandbyRefusal } from "./failure.js"
 import { Fallback, type Step } from "./fallback.js"
@@ -184,7 +184,7 @@ export class Reads {
         () => this.routes.unfit(fiber)?.engines ?? []
       )
       if (other !== undefined) fallback.note(other.engine, other.error)
-      const step = fallback.after(engine, isReplica, error, clockOf(fiber).unsafeCurrentTimeMillis())
+      const step = fallback.after(engine, isReplica, error, elapsedOf(clockOf(fiber)))
       if (!("engine" in step)) return Effect.fail(step)
       const { group, reason, refusal, rule } = step
       const kind = refusal === undefined ? decision.kind : "write"

@@ -1,6 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { elapsedOf } from "./clock.js"
 
 /** Something that is done every so often, one at a time, and before a session when that was too long ago. */
 export class Refresh {
@@ -28,7 +29,7 @@ export class Refresh {
     const { beforeSession } = this.schedule
     if (beforeSession === undefined) return Effect.void
     const isDue = Effect.clockWith((clock) =>
-      Effect.sync(() => clock.unsafeCurrentTimeMillis() - this.doneAt >= Duration.toMillis(beforeSession))
+      Effect.sync(() => elapsedOf(clock) - this.doneAt >= Duration.toMillis(beforeSession))
     )
     // Somebody else may have done it while this one waited.
     return Effect.asVoid(Effect.whenEffect(this.lock.withPermits(1)(Effect.whenEffect(this.once, isDue)), isDue))
@@ -39,7 +40,7 @@ export class Refresh {
       this.work,
       Effect.clockWith((clock) =>
         Effect.sync(() => {
-          this.doneAt = clock.unsafeCurrentTimeMillis()
+          this.doneAt = elapsedOf(clock)
         })
       )
     )

@@ -14,7 +14,7 @@ import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Anew } from "./beginning.js"
 import type { Causal } from "./causal.js"
-import { clockOf, nowOf } from "./clock.js"
+import { clockOf, elapsedOf, nowOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { judge, ofWrite } from "./failure.js"
 import type { Monitor } from "./monitor.js"
@@ -405,9 +405,9 @@ export class Router extends Routes implements Writer {
   private watched(causal: Causal, fiber: AnyFiber, engine: Engine, request: Request): Effect.Effect<Result, SqlError> {
     return Effect.suspend(() => {
       const clock = clockOf(fiber)
-      const watch = causal.begin(fiber, engine).writes(clock.unsafeCurrentTimeMillis())
+      const watch = causal.begin(fiber, engine).writes(elapsedOf(clock))
       return Effect.onExit(engine.query(watch.asking(request)), (exit) => {
-        const now = clock.unsafeCurrentTimeMillis()
+        const now = elapsedOf(clock)
         if (Exit.isSuccess(exit)) watch.succeeded(now)
         else watch.failed(now)
         return Effect.void

@@ -5,7 +5,7 @@ import type { Mark } from "./tracker.js"
 export interface Seen {
   /** Whether its reads stick to the primary. */
   readonly stuck: boolean
-  /** When it last wrote or committed, in milliseconds of the clock. */
+  /** When it last wrote or committed, in milliseconds of the clock that never goes back. */
   readonly writtenAt: number
   /** What a server must have replayed. */
   readonly positions: ReadonlyArray<Position.Position>

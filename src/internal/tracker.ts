@@ -20,7 +20,7 @@ export class Tracker {
   tellsIds = true
   /** Goes up when nothing that it has told counts any more. */
   epoch = 0
-  /** When the last probe was sent that it has answered, in milliseconds of the clock. */
+  /** When the last probe was sent that it has answered, in milliseconds of the clock that never goes back. */
   probedAt = Number.NEGATIVE_INFINITY
 
   // Questions are numbered in the order in which they are sent.

@@ -153,6 +153,10 @@ export const ambient = (sources: Sources): ReadonlyArray<string> =>
     return found
   })
 
+/** Where a date is read. Differences of dates are wrong when the clock is set. */
+export const dates = (sources: Sources): ReadonlyArray<string> =>
+  Array.from(sources).flatMap(([path, source]) => (/[cC]urrentTimeMillis/.test(source) ? [path] : []))
+
 /** Tests that do not run. Each entry of `tests` is a path and its text. */
 export const disabledTests = (tests: ReadonlyMap<string, string>): ReadonlyArray<string> =>
   Array.from(tests).flatMap(([path, source]) => {

@@ -1,6 +1,7 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { elapsed } from "../clock.js"
 
 /** Servers live in real time, also inside a test that runs on a `TestClock`. */
 export const inRealTime: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = Effect.withClock(
@@ -19,11 +20,11 @@ export const until = <E, E2>(
     readonly otherwise: Effect.Effect<never, E2>
   }
 ): Effect.Effect<void, E | E2> =>
-  Effect.flatMap(Clock.currentTimeMillis, (start) => {
+  Effect.flatMap(elapsed, (start) => {
     const limit = start + Duration.toMillis(options.within)
     const loop: Effect.Effect<void, E | E2> = Effect.flatMap(check, (done) => {
       if (done) return Effect.void
-      return Effect.flatMap(Clock.currentTimeMillis, (now) =>
+      return Effect.flatMap(elapsed, (now) =>
         now >= limit ? options.otherwise : Effect.zipRight(Effect.sleep(options.every), loop)
       )
     })

@@ -7,6 +7,7 @@ import * as Either from "effect/Either"
 import * as Health from "../../Health.js"
 import { contentEnd } from "../../Position.js"
 import type { RouterConfig } from "../../RouterConfig.js"
+import { elapsed } from "../clock.js"
 import * as optionChecks from "../config/options.js"
 import { elect, isSameServer } from "../election.js"
 import type { Inspected } from "./inspect.js"
@@ -50,14 +51,14 @@ const pauseMillis = 20
 /** How far a replica is behind a position that the primary was at before. `undefined`: it does not say. */
 const measureLag = (replica: Inspected, primary: bigint): Effect.Effect<Lag | undefined> =>
   Effect.gen(function* () {
-    const began = yield* Clock.currentTimeMillis
+    const began = yield* elapsed
     let bytes: bigint | undefined
     for (;;) {
       const answer = yield* replica.askPosition
       if (Either.isLeft(answer)) return undefined
       const missing = contentEnd(primary) - answer.right.lsn
       bytes ??= missing > 0n ? missing : 0n
-      const millis = (yield* Clock.currentTimeMillis) - began
+      const millis = (yield* elapsed) - began
       if (missing <= 0n) return { bytes: Number(bytes), millis: bytes === 0n ? 0 : millis, caughtUp: true }
       if (millis >= patienceMillis) {
         const age = yield* replica.askReplayAge

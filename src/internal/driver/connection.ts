@@ -54,7 +54,7 @@ export interface Member {
   readonly isShared: boolean
   /** Whether anybody waits for its answer on this connection. */
   isWanted: boolean
-  /** When it was sent, in milliseconds of the clock, if nothing else ran there. */
+  /** When it was sent, in milliseconds of the clock that never goes back, if nothing else ran there. */
   began: number | undefined
   /** What is known of its text. */
   readonly text: Text | undefined

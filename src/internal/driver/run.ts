@@ -39,7 +39,7 @@ export abstract class Run implements Member {
   isWanted = true
   /** Where it runs. */
   connection: Connection | undefined
-  /** When it was sent, in milliseconds of the clock, if nothing else ran on its connection. */
+  /** When it was sent, in milliseconds of the clock that never goes back, if nothing else ran on its connection. */
   began: number | undefined
   /** What is known of its text. */
   readonly text: Text | undefined
