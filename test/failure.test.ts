@@ -33,6 +33,7 @@ describe("an error of a replica", () => {
     ["XX000 of a function that writes", server("XX000", { message: "cannot make new WAL entries" }), "refused", false],
     ["XX000 of anything else", server("XX000"), "elsewhere", true],
     ["40001 of replay", server("40001", { routine: "ProcessRecoveryConflictInterrupt" }), "elsewhere", false],
+    ["40001 of replay on PostgreSQL 14 to 16", server("40001", { routine: "ProcessInterrupts" }), "elsewhere", false],
     ["40001 FATAL", server("40001", { severity: "FATAL" }), "elsewhere", false],
     ["40001 of a transaction", server("40001", { routine: "ExecUpdate" }), "caller", false],
     ["40P01", server("40P01"), "elsewhere", false],

@@ -152,9 +152,15 @@ const judgeServer = (found: DatabaseError, role: Role, hasBroken: boolean): Fail
   }
 }
 
-/** A standby ends a statement that is in the way of replay: an error, or FATAL with which the connection ends. */
+/**
+ * A standby ends a statement that is in the way of replay: an error, or FATAL with which the connection ends. The routine is
+ * that of the version: PostgreSQL 17 and 18 have one for it, 14 to 16 say so where they look for interrupts. A statement that
+ * is in the way of another one, on a primary, is told elsewhere (`CheckForSerializableConflictOut`, `heap_lock_tuple`, ...).
+ */
 const isRecoveryConflict = ({ code, routine, severity }: DatabaseError): boolean =>
-  code === "40P01" || severity === "FATAL" || (routine?.startsWith("ProcessRecoveryConflict") ?? false)
+  code === "40P01" || severity === "FATAL" || (routine !== undefined && recoveryConflicts.test(routine))
+
+const recoveryConflicts = /^ProcessRecoveryConflict|^ProcessInterrupts$/
 
 /** What of an error says that a standby cannot do this, however well it is. */
 const refusalOf = (found: DatabaseError): Failure | undefined => {
