@@ -267,7 +267,7 @@ export const atomic: {
         const block = Effect.uninterruptibleMask((restore) =>
           Effect.flatMap(Effect.exit(restore(self)), (exit) =>
             Effect.zipRight(
-              Exit.isSuccess(exit) ? around.commit(undefined) : Effect.ignore(around.rollback(undefined, "rollback")),
+              Exit.isSuccess(exit) ? around.commit(undefined) : Effect.exit(around.rollback(undefined, "rollback")),
               exit
             )
           )

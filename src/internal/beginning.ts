@@ -140,7 +140,7 @@ export class Beginning {
       Effect.flatMap(
         Effect.zipRight(this.giveBack, engine.transaction(this.options.begin, restore)),
         (connection): Effect.Effect<void, SqlError> => {
-          if (this.isStopped) return Effect.zipRight(connection.giveBack, refused)
+          if (this.isStopped) return Effect.ensuring(refused, connection.giveBack)
           this.engine = engine
           this.connection = connection
           this.mark = this.options.mark(engine)

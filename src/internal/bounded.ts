@@ -58,6 +58,21 @@ export const fiber = <A, E>(
     })
   )
 
+/**
+ * Waits for what goes on by itself and can be waited for again: without a limit until the caller is interrupted, then at most
+ * `limit`.
+ */
+export const sinceInterruption = <A, R>(
+  wait: Effect.Effect<A, never, R>,
+  limit: Duration.DurationInput
+): Effect.Effect<Answer<A, never>, never, R> =>
+  Effect.uninterruptible(
+    Effect.matchCauseEffect(Effect.interruptible(wait), {
+      onSuccess: (value) => Effect.succeed(answer(Exit.succeed(value))),
+      onFailure: () => run(wait, limit)
+    })
+  )
+
 /** Runs an effect, and waits for it at most `limit`. Neither fails nor ends early, however often the caller is interrupted. */
 export const run = <A, E, R>(
   wait: Effect.Effect<A, E, R>,

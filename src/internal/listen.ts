@@ -6,6 +6,7 @@ import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import type { Engine } from "../Engine.js"
 import { poolConfig } from "../Engine.js"
+import * as bounded from "./bounded.js"
 import { Lock } from "./lock.js"
 
 type Listener = {
@@ -43,7 +44,7 @@ class Listening {
       listeners?.delete(listener)
       if (listeners?.size !== 0) return Effect.void
       this.channels.delete(channel)
-      return Effect.ignore(this.command(`UNLISTEN ${identifier}`))
+      return Effect.asVoid(bounded.run(this.command(`UNLISTEN ${identifier}`), "1 second"))
     })
     return Effect.acquireRelease(this.commands.run(Effect.onError(add, () => remove)), () => this.commands.run(remove))
   }
@@ -78,7 +79,11 @@ const connect = (engineOf: () => Engine): Effect.Effect<Listening, SqlError, Sco
         },
         catch: (cause) => new SqlError({ cause, message: "Failed to acquire connection for listen" })
       }),
-      (client) => Effect.promise(() => client.end()).pipe(Effect.interruptible, Effect.timeoutOption(1000))
+      (client) =>
+        bounded.run(
+          Effect.promise(() => client.end()),
+          "1 second"
+        )
     ),
     (client) => new Listening(client)
   )

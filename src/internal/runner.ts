@@ -203,9 +203,7 @@ export class Runner implements Works {
       return Effect.flatMap(begun, (transaction) =>
         Effect.flatMap(Effect.exit(restore(use(transaction))), (exit) =>
           Effect.zipRight(
-            Exit.isSuccess(exit)
-              ? committing(this.router, transaction, transaction.commit, note)
-              : Effect.zipRight(transaction.rollback, transaction.giveBack),
+            Exit.isSuccess(exit) ? committing(this.router, transaction, transaction.commit, note) : transaction.abort,
             exit
           )
         )

@@ -208,9 +208,8 @@ export class Session implements SessionWork {
     if (roots.length === 0) return Effect.void
     return Effect.suspend(() => {
       for (const root of roots) this.forget(root)
-      return Effect.forEach(roots, ({ transaction }) => Effect.zipRight(transaction.rollback, transaction.giveBack), {
-        discard: true
-      })
+      // Each ends, whatever becomes of those before it.
+      return roots.reduceRight((rest, { transaction }) => Effect.ensuring(transaction.abort, rest), Effect.void)
     })
   }
 
@@ -283,13 +282,10 @@ export const committing = (
   commit: Effect.Effect<void, SqlError>,
   note: (outcome: Outcome) => void
 ): Effect.Effect<void, SqlError> =>
-  Effect.onExit(commit, (exit) => {
+  Effect.onExit(Effect.ensuring(commit, transaction.giveBack), (exit) => {
     const outcome = Exit.isSuccess(exit) ? "committed" : outcomeOf(exit.cause)
     note(outcome)
-    return Effect.zipRight(
-      transaction.giveBack,
-      outcome === "rolled back" ? Effect.void : router.afterCommit(transaction)
-    )
+    return outcome === "rolled back" ? Effect.void : router.afterCommit(transaction)
   })
 
 const partial = (

@@ -108,7 +108,7 @@ export class TestConnection {
     return Effect.acquireUseRelease(
       this.begin(node),
       (open) => this.query(open, request),
-      (open, exit) => Effect.ignore(this.end(open, Exit.isSuccess(exit) ? "commit" : "rollback"))
+      (open, exit) => Effect.exit(this.end(open, Exit.isSuccess(exit) ? "commit" : "rollback"))
     )
   }
 

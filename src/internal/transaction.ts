@@ -12,6 +12,7 @@ import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { type Begin, Beginning } from "./beginning.js"
+import * as bounded from "./bounded.js"
 import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
@@ -146,12 +147,15 @@ export class Transaction {
       const transaction = new Transaction(group, shared, undefined, undefined)
       if (options.settings.length === 0) return Effect.succeed(transaction)
       return Effect.as(
-        Effect.onError(restore(beginning.configured), () =>
-          Effect.zipRight(transaction.rollback, transaction.giveBack)
-        ),
+        Effect.onError(restore(beginning.configured), () => transaction.abort),
         transaction
       )
     })
+  }
+
+  /** Rolls back, and gives the connection back. */
+  get abort(): Effect.Effect<void> {
+    return Effect.ensuring(this.rollback, this.giveBack)
   }
 
   /** Gives the connection back: the last thing that happens, once it has ended. */
@@ -333,8 +337,10 @@ export class Transaction {
     const { beginning, ending } = this.shared
     this.shared.ended = true
     beginning.stop()
-    return Effect.ignore(
-      ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK")) : this.insist(Deferred.await(ending.done))
+    return Effect.asVoid(
+      Effect.exit(
+        ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK")) : this.insist(Deferred.await(ending.done))
+      )
     )
   })
 
@@ -442,9 +448,8 @@ export class Transaction {
   private insist<A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.uninterruptible(
       Effect.flatMap(Effect.forkDaemon(effect), (fiber) =>
-        Effect.interruptible(Fiber.await(fiber)).pipe(
-          Effect.onInterrupt(() => this.orDestroy(fiber)),
-          Effect.exit,
+        bounded.sinceInterruption(Fiber.await(fiber), endTimeout).pipe(
+          Effect.flatMap((answer) => (answer.state === "late" ? this.connection.destroy : Effect.void)),
           Effect.zipRight(Fiber.join(fiber))
         )
       )
@@ -452,13 +457,9 @@ export class Transaction {
   }
 
   /** Waits for a fiber, but only so long: then the connection is closed. */
-  private orDestroy(fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> {
-    return Effect.asVoid(
-      Fiber.await(fiber).pipe(
-        Effect.interruptible,
-        Effect.timeoutOption(endTimeout),
-        Effect.tap((exit) => (exit._tag === "None" ? this.connection.destroy : Effect.void))
-      )
+  private orDestroy(fiber: Fiber.RuntimeFiber<unknown, unknown>): Effect.Effect<void> {
+    return Effect.flatMap(bounded.fiber(fiber, endTimeout, "continue"), ({ state }) =>
+      state === "late" ? this.connection.destroy : Effect.void
     )
   }
 

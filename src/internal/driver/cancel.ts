@@ -2,6 +2,7 @@ import { isIP } from "node:net"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Pg from "pg"
+import * as bounded from "../bounded.js"
 import type { CancelTarget, Connection } from "./connection.js"
 
 /** The driver's connection below the client, of which it declares no types. */
@@ -86,12 +87,11 @@ export const cancel = (connection: Connection): Effect.Effect<void> =>
             )
           : Effect.sync(() => connection.destroy())
       )
-    return (connection.isBusy && !connection.mustFinish ? request(firstWait) : ready).pipe(
-      Effect.interruptible,
-      Effect.timeoutOption(cancelTimeout),
-      Effect.tap((done) => (done._tag === "None" ? Effect.sync(() => connection.destroy()) : Effect.void)),
-      Effect.asVoid
-    )
+    const done = connection.isBusy && !connection.mustFinish ? request(firstWait) : ready
+    // Whatever has become of it: without an answer a signal may be on its way still.
+    return Effect.map(bounded.run(done, cancelTimeout), ({ state }) => {
+      if (state !== "answered") connection.destroy()
+    })
   })
 
 /** Closes a connection whose statement has no answer yet, and has the server end the statement, if it may be ended. */

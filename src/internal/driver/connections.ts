@@ -1,6 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
+import * as bounded from "../bounded.js"
 import { PoolBusy } from "../failure.js"
 import { type Place, Queue } from "../queue.js"
 import { requestCancel } from "./cancel.js"
@@ -221,9 +222,7 @@ export class Connections {
       }
       connection.fail(reason)
     }
-    return Effect.all(cancels, { concurrency: "unbounded", discard: true }).pipe(
-      Effect.interruptible,
-      Effect.timeoutOption(cutTimeout),
+    return bounded.run(Effect.all(cancels, { concurrency: "unbounded", discard: true }), cutTimeout).pipe(
       Effect.zipRight(this.awaitEmpty(cutTimeout)),
       Effect.zipRight(
         Effect.sync(() => {
@@ -235,14 +234,11 @@ export class Connections {
 
   /** Whether every connection is closed within a limit. */
   private awaitEmpty(limit: Duration.Duration): Effect.Effect<boolean> {
-    return Effect.async<void>((resume) => {
+    const empty = Effect.async<void>((resume) => {
       if (this.all.size === 0) return resume(Effect.void)
       this.whenEmpty = () => resume(Effect.void)
-    }).pipe(
-      Effect.interruptible,
-      Effect.timeoutOption(limit),
-      Effect.map((done) => done._tag === "Some")
-    )
+    })
+    return Effect.map(bounded.run(empty, limit), ({ state }) => state === "answered")
   }
 
   /** Opens a connection for everybody who waits and has none on its way, as far as the limit allows. */

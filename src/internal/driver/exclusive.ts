@@ -3,6 +3,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Stream from "effect/Stream"
+import * as bounded from "../bounded.js"
 import { refused } from "../refused.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
@@ -88,16 +89,10 @@ export class Exclusive {
           if (exit !== undefined) return resume(Effect.void)
           wake = () => resume(Effect.void)
         })
-        const overdue = ended.pipe(
-          Effect.interruptible,
-          Effect.timeoutOption(limit),
-          Effect.flatMap((answer) => (answer._tag === "None" ? this.destroy : Effect.void)),
-          Effect.zipRight(ended)
-        )
-        const answer = Effect.suspend(() => exit!)
-        return Effect.matchCauseEffect(Effect.interruptible(ended), {
-          onSuccess: () => answer,
-          onFailure: () => Effect.zipRight(overdue, answer)
+        return Effect.flatMap(bounded.sinceInterruption(ended, limit), ({ state }) => {
+          const answer = Effect.suspend(() => exit!)
+          // The statement fails as soon as its socket is closed.
+          return state === "answered" ? answer : Effect.zipRight(Effect.zipRight(this.destroy, ended), answer)
         })
       })
     )
