@@ -23,6 +23,7 @@ import type { Catalog } from "./internal/classifier/catalog.js"
 import * as CatalogKnowledge from "./internal/classifier/catalogKnowledge.js"
 import { catalogQuery } from "./internal/classifier/catalogQuery.js"
 import * as Classify from "./internal/classifier/classify.js"
+import type { Leaves } from "./internal/classifier/finding.js"
 import * as Knowledge from "./internal/classifier/knowledge.js"
 import { countLookup } from "./internal/classifier/lookups.js"
 import * as Parser from "./internal/classifier/parser.js"
@@ -51,6 +52,16 @@ export type {
   CatalogNames
 } from "./internal/classifier/catalog.js"
 
+export type {
+  /**
+   * What a statement leaves behind for the statements after it on its connection.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  Leaves
+} from "./internal/classifier/finding.js"
+
 /**
  * - `read`: any server that has the data may run it.
  * - `write`: changes data or schema, locks rows, or was not shown to do neither.
@@ -73,6 +84,11 @@ export interface Classification {
   readonly reason: string
   /** It may change what a catalog snapshot holds (DDL; also `DO`, `CALL` and what does not parse): read the catalog again. */
   readonly changesSchema: boolean
+  /**
+   * What it leaves behind for the statements after it on its connection; absent for nothing. Of a `session` statement of a
+   * classifier of your own that never says it, everything is expected.
+   */
+  readonly leaves?: Leaves
 }
 
 /**

@@ -4,6 +4,7 @@ import { isTooDeep } from "./depth.js"
 import type { Verdict } from "./finding.js"
 import { schemaChange, write } from "./finding.js"
 import type { Knowledge } from "./knowledge.js"
+import * as Leaves from "./leaves.js"
 import * as Parser from "./parser.js"
 
 /** Texts that a standby refused are few; they are kept through changes of the catalog. */
@@ -77,7 +78,11 @@ const judge = (sql: string, knowledge: Knowledge): Verdict => {
     return notAnalysed(sql, "backslash, with standard_conforming_strings off")
   const parsed = Parser.parse(sql)
   if (parsed === "unavailable") return unavailable
-  return parsed === "broken" ? notAnalysed(sql, "does not parse") : analyze(parsed, knowledge)
+  if (parsed === "broken") return notAnalysed(sql, "does not parse")
+  const verdict = analyze(parsed, knowledge)
+  if (verdict.kind === "read") return verdict
+  const leaves = Leaves.leavesOf(parsed, knowledge) ?? (verdict.kind === "session" ? Leaves.inTransaction : undefined)
+  return leaves === undefined ? verdict : { ...verdict, leaves }
 }
 
 /** Bulk inserts and the like need no parser: whatever follows these words is a write, or an error. */
@@ -85,13 +90,18 @@ const longText = 4_096
 
 const leading = /^\s*(insert|update|delete|merge)\b/i
 
+/** Functions that leave something behind. */
+const leaving = /set_config|advisory/i
+
 const evident = (sql: string): Verdict | undefined => {
   const word = leading.exec(sql)?.[1]?.toUpperCase()
-  if (word === undefined) return undefined
+  if (word === undefined || leaving.test(sql)) return undefined
   return sql.includes(";") ? notAnalysed(sql, word) : write(word)
 }
 
 const schemaWord = /\b(alter|call|create|do|drop|import)\b/i
 
-const notAnalysed = (sql: string, reason: string): Verdict =>
-  schemaWord.test(sql) ? schemaChange(reason) : write(reason)
+const notAnalysed = (sql: string, reason: string): Verdict => ({
+  ...(schemaWord.test(sql) ? schemaChange(reason) : write(reason)),
+  leaves: Leaves.unknown
+})

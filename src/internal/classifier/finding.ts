@@ -1,8 +1,25 @@
+/** What a statement leaves behind for the statements after it on its connection. */
+export interface Leaves {
+  /**
+   * How long it lasts: to the end of the transaction (`SET LOCAL`, locks of tables, cursors), or of the connection (`SET`,
+   * advisory locks of a session, temporary tables, `LISTEN`, `PREPARE`). `"unknown"`: it runs what the text does not show (`DO`,
+   * `CALL`, a volatile function), which may leave either.
+   */
+  readonly until: "transaction" | "connection" | "unknown"
+  /** Whether statements after it mean something else without it: a role, a setting, a temporary table. */
+  readonly sets: boolean
+  /** Whether it begins or ends a transaction. Savepoints do not. */
+  readonly controls: boolean
+  /** Whether it makes or drops prepared statements. */
+  readonly prepares: boolean
+}
+
 /** What a statement does. */
 export interface Verdict {
   readonly kind: "read" | "write" | "session"
   readonly reason: string
   readonly changesSchema: boolean
+  readonly leaves?: Leaves
 }
 
 /** Why a statement, or something that it uses, is not a read. */
