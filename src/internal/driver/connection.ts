@@ -9,6 +9,7 @@ import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
 import type { Text } from "./prepared.js"
 import { type Descriptions, Statement, type Wire } from "./statement.js"
+import { NotSent, unsendable } from "./values.js"
 
 /** What the driver's client has and its type declarations leave out. */
 interface Internals {
@@ -200,10 +201,20 @@ export class Connection {
     const { stream } = connection
     // While the driver has others to do first, it sends nothing.
     const isNow = query.isShared === true || this.isDriverFree
+    let isOver = false
+    const done = (error: Error | null | undefined, result: Result | undefined) => {
+      if (isOver) return
+      isOver = true
+      this.running--
+      if (error === null || error === undefined) callback(undefined, result)
+      else callback(error, undefined)
+    }
+    this.running++
+    this.unanswered++
     if (query.isShared === true) this.corkForNow()
     stream.cork()
     try {
-      this.submit(query, callback)
+      this.submit(query, done)
       if (sampler === undefined) return
       const question = new Question(sampler, this.asked, query.isNamed === true)
       if (!this.isUsable) {
@@ -214,19 +225,35 @@ export class Connection {
       this.unanswered++
       // `client.query` warns when a statement runs. This is where it puts what has to wait for that one.
       _queryQueue.push(question)
+    } catch (cause) {
+      done(this.unsent(cause), undefined)
     } finally {
-      stream.uncork()
+      this.uncork()
     }
   }
 
-  private submit({ asArrays, isShared, name, opening, text, values = [] }: Query, callback: Callback): void {
-    this.running++
-    this.unanswered++
-    const done = (error: Error | null | undefined, result: Result) => {
-      this.running--
-      if (error === null || error === undefined) callback(undefined, result)
-      else callback(error, undefined)
+  /**
+   * What was to be sent has thrown (a stream of the user's may): it has not run, as it ends with what makes the server run it.
+   * Of the connection nothing is known any more; what runs there may run elsewhere.
+   */
+  private unsent(cause: unknown): NotSent {
+    const message = cause instanceof Error ? cause.message : String(cause)
+    this.fail(new Error(`Connection terminated, as a statement could not be sent: ${message}`, { cause }))
+    return new NotSent(message, { cause })
+  }
+
+  private uncork(): void {
+    try {
+      this.internals.connection.stream.uncork()
+    } catch (cause) {
+      this.unsent(cause)
     }
+  }
+
+  private submit(
+    { asArrays, isShared, name, opening, text, values = [] }: Query,
+    done: (error: Error | null | undefined, result: Result | undefined) => void
+  ): void {
     if (name === undefined) {
       const config = { text, values: values as Array<unknown>, ...(asArrays === true && { rowMode: "array" }) }
       this.client.query(config, done)
@@ -257,18 +284,27 @@ export class Connection {
     stream.cork()
     process.nextTick(() => {
       this.isCorked = false
-      stream.uncork()
+      this.uncork()
     })
   }
 
   /** Starts a statement whose rows are fetched in batches. No other statement can run until it is closed. */
   open(sql: string, values: ReadonlyArray<unknown>, batchSize: number): Portal {
+    const portal = new Portal(sql, values, batchSize, (busy) => {
+      this.running += busy ? 1 : -1
+    })
+    this.submitOwn(portal)
+    return portal
+  }
+
+  /** Hands the driver a statement of our own. */
+  private submitOwn(statement: Portal | Batch): void {
     this.unanswered++
-    return this.client.query(
-      new Portal(sql, values, batchSize, (busy) => {
-        this.running += busy ? 1 : -1
-      })
-    )
+    try {
+      this.client.query(statement)
+    } catch (cause) {
+      statement.handleError(this.unsent(cause))
+    }
   }
 
   /** Fetches the next rows of a statement in a transaction. Other statements can run before the next ones are fetched. */
@@ -278,8 +314,7 @@ export class Connection {
     callback: (error: Error | undefined, rows: ReadonlyArray<object>) => void
   ): void {
     this.running++
-    this.unanswered++
-    this.client.query(
+    this.submitOwn(
       new Batch(progress, size, (error, rows) => {
         this.running--
         callback(error, rows)
@@ -316,6 +351,7 @@ export class Connection {
    * Only a server that goes on with the connection has answered.
    */
   statementError(error: Error): SqlError {
+    if (error instanceof NotSent) return unsendable(error)
     const { isUsable } = this
     const cause = isUsable ? error : (this.firstError ?? error)
     const Kind = isUsable && isServerError({ cause }) ? SqlError : Unanswered

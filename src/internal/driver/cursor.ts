@@ -5,7 +5,7 @@ import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
 import type { Lease, Pool } from "./pool.js"
 import { batchSize } from "./stream.js"
-import { toWire } from "./values.js"
+import { toWire, unsendable } from "./values.js"
 
 /** A statement in a transaction whose rows are fetched in batches. Between them the connection is free. */
 export interface Cursor {
@@ -42,7 +42,7 @@ export class PortalCursor implements Cursor {
       try {
         this.progress ??= { portal: this.portal, sql: this.sql, values: toWire(this.params), state: "new" }
       } catch (error) {
-        return resume(Effect.fail(connection.statementError(error as Error)))
+        return resume(Effect.fail(unsendable(error)))
       }
       this.pool.inFlight++
       connection.fetch(this.progress, batchSize, (error, rows) => {

@@ -56,9 +56,9 @@ export const runWith = (name: string, values: ReadonlyArray<unknown>, isBinary: 
   buffer[5] = 0
   let at = 6 + buffer.write(name, 6, "latin1")
   buffer[at++] = 0
-  at = buffer.writeInt16BE(values.length, at)
+  at = buffer.writeUInt16BE(values.length, at)
   for (const value of values) at = buffer.writeInt16BE(Buffer.isBuffer(value) ? binary : text, at)
-  at = buffer.writeInt16BE(values.length, at)
+  at = buffer.writeUInt16BE(values.length, at)
   for (const value of values) {
     if (value === null || value === undefined) at = buffer.writeInt32BE(-1, at)
     else if (Buffer.isBuffer(value)) at = buffer.writeInt32BE(value.length, at) + value.copy(buffer, at + 4)
