@@ -4,8 +4,9 @@
  *
  * **Protect it.** Whoever can reach the page sees the addresses of the servers and the texts of statements, and with
  * `operations` takes servers out of use. Mount it behind what guards the rest of your operations (a login, a VPN, a port of its
- * own): it asks nobody who they are. A port on `127.0.0.1` alone is no guard against the pages of a browser there, which can make
- * their own names lead to it.
+ * own): it has no authentication. A port on `127.0.0.1` alone is no guard against the pages of a browser there, which can make
+ * their own names lead to it: with `operations` or `actions` the page answers for addresses, `localhost` and {@link Options.hosts}
+ * alone.
  *
  * ```ts
  * import { HttpRouter, HttpServerResponse } from "@effect/platform"
@@ -26,7 +27,8 @@
  *
  * A POST has to come from the page itself: `Sec-Fetch-Site` is `same-origin`, or, where a browser sends none, `Origin` names the
  * host that was asked. Else the answer is 403; another method is 405, an unknown name 404, an action that fails 500 with its
- * message. No password and no URL is ever part of an answer, and no parameter of a statement.
+ * message, without the passwords of URLs in it. No password and no URL of a server is ever part of an answer, no parameter of a
+ * statement, and by default no constant either.
  *
  * The page asks for `status.json` again and again; nothing is kept running for it on the server.
  *
@@ -65,10 +67,18 @@ export interface Options {
   /** Whether the page can drain and undrain servers. Default: `false`. */
   readonly operations?: boolean | undefined
   /**
-   * Whether the texts of statements are shown: what the program has written as SQL, never the parameters (`$1`). Default:
-   * `true`. `false` is for those whose literals are secrets; reasons still name functions and relations.
+   * How the texts of statements are shown; their parameters (`$1`) never are. Default: `"masked"`, each constant as `?` and
+   * no comments, since `CREATE ROLE ... PASSWORD '...'` and connection strings are constants. `true`: as they were written.
+   * `false`: not at all; reasons still name functions and relations.
    */
-  readonly texts?: boolean | undefined
+  readonly texts?: boolean | "masked" | undefined
+  /**
+   * The hosts that requests may be for, as in `"db.example.com"`, without a port. Addresses, `localhost` and names below it are
+   * always allowed; a request for another host is answered with 403. A page of the web can make a name of its own lead to your
+   * port (DNS rebinding), but not to another name or an address. Default: none beside those where there are `operations` or
+   * `actions`, else any. `true`: any, for a page behind a proxy that checks the host itself.
+   */
+  readonly hosts?: ReadonlyArray<string> | true | undefined
   /** Default: `"effect-db-router"`. */
   readonly title?: string | undefined
   /** A line below the title. Default: none. */
@@ -115,9 +125,16 @@ export interface Traffic extends Statements {}
  */
 export interface Decision extends Decided {}
 
+const hostsOf = ({ actions, hosts, operations }: Options): ReadonlySet<string> | undefined => {
+  if (hosts === true) return undefined
+  if (hosts !== undefined) return new Set(hosts.map((host) => host.toLowerCase()))
+  return operations === true || actions !== undefined ? new Set() : undefined
+}
+
 const resolve = (options: Options): snapshot.Policy => ({
   operations: options.operations ?? false,
-  texts: options.texts ?? true,
+  texts: options.texts ?? "masked",
+  hosts: hostsOf(options),
   title: options.title ?? "effect-db-router",
   description: options.description,
   refresh: Duration.toMillis(options.refresh ?? "1 second"),

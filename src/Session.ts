@@ -16,6 +16,7 @@ import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import type * as Scope from "effect/Scope"
 import type { Hooks } from "./internal/hooks.js"
+import * as Log from "./internal/log.js"
 import * as place from "./internal/place.js"
 import type { Runner } from "./internal/runner.js"
 import { DbRouter } from "./internal/service.js"
@@ -406,7 +407,7 @@ export const afterRollback = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Eff
   )
 
 const logged = <A, E, R>(name: string, self: Effect.Effect<A, E, R>): Effect.Effect<void, never, R> =>
-  Effect.catchAllCause(Effect.asVoid(self), (cause) => Effect.logWarning(`${name} failed`, cause))
+  Effect.catchAllCause(Effect.asVoid(self), (cause) => Log.warning(`${name} failed`, cause))
 
 const register = <E, R>(
   self: Effect.Effect<void, E, R>,

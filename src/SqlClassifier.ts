@@ -27,6 +27,7 @@ import type { Leaves } from "./internal/classifier/finding.js"
 import * as Knowledge from "./internal/classifier/knowledge.js"
 import { countLookup } from "./internal/classifier/lookups.js"
 import * as Parser from "./internal/classifier/parser.js"
+import * as Log from "./internal/log.js"
 
 export type {
   /**
@@ -245,7 +246,7 @@ const makeRefresh = <E>(load: Effect.Effect<Catalog, E>, first: Catalog, use: (c
     }
 
     const fail = (cause: Cause.Cause<E | Cause.TimeoutException>) => {
-      const log = failing ? Effect.logDebug : Effect.logWarning
+      const log = failing ? Log.debug : Log.warning
       failing = true
       return log("The catalog could not be read: SQL is classified by the last snapshot of it", cause)
     }

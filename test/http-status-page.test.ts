@@ -188,7 +188,7 @@ layer(services, { timeout: "3 minutes", excludeTestServices: true })("the page i
       const long = "a_name_that_does_not_end_".repeat(8)
       yield* Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
-        const url = yield* status({ title: hostile, description: hostile, operations: true })
+        const url = yield* status({ title: hostile, description: hostile, operations: true, texts: true })
         yield* sql.unsafe(`SELECT '${hostile.replaceAll("'", "''")}' AS ${long.slice(0, 60)}`)
         const { page, problems } = yield* open(url, { viewport: phone })
         assert.strictEqual(yield* act(() => page.locator("h1").textContent()), hostile)

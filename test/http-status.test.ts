@@ -80,7 +80,7 @@ layer(Layer.provideMerge(RouterTest.router({ engine: { maxConnections: 4 } }), c
           ]),
           [
             ["read", "primary", "no replica is available", "SELECT $1 AS two"],
-            ["read", "analytics1", "bound to the group analytics", "SELECT 1"],
+            ["read", "analytics1", "bound to the group analytics", "SELECT ?"],
             ["read", "replica1", "plain SELECT", "SELECT $1::int AS one"],
             ["write", "primary", "INSERT", "INSERT INTO status_notes VALUES ($1)"],
             ["write", "primary", status.decisions.at(-1)!.reason, "CREATE TABLE status_notes (text text)"]
@@ -114,15 +114,35 @@ layer(Layer.provideMerge(RouterTest.router({ engine: { maxConnections: 4 } }), c
       })
     )
 
+    it.effect("shows no constant, unless it is asked to", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const masked = yield* handler(yield* HttpStatus.make())
+        const full = yield* handler(yield* HttpStatus.make({ texts: true }))
+        for (let i = 0; i < 3; i++) yield* sql.unsafe(`SELECT 'S3cret${i}' AS password -- S3cret`)
+        yield* Effect.ignore(sql.unsafe("SELECT 1 FROM dblink('host=x password=S3cret', $1) AS t (a int)", ["S3cret"]))
+        const { decisions } = yield* Effect.promise(() => statusOf(masked))
+        assert.notInclude(JSON.stringify(decisions), "S3cret")
+        const kinds = decisions.filter((decision) => decision.sql?.includes("AS password") === true)
+        assert.deepStrictEqual(
+          kinds.map((decision) => decision.sql),
+          ["SELECT ? AS password "],
+          "statements that differ in constants are one"
+        )
+        const texts = (yield* Effect.promise(() => statusOf(full))).decisions.map((decision) => decision.sql)
+        assert.include(texts, "SELECT 'S3cret2' AS password -- S3cret")
+      })
+    )
+
     it.effect("takes bounded room", () =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
-        const ask = yield* handler(yield* HttpStatus.make())
+        const ask = yield* handler(yield* HttpStatus.make({ texts: true }))
         const padding = "x".repeat(5000)
-        for (let i = 0; i < 300; i++) yield* sql.unsafe(`SELECT ${i} AS n /* ${padding} */`)
+        for (let i = 0; i < 300; i++) yield* sql.unsafe(`SELECT ${i} AS n${i} /* ${padding} */`)
         const { decisions } = yield* Effect.promise(() => statusOf(ask))
         assert.strictEqual(decisions.length, 60)
-        assert.match(decisions[0]!.sql!, /^SELECT 299 AS n/)
+        assert.match(decisions[0]!.sql!, /^SELECT 299 AS n299/)
         assert.strictEqual(decisions[0]!.sql!.length, 2001)
         const router = yield* DbRouter.DbRouter
         for (let i = 0; i < 120; i++) yield* Effect.zipRight(router.drain("replica1"), router.undrain("replica1"))
@@ -266,9 +286,58 @@ layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })
     })
   )
 
+  it.effect("answer for no host that a page of the web can make its own", () =>
+    Effect.gen(function* () {
+      const evil = { "sec-fetch-site": "same-origin", origin: "http://evil.test", host: "evil.test" }
+      const statusFor = (options: HttpStatus.Options, host: string, path = "/drain?engine=nothing") =>
+        Effect.flatMap(handler(HttpStatus.app(options)), (ask) =>
+          Effect.promise(async () => (await post(ask, path, { ...evil, host })).status)
+        )
+      const operations: ReadonlyArray<HttpStatus.Options> = [{ operations: true }, { actions: () => [] }]
+      for (const options of operations) {
+        const ask = yield* handler(HttpStatus.app(options))
+        for (const path of ["/", "/status.json"]) {
+          const response = yield* Effect.promise(() => ask(path, { headers: { host: "evil.test:3000" } }))
+          assert.strictEqual(response.status, 403, path)
+        }
+        for (const path of ["/drain?engine=replica1", "/act?engine=replica1&action=x", "/"]) {
+          assert.strictEqual(yield* statusFor(options, "evil.test", path), 403, path)
+        }
+      }
+      const own = { operations: true, hosts: ["db.example"] }
+      const others = [
+        "evil.test",
+        "db.example.evil.test",
+        "xdb.example",
+        "localhost.evil.test",
+        "1.2.3.4.evil.test",
+        ""
+      ]
+      for (const host of others) assert.strictEqual(yield* statusFor(own, host), 403, host)
+      const good = [
+        "db.example",
+        "DB.example:8080",
+        "db.example.",
+        "localhost:1",
+        "a.localhost",
+        "127.0.0.1:80",
+        "[::1]:80"
+      ]
+      for (const host of good) assert.strictEqual(yield* statusFor(own, host), 404, host)
+      assert.strictEqual(yield* statusFor({ operations: true, hosts: true }, "evil.test"), 404)
+      const ask = yield* handler(HttpStatus.app())
+      const read = yield* Effect.promise(() => ask("/status.json", { headers: { host: "db.example" } }))
+      assert.strictEqual(read.status, 200, "without operations any host is answered")
+      const refused = yield* handler(HttpStatus.app({ hosts: [] }))
+      const strict = yield* Effect.promise(() => refused("/status.json", { headers: { host: "db.example" } }))
+      assert.strictEqual(strict.status, 403)
+      assert.include(yield* Effect.promise(() => errorOf(strict)), 'hosts: ["db.example"]')
+    })
+  )
+
   it.effect("take a POST of the same origin", () =>
     Effect.gen(function* () {
-      const ask = yield* handler(HttpStatus.app({ operations: true }))
+      const ask = yield* handler(HttpStatus.app({ operations: true, hosts: ["db.example"] }))
       const foreign: ReadonlyArray<Record<string, string>> = [
         {},
         { "sec-fetch-site": "cross-site" },

@@ -30,6 +30,17 @@ const topLevel = (): ReadonlySet<string> => {
 
 const of = (files: Record<string, string>) => new Map(Object.entries(files))
 
+describe("logs of the sources", () => {
+  it("go through one module, which escapes control characters", () => {
+    const others = Array.from(sources).flatMap(([path, source]) =>
+      path !== "internal/log.ts" && /\b(?:Effect\.log[A-Z]?\w*|console\.\w+)\(/.test(source.replace(/^ *\*.*$/gm, ""))
+        ? [path]
+        : []
+    )
+    assert.deepStrictEqual(others, ["bin.ts"])
+  })
+})
+
 describe("imports of the sources", () => {
   it("are of modules, not of barrels, and relative ones end in .js", () => {
     assert.deepStrictEqual(

@@ -10,6 +10,7 @@ import { Approach, type Step } from "./approach.js"
 import type { Request } from "./driver/pool.js"
 import { Inquiries } from "./inquiries.js"
 import { Learner } from "./learner.js"
+import * as Log from "./log.js"
 import * as Seen from "./seen.js"
 import { Mark, type Positions } from "./tracker.js"
 
@@ -261,7 +262,7 @@ export class Causal {
     return Effect.forEach(
       blind,
       ({ name, positions }) =>
-        Effect.logWarning(
+        Log.warning(
           `${name} does not tell its position in the write-ahead log (${positions.refused ?? "nobody probes it"}): ` +
             `reads go to the primary for ${Duration.format(this.policy.window)} after a write`
         ).pipe(Effect.annotateLogs({ engine: name })),

@@ -1,5 +1,7 @@
 import * as Effect from "effect/Effect"
 import { attributes } from "../Telemetry.js"
+import { printable } from "./config/print.js"
+import * as Log from "./log.js"
 
 /** Warnings of what lasts, and is found again and again: each is logged once, until it is over. */
 export class Complaints {
@@ -10,7 +12,7 @@ export class Complaints {
     return Effect.suspend(() => {
       const isKnown = this.made.get(thing) === message
       this.made.set(thing, message)
-      const write = isKnown ? Effect.logDebug(message, ...cause) : Effect.logWarning(message, ...cause)
+      const write = isKnown ? Log.debug(message, ...cause) : Log.warning(message, ...cause)
       return annotated(write, "complaint", thing)
     })
   }
@@ -18,10 +20,10 @@ export class Complaints {
   /** Nothing is wrong with it any more. */
   over(thing: string, message: string): Effect.Effect<void> {
     return Effect.suspend(() =>
-      this.made.delete(thing) ? annotated(Effect.logInfo(message), "complaint_over", thing) : Effect.void
+      this.made.delete(thing) ? annotated(Log.info(message), "complaint_over", thing) : Effect.void
     )
   }
 }
 
 const annotated = (write: Effect.Effect<void>, event: string, thing: string): Effect.Effect<void> =>
-  Effect.annotateLogs(write, { [attributes.event]: event, [attributes.thing]: thing })
+  Effect.annotateLogs(write, { [attributes.event]: event, [attributes.thing]: printable(thing) })

@@ -1,14 +1,23 @@
 /** What is logged of the servers, each change once. The annotations have the names of `Telemetry.attributes`. */
 import * as Effect from "effect/Effect"
+import * as Record from "effect/Record"
 import type { Engine } from "../Engine.js"
 import * as Health from "../Health.js"
 import { attributes } from "../Telemetry.js"
+import { printable } from "./config/print.js"
+import * as Log from "./log.js"
 
 const annotated = (
   write: Effect.Effect<void>,
   name: string,
   annotations: Readonly<Record<string, unknown>>
-): Effect.Effect<void> => Effect.annotateLogs(write, { [attributes.event]: name, ...annotations })
+): Effect.Effect<void> =>
+  Effect.annotateLogs(
+    write,
+    Record.map({ [attributes.event]: name, ...annotations }, (value) =>
+      typeof value === "string" ? printable(value) : value
+    )
+  )
 
 const of = ({ engine, group }: { readonly engine: string | undefined; readonly group: string }) => ({
   [attributes.engine]: engine ?? "none",
@@ -20,39 +29,38 @@ export const log: (event: Health.Event) => Effect.Effect<void> = Health.Event.$m
   StateChanged: (event) => {
     const { engine, from, reason, to } = event
     const line = `${engine} is ${to}${reason === undefined ? "" : `: ${reason}`}`
-    const write =
-      to !== "up" ? Effect.logWarning(line) : from === "starting" ? Effect.logDebug(line) : Effect.logInfo(line)
+    const write = to !== "up" ? Log.warning(line) : from === "starting" ? Log.debug(line) : Log.info(line)
     const states = { [attributes.state]: to, [attributes.previousState]: from }
     return annotated(write, "state_changed", { ...of(event), ...states })
   },
-  Drained: (event) => annotated(Effect.logInfo(`${event.engine} is drained`), "drained", of(event)),
-  Undrained: (event) => annotated(Effect.logInfo(`${event.engine} is back`), "undrained", of(event)),
+  Drained: (event) => annotated(Log.info(`${event.engine} is drained`), "drained", of(event)),
+  Undrained: (event) => annotated(Log.info(`${event.engine} is back`), "undrained", of(event)),
   PrimaryChanged: (event) => {
     const { engine, from, reason } = event
     const write =
       engine === undefined
-        ? Effect.logError(`No server takes the writes: ${reason}`)
-        : Effect.logWarning(`Writes go to ${engine}: ${reason}`)
+        ? Log.error(`No server takes the writes: ${reason}`)
+        : Log.warning(`Writes go to ${engine}: ${reason}`)
     return annotated(write, "primary_changed", { ...of(event), [attributes.previousEngine]: from })
   },
   PrimaryDisputed: (event) => {
     const rivals = event.rivals.join(", ")
-    const write = Effect.logError(
+    const write = Log.error(
       `${rivals} claims to be the primary too. Writes go to ${event.engine ?? "none"}; stop the other, and look for what was written there`
     )
     return annotated(write, "primary_disputed", { ...of(event), [attributes.rivals]: rivals })
   },
   EngineAdded: (event) =>
-    annotated(Effect.logInfo(`The topology has a new server: ${event.engine}`), "engine_added", of(event)),
+    annotated(Log.info(`The topology has a new server: ${event.engine}`), "engine_added", of(event)),
   EngineRemoved: (event) =>
-    annotated(Effect.logInfo(`The topology has no ${event.engine} any more`), "engine_removed", of(event))
+    annotated(Log.info(`The topology has no ${event.engine} any more`), "engine_removed", of(event))
 })
 
 /** Logs that an engine stands for another server now, or connects with other credentials. */
 export const logRebound = (group: string, { address, name }: Engine): Effect.Effect<void> => {
   const { host, port } = address
   const where = host === undefined ? "the server of the environment" : port === undefined ? host : `${host}:${port}`
-  return annotated(Effect.logInfo(`${name} connects to ${where} from now on`), "rebound", {
+  return annotated(Log.info(`${name} connects to ${where} from now on`), "rebound", {
     ...of({ engine: name, group }),
     ...(host === undefined ? {} : { [attributes.serverAddress]: host }),
     ...(port === undefined ? {} : { [attributes.serverPort]: port })
@@ -62,7 +70,7 @@ export const logRebound = (group: string, { address, name }: Engine): Effect.Eff
 /** Logs that a standby would refuse every statement, and what was done about it. */
 export const logSerializable = ({ name }: Engine): Effect.Effect<void> =>
   Effect.annotateLogs(
-    Effect.logWarning(
+    Log.warning(
       `${name} is a standby and its default_transaction_isolation is serializable, which standbys refuse: ` +
         "the router reads there at repeatable read"
     ),

@@ -2,6 +2,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as RouterError from "../RouterError.js"
+import * as Log from "./log.js"
 
 /** What became of a transaction. */
 export type Outcome = "committed" | "rolled back" | "unknown"
@@ -98,7 +99,7 @@ export class Hooks {
   private run(name: string, hook: Effect.Effect<void>): Effect.Effect<void> {
     return Effect.forkDaemon(Effect.interruptible(this.outside(hook))).pipe(
       Effect.flatMap(Fiber.join),
-      Effect.catchAllCause((cause) => Effect.logWarning(`${name} failed`, cause)),
+      Effect.catchAllCause((cause) => Log.warning(`${name} failed`, cause)),
       Effect.uninterruptible
     )
   }

@@ -17,9 +17,11 @@ import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
 import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
 import { elapsedOf } from "./clock.js"
+import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
 import { log, logRebound, logSerializable } from "./eventLog.js"
 import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
+import * as Log from "./log.js"
 import type { Servers } from "./servers.js"
 import type { Telemetry } from "./telemetry.js"
 
@@ -210,7 +212,7 @@ export class Monitor {
         const error = yield* this.firstProbes(left, config)
         if (error === undefined) break
         if (this.now - began >= Duration.toMillis(startTimeout)) return yield* Effect.fail(error)
-        if (isFirst) yield* Effect.logWarning(`The router waits for a primary: ${error.message}`, error.cause)
+        if (isFirst) yield* Log.warning(`The router waits for a primary: ${error.message}`, error.cause)
         yield* Effect.sleep(soon(config))
         left = servers.engines
       }
@@ -328,7 +330,7 @@ export class Monitor {
       return
     }
     const { cause, message } = found.left
-    const reason = cause instanceof Error ? cause.message : message
+    const reason = printable(cause instanceof Error ? cause.message : message)
     this.become(engine, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, date))
     // A server that refuses the probe may well work on what it has.
     if (engine.health?.state === "down" && !isServerError(found.left)) {

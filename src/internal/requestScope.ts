@@ -11,6 +11,7 @@ import * as HashSet from "effect/HashSet"
 import * as Stream from "effect/Stream"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import * as Log from "./log.js"
 import * as place from "./place.js"
 import * as Seen from "./seen.js"
 import type { Carried } from "./tokenCarriers.js"
@@ -89,7 +90,7 @@ export class RequestSession {
       Effect.zipRight(this.end(response.status), this.flow.take(response)).pipe(
         // Returned, not failed: an encoder of errors could turn a failure into anything.
         Effect.catchAllCause((cause) =>
-          Effect.as(Effect.logError("The request was not committed", cause), notCommitted(response))
+          Effect.as(Log.error("The request was not committed", cause), notCommitted(response))
         )
       ),
       response
@@ -106,7 +107,7 @@ export class RequestSession {
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() =>
       Exit.isSuccess(exit) && this.open && this.opened.session.isActive
-        ? Effect.zipRight(Effect.logError(unheard), this.abandon)
+        ? Effect.zipRight(Log.error(unheard), this.abandon)
         : this.abandon
     )
   }
@@ -127,7 +128,7 @@ export class RequestSession {
     this.once(
       Effect.catchAllCause(this.end(101), (cause) =>
         Effect.zipRight(
-          Effect.logError("The request was not committed", cause),
+          Log.error("The request was not committed", cause),
           Effect.die(HttpServerResponse.empty({ status: 500 }))
         )
       ),

@@ -13,6 +13,7 @@ import * as Schema from "effect/Schema"
 import type { Position } from "../Position.js"
 import type { RouterConfigError } from "../RouterError.js"
 import * as check from "./config/check.js"
+import * as Log from "./log.js"
 import { isBefore, reject, type Tokens } from "./tokens.js"
 
 type Response = HttpServerResponse.HttpServerResponse
@@ -260,7 +261,7 @@ export class Carried {
     return Effect.catchAllCause(Effect.interruptible(effect), (cause) =>
       Cause.isInterruptedOnly(cause)
         ? Effect.succeed(otherwise)
-        : Effect.logWarning(`The position of a request could not be ${what} by ${name}`, cause).pipe(
+        : Log.warning(`The position of a request could not be ${what} by ${name}`, cause).pipe(
             Effect.zipRight(reject("unavailable")),
             Effect.as(otherwise)
           )

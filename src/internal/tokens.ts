@@ -17,6 +17,7 @@ import * as Position from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
 import { attributes, rejectedTokens } from "../Telemetry.js"
 import * as Token from "../Token.js"
+import * as Log from "./log.js"
 import * as Seen from "./seen.js"
 
 /** What a flow has seen. */
@@ -44,7 +45,7 @@ const randomKeys: Effect.Effect<Token.Keys> = Effect.suspend(() => {
   return Effect.flatMap(Token.randomKeys, (keys) => {
     ownKeys.keys = keys
     return Effect.as(
-      Effect.logWarning(
+      Log.warning(
         "Tokens are signed with a random key: other processes, and this one after a restart, ignore them. " +
           "Set the option tokens.keys, or the variable DB_ROUTER_TOKEN_KEYS"
       ),

@@ -8,6 +8,22 @@ export const hidden = "<redacted>"
 
 const maxLength = 80
 
+// C0, C1 and DEL move a terminal's cursor and end a line of a log; the others reorder or break what is around them.
+const control = /[\p{Cc}\u061C\u200E\u200F\u2028-\u202E\u2066-\u2069]/gu
+
+const escapes: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }
+
+/** A text that others have written, on one line: control characters are escaped, as in `\n` and `\x1b`. */
+export const printable = (text: string): string =>
+  text.replace(control, (character) => {
+    const code = character.charCodeAt(0).toString(16)
+    return escapes[character] ?? (code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`)
+  })
+
+/** A text without the passwords of the URLs in it. */
+export const withoutPasswords = (text: string): string =>
+  text.replace(/(\b[a-z][a-z0-9+.-]*:\/\/[^\s/?#:@]*:)[^\s/?#]*@/gi, `$1${hidden}@`)
+
 // A string that may be a URL, or a part of one, may hold a password.
 const mayHoldSecret = (text: string) => text.includes("://") || text.includes("@") || /password/i.test(text)
 

@@ -22,6 +22,7 @@ import * as Stream from "effect/Stream"
 import * as Doctor from "../../Doctor.js"
 import * as RouterConfig from "../../RouterConfig.js"
 import { RouterConfigError } from "../../RouterError.js"
+import { printable } from "../config/print.js"
 import { DbRouter } from "../service.js"
 import { textOf, withoutSecrets } from "./told.js"
 
@@ -123,7 +124,7 @@ const explaining = (make: MakeRouter) =>
       const options = yield* RouterConfig.fromEnv
       const statements = yield* statementsOf(sql)
       const { explained, notes } = yield* explain(make, options, statements)
-      yield* Effect.forEach(notes, (note) => Console.error(note))
+      yield* Effect.forEach(notes, (note) => Console.error(printable(note)))
       yield* write(json, explained, () => Doctor.renderExplained(explained))
       if (explained.some(({ error }) => error !== undefined)) return yield* new Unhealthy()
     })

@@ -2,10 +2,8 @@
  * Reports as text, for people.
  */
 import * as Duration from "effect/Duration"
+import { printable } from "../config/print.js"
 import type { Explained, Finding, Level, Report, Server } from "./report.js"
-
-/** Control characters of foreign text would reach the terminal. */
-const plain = (text: string): string => text.replace(/\p{Cc}+/gu, " ")
 
 const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
@@ -81,8 +79,8 @@ const markWidth = 11
 
 const line = ({ level, message, remedy }: Finding, engines: ReadonlyArray<string>): string => {
   const about = engines.length === 0 ? "" : `${engines.join(", ")}: `
-  const what = `${marks[level].padEnd(markWidth)}${about}${message}`
-  return remedy === undefined ? what : `${what}\n${" ".repeat(markWidth)}→ ${remedy}`
+  const what = `${marks[level].padEnd(markWidth)}${printable(`${about}${message}`)}`
+  return remedy === undefined ? what : `${what}\n${" ".repeat(markWidth)}→ ${printable(remedy)}`
 }
 
 /** What is said of several servers in the same words is said once. */
@@ -112,19 +110,17 @@ const settingsOf = (servers: ReadonlyArray<Server>): ReadonlyArray<ReadonlyArray
 export const report = ({ findings, healthy, instances, primary, servers }: Report): string => {
   const count = (level: Level) => findings.filter((finding) => finding.level === level).length
   return [
-    table([head, ...servers.map((server) => rowOf(server, instances))].map((row) => row.map(plain))),
-    table(settingsOf(servers).map((row) => row.map(plain))),
-    grouped(findings).map(plainLines).join("\n"),
+    table([head, ...servers.map((server) => rowOf(server, instances))].map((row) => row.map(printable))),
+    table(settingsOf(servers).map((row) => row.map(printable))),
+    grouped(findings).join("\n"),
     `${healthy ? "Healthy" : "Not healthy"}: ${counted(count("problem"), "problem")}, ${counted(count("warning"), "warning")}; ` +
-      (primary === undefined ? "no server takes the writes" : `${primary} takes the writes`)
+      (primary === undefined ? "no server takes the writes" : `${printable(primary)} takes the writes`)
   ]
     .filter((part) => part !== "")
     .join("\n\n")
 }
 
-const plainLines = (text: string) => text.split("\n").map(plain).join("\n")
-
-const oneLine = (sql: string): string => plain(sql).replace(/\s+/g, " ").trim()
+const oneLine = (sql: string): string => printable(sql.replace(/\s+/g, " ").trim())
 
 const routeOf = ({ error, route }: Explained): string => {
   if (route === undefined) return `fails: ${error}`
@@ -134,4 +130,4 @@ const routeOf = ({ error, route }: Explained): string => {
 }
 
 export const explained = (statements: ReadonlyArray<Explained>): string =>
-  statements.map((one) => `${oneLine(one.sql)}\n  → ${plain(routeOf(one))}`).join("\n")
+  statements.map((one) => `${oneLine(one.sql)}\n  → ${printable(routeOf(one))}`).join("\n")

@@ -4,7 +4,7 @@
 import { SqlError } from "@effect/sql/SqlError"
 import * as Redacted from "effect/Redacted"
 import type { ResolvedEngine } from "../../RouterConfig.js"
-import { hidden } from "../config/print.js"
+import { hidden, printable } from "../config/print.js"
 
 export interface Told {
   readonly message: string
@@ -90,7 +90,7 @@ export const told =
     const cause = error instanceof SqlError ? error.cause : error
     const original = textOf(error)
     const code = cause instanceof Error ? fieldOf(cause, "code") : undefined
-    const message = withoutSecrets(engine, original)
+    const message = printable(withoutSecrets(engine, original))
     const [, remedy] = remedies.find(([matches]) => matches(code ?? "", original)) ?? []
     return { message, code, remedy: remedy ?? "Look into the log of the server" }
   }

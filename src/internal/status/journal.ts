@@ -7,6 +7,7 @@ import type { StatementKind } from "../../SqlClassifier.js"
 import { clockOf } from "../clock.js"
 import type { Decision } from "../routes.js"
 import type { DbRouter } from "../service.js"
+import { maskLiterals } from "./maskLiterals.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -27,7 +28,7 @@ export interface Decided {
   readonly id: number
   readonly kind: StatementKind
   readonly reason: string
-  /** The text, without its parameters; not there with `texts: false`. */
+  /** The text, as the option `texts` says; never its parameters. Not there with `texts: false`. */
   readonly sql?: string | undefined
   /** When it was first and last made, in milliseconds of the clock. */
   readonly first: number
@@ -36,6 +37,12 @@ export interface Decided {
   readonly engines: ReadonlyArray<{ readonly engine: string; readonly group: string; readonly at: number }>
   /** With `reads: "observe"`: where it would have gone otherwise. */
   readonly observed?: { readonly group: string; readonly engine: string } | undefined
+}
+
+/** A decision with its text, and with the text without its constants, by which decisions are told apart. */
+export interface Kept extends Decided {
+  readonly sql: string
+  readonly masked: string
 }
 
 /** A decision, without what it holds of transactions and connections. */
@@ -56,7 +63,7 @@ export class Journal {
   private readonly counts = new Map<string, { -readonly [kind in keyof Traffic]: number }>()
   private readonly ring: Array<Made> = []
   private next = 0
-  private readonly decided = new Map<string, Decided>()
+  private readonly decided = new Map<string, Kept>()
   private nextId = 0
 
   private constructor(readonly since: number) {}
@@ -98,8 +105,8 @@ export class Journal {
     return (engine) => this.counts.get(engine) ?? none
   }
 
-  /** The last decision for each statement and reason, the newest kind first. */
-  decisions(): ReadonlyArray<Decided> {
+  /** The last decision for each statement and reason, the newest kind first. Statements that differ in constants are one. */
+  decisions(): ReadonlyArray<Kept> {
     const { ring } = this
     const from = this.next % kept.ring
     for (const made of [...ring.slice(from), ...ring.slice(0, from)]) this.gather(made)
@@ -113,13 +120,16 @@ export class Journal {
   }
 
   private gather({ at, engine, group, kind, observed, reason, sql }: Made): void {
-    const text = sql.length > kept.text ? `${sql.slice(0, kept.text)}…` : sql
-    const key = `${kind} ${reason}\n${text}`
+    const start = sql.slice(0, kept.text)
+    const more = sql.length > kept.text ? "…" : ""
+    const masked = `${maskLiterals(start)}${more}`
+    const key = `${kind} ${reason}\n${masked}`
     const before = this.decided.get(key)
     const others = before?.engines.filter((one) => one.engine !== engine || one.group !== group) ?? []
     const engines = [{ engine, group, at }, ...others].slice(0, kept.engines)
     const id = before?.id ?? this.nextId++
-    this.decided.set(key, { id, kind, reason, sql: text, first: before?.first ?? at, last: at, engines, observed })
+    const first = before?.first ?? at
+    this.decided.set(key, { id, kind, reason, sql: `${start}${more}`, masked, first, last: at, engines, observed })
   }
 }
 

@@ -1,3 +1,4 @@
+import { isIPv4, isIPv6 } from "node:net"
 import type * as HttpApp from "@effect/platform/HttpApp"
 import { RouteContext } from "@effect/platform/HttpRouter"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
@@ -5,6 +6,8 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { withoutPasswords } from "../config/print.js"
+import * as Log from "../log.js"
 import type { DbRouter, EngineStatus } from "../service.js"
 import { Journal } from "./journal.js"
 import { contentSecurityPolicy, page } from "./page.js"
@@ -64,6 +67,22 @@ const isSameOrigin = ({ headers }: HttpServerRequest): boolean => {
   return origin !== undefined && host !== undefined && URL.canParse(origin) && new URL(origin).host === host
 }
 
+/** The name of the host that a request is for, without its port; IPv6 addresses keep their brackets. */
+const hostOf = ({ headers }: HttpServerRequest): string | undefined =>
+  (headers[":authority"] ?? headers.host)?.toLowerCase().replace(/:\d*$/, "").replace(/\.$/, "")
+
+/** An address can be no page's own name. */
+const isAddress = (host: string): boolean => isIPv4(host) || (host.startsWith("[") && isIPv6(host.slice(1, -1)))
+
+// Every browser says the host.
+const isAllowed = (host: string | undefined, hosts: Policy["hosts"]): boolean =>
+  hosts === undefined ||
+  host === undefined ||
+  hosts.has(host) ||
+  isAddress(host) ||
+  host === "localhost" ||
+  host.endsWith(".localhost")
+
 /** Does something to a server. */
 const operate = (router: DbRouter, policy: Policy, name: "drain" | "undrain" | "act", url: string) =>
   Effect.gen(function* () {
@@ -76,7 +95,7 @@ const operate = (router: DbRouter, policy: Policy, name: "drain" | "undrain" | "
     const failure = yield* Effect.catchAllCause(Effect.as(run, undefined), (cause) =>
       Cause.isInterruptedOnly(cause)
         ? Effect.interrupt
-        : Effect.as(Effect.logWarning(`An action on ${engine.name} has failed`, cause), messageOf(cause))
+        : Effect.as(Log.warning(`An action on ${engine.name} has failed`, cause), messageOf(cause))
     )
     return failure === undefined ? json(yield* take(router, policy)) : refuse(500, failure)
   })
@@ -93,11 +112,16 @@ const operationOf = (
 const messageOf = (cause: Cause.Cause<unknown>): string =>
   Option.match(Cause.failureOption(cause), {
     onNone: () => "It has failed: the log says why",
-    onSome: (error) => (error instanceof Error ? error.message : String(error))
+    onSome: (error) => withoutPasswords(error instanceof Error ? error.message : String(error))
   })
 
 /** Answers a request. */
 const answer = (router: DbRouter, policy: Policy, name: Name | undefined, request: HttpServerRequest) => {
+  const host = hostOf(request)
+  if (!isAllowed(host, policy.hosts)) {
+    const remedy = `HttpStatus.app({ hosts: [${JSON.stringify(host)}] }) allows it`
+    return Effect.succeed(refuse(403, `This page does not answer for the host ${JSON.stringify(host)}: ${remedy}`))
+  }
   if (name === undefined) return Effect.succeed(refuse(404, "There is nothing here"))
   if (name === "" || name === "status.json") {
     if (request.method !== "GET" && request.method !== "HEAD") {

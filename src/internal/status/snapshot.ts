@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type { PoolStatus } from "../../Engine.js"
 import type * as Health from "../../Health.js"
 import type { DbRouter, EngineStatus } from "../service.js"
-import { type Decided, Journal, type Traffic } from "./journal.js"
+import { type Decided, Journal, type Kept, type Traffic } from "./journal.js"
 
 /** Something that can be done to a server. */
 export interface Action {
@@ -14,7 +14,9 @@ export interface Action {
 /** What the page and the JSON are made by. */
 export interface Policy {
   readonly operations: boolean
-  readonly texts: boolean
+  readonly texts: boolean | "masked"
+  /** The hosts that requests may be for, beside addresses and `localhost`; `undefined` for any. */
+  readonly hosts: ReadonlySet<string> | undefined
   readonly title: string
   readonly description: string | undefined
   /** In milliseconds. */
@@ -87,15 +89,19 @@ export const take = (router: DbRouter, policy: Policy): Effect.Effect<Status> =>
       operations: policy.operations,
       writer: engines.find(({ eligible, group }) => eligible && group === defaultGroup.name)?.name,
       engines: engines.map((engine) => serverOf(engine, trafficOf(engine.name), policy)),
-      decisions: policy.texts ? decisions : withoutTexts(decisions),
+      decisions: policy.texts === false ? withoutTexts(decisions) : decisions.map(withText(policy.texts)),
       events: journal.events.toReversed()
     }
   })
 
+const withText =
+  (texts: true | "masked") =>
+  ({ masked, sql, ...decision }: Kept): Decided => ({ ...decision, sql: texts === true ? sql : masked })
+
 /** One for each kind and reason. */
-const withoutTexts = (decisions: ReadonlyArray<Decided>): ReadonlyArray<Decided> => {
+const withoutTexts = (decisions: ReadonlyArray<Kept>): ReadonlyArray<Decided> => {
   const latest = new Map<string, Decided>()
-  for (const { sql: _, ...decision } of decisions) {
+  for (const { masked: _, sql: __, ...decision } of decisions) {
     const key = `${decision.kind} ${decision.reason}`
     const known = latest.get(key)
     const last = known === undefined || known.last < decision.last ? decision : known
