@@ -34,6 +34,11 @@ export interface Consistency {
   readonly afterWriteEnded?: Effect.Effect<void> | undefined
   /** Runs in the fiber around a transaction, after it has written and its COMMIT succeeded. Must not fail. */
   readonly afterCommit: Effect.Effect<void>
+  /**
+   * Runs in the fiber around a transaction that may have written, after it was rolled back: what the primary has shown in it
+   * replicas may not have yet. Must not fail. Default: nothing.
+   */
+  readonly afterRollback?: Effect.Effect<void> | undefined
   /** Whether the reads of this fiber go to the primary now. Called once per read, synchronously. */
   readonly readsFromPrimary: (fiber: AnyFiber) => boolean
   /** How positions in the write-ahead log decide which replicas a read may go to. Default: they do not. */
@@ -113,6 +118,7 @@ export const window = (duration: Duration.DurationInput): Consistency => {
     afterWrite: noteTime,
     afterWriteEnded: noteTime,
     afterCommit: noteTime,
+    afterRollback: noteTime,
     readsFromPrimary: (fiber) => {
       if (RoutingContext.unsafeIsStuck(fiber)) return true
       const { writtenAt } = fiber.getFiberRef(RoutingContext.flow).seen
@@ -174,6 +180,7 @@ export const causal = (options?: CausalOptions): Consistency => ({
   afterWrite: noteTime,
   afterWriteEnded: noteTime,
   afterCommit: noteTime,
+  afterRollback: noteTime,
   readsFromPrimary: RoutingContext.unsafeIsStuck,
   positions: {
     wait: Duration.decode(options?.wait ?? "50 millis"),

@@ -170,6 +170,7 @@ describe("a mark", () => {
 
 describe("what a flow has seen", () => {
   const [one, two] = [tracked(), tracked()]
+  const ours = () => false
 
   it("keeps the later of two marks on a server, and those on others", () => {
     const [first, other] = [new Mark(one).end(), new Mark(two).end()]
@@ -186,16 +187,33 @@ describe("what a flow has seen", () => {
   it("is what the primary has after something there that has ended, but for what came in between", () => {
     const before = { ...Seen.nothing, positions: [at(100n), at(900n, 2)], marks: [new Mark(two).end()] }
     const mark = new Mark(one).end()
-    assert.deepStrictEqual(Seen.superseded(before, before, mark), { ...Seen.nothing, marks: [mark] })
+    assert.deepStrictEqual(Seen.superseded(before, before, mark, ours), {
+      ...Seen.nothing,
+      marks: [mark],
+      ofPrimary: true
+    })
     const running = new Mark(two)
     const busy = { ...before, marks: [running] }
-    assert.deepStrictEqual(Seen.superseded(busy, busy, mark).marks, [running, mark])
+    assert.deepStrictEqual(Seen.superseded(busy, busy, mark, ours).marks, [running, mark])
     // It has failed meanwhile, and may have written all the same.
     running.end()
     const failed = Seen.withFailure(busy, busy.writtenAt)
-    assert.deepStrictEqual(Seen.superseded(failed, busy, mark).marks, [running, mark])
+    assert.deepStrictEqual(Seen.superseded(failed, busy, mark, ours).marks, [running, mark])
     const changed = Seen.withPosition(before, at(500n))
-    assert.deepStrictEqual(Seen.superseded(changed, before, mark).positions, [at(500n), at(900n, 2)])
+    assert.deepStrictEqual(Seen.superseded(changed, before, mark, ours).positions, [at(500n), at(900n, 2)])
+  })
+
+  it("is what another system has as before, after something on the primary of this one", () => {
+    const mark = new Mark(one).end()
+    const isForeign = (system: string | undefined) => system === "other"
+    const elsewhere = { system: "other", timeline: 7, lsn: 5n }
+    const before = { ...Seen.nothing, positions: [at(100n), elsewhere], marks: [new Mark(two).end()] }
+    const after = Seen.superseded(before, before, mark, isForeign)
+    assert.deepStrictEqual(after.positions, [elsewhere])
+    assert.deepStrictEqual(Seen.without(after, isForeign).positions, [])
+    assert.deepStrictEqual(Seen.without(after, isForeign).marks, [mark])
+    const own = Seen.without(before, ours)
+    assert.strictEqual(own, before)
   })
 })
 
@@ -220,7 +238,8 @@ describe("flows that are joined", () => {
       const seen = joined(marks)
       first.heard(questions[0], answer(200n, 1, false))
       second.heard(questions[1], answer(300n, 1, false))
-      assert.deepStrictEqual(Seen.resolved(seen), { ...Seen.nothing, positions: [at(300n)] })
+      const { marks: left, positions } = Seen.resolved(seen)
+      assert.deepStrictEqual({ left, positions }, { left: [], positions: [at(300n)] })
     })
 
     it(`nor where one of them is known, the ${isSecondFirst ? "second" : "first"} being joined first`, () => {
@@ -229,7 +248,8 @@ describe("flows that are joined", () => {
       const marks = isSecondFirst ? [second, first] : [first, second]
       const seen = joined(marks)
       second.heard(questions[1], answer(300n, 1, false))
-      assert.deepStrictEqual(Seen.resolved(seen), { ...Seen.nothing, positions: [at(300n)] })
+      const { marks: left, positions } = Seen.resolved(seen)
+      assert.deepStrictEqual({ left, positions }, { left: [], positions: [at(300n)] })
     })
   }
 

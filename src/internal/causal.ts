@@ -59,6 +59,9 @@ export class Causal {
   private readonly told = new Set<string>()
   private readonly window: number
   private turn = 0
+  /** The system of its servers, and those that they were of before. */
+  private system: string | undefined
+  private readonly systems = new Set<string>()
 
   constructor(
     private readonly policy: Consistency.Positions,
@@ -87,7 +90,18 @@ export class Causal {
     return this.noted(resolved)
   }
 
-  private noted(needs: Seen.Seen): Seen.Seen {
+  /** Whether a system is none that its servers are of, or were: another router's. Then nothing of it compares here. */
+  readonly isForeign = (system: string | undefined): boolean => {
+    const { system: now } = this.writing.engines[0]!.positions
+    if (now !== this.system && now !== undefined) {
+      this.system = now
+      this.systems.add(now)
+    }
+    return system !== undefined && system !== now && this.systems.size > 0 && !this.systems.has(system)
+  }
+
+  private noted(seen: Seen.Seen): Seen.Seen {
+    const needs = Seen.without(seen, this.isForeign)
     if (needs.positions.length > 0) this.learner?.isNeeded()
     return needs
   }
@@ -100,8 +114,8 @@ export class Causal {
       if (!mark.tracker.isTelling) isBlind = true
       else if (mark.tracker !== server || !mark.hasEnded || mark.isLost) return false
     }
-    if (isBlind) return now() - writtenAt >= this.window
-    if (positions.length === 0) return true
+    if (isBlind && now() - writtenAt < this.window) return false
+    if (!server.isTelling || positions.length === 0) return true
     return server.known !== undefined && Position.coversAll(server.known, positions)
   }
 
@@ -128,6 +142,25 @@ export class Causal {
     if (known === undefined) return false
     const covers = ({ positions }: Engine) => positions.known === undefined || Position.covers(known, positions.known)
     return this.writing.engines.every(covers) && this.reading.engines.every(covers)
+  }
+
+  /** A statement has succeeded on an engine now: its flow was shown what is there. */
+  ran(fiber: AnyFiber, engine: Engine): void {
+    this.show(fiber, engine, engine.positions.isPrimary && !this.reading.engines.includes(engine))
+  }
+
+  /** A statement has failed on an engine now, or a transaction was rolled back. What is there was shown all the same. */
+  failed(fiber: AnyFiber, engine: Engine): void {
+    this.show(fiber, engine, false)
+  }
+
+  /** `hasAll`: the engine has all that the flow has seen before. */
+  private show(fiber: AnyFiber, { positions }: Engine, hasAll: boolean): void {
+    RoutingContext.unsafeNoteRead(fiber, (seen) => {
+      if (seen.marks.some((mark) => mark.tracker === positions && mark.covers(positions))) return seen
+      const mark = new Mark(positions).end()
+      return hasAll ? Seen.superseded(seen, seen, mark, this.isForeign) : Seen.withMark(seen, mark)
+    })
   }
 
   /** Something was written, and has ended with success. */
@@ -319,7 +352,9 @@ export class Watch {
     const mark = this.mark.end()
     const isSuperseding = !this.isReplica && this.engine.positions.isPrimary
     RoutingContext.unsafeChange(this.fiber, (seen) => {
-      const next = isSuperseding ? Seen.superseded(seen, before, mark) : Seen.withMark(seen, mark)
+      const next = isSuperseding
+        ? Seen.superseded(seen, before, mark, this.causal.isForeign)
+        : Seen.withMark(seen, mark)
       return isWrite ? Seen.withWrite(next, at) : next
     })
     if (isWrite) this.causal.wrote(mark)

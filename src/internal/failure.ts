@@ -61,6 +61,9 @@ const databaseError = (cause: unknown): DatabaseError | undefined =>
 /** Whether it was the server that said so: it runs, and can be reached. */
 export const isServerError = ({ cause }: { readonly cause?: unknown }): boolean => databaseError(cause) !== undefined
 
+/** Whether an error is what the server has answered to a statement. */
+export const isAnswer = (error: SqlError): boolean => !(error instanceof Unanswered) && isServerError(error)
+
 /**
  * Whether the server is certain to go on with the connection after an error. Where it is not it may be FATAL in the server's
  * language: the driver passes only the translated severity on.

@@ -7,7 +7,7 @@ import type { Engine } from "../Engine.js"
 import { attributes } from "../Telemetry.js"
 import { clockOf, elapsedOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
-import { isStandbyRefusal } from "./failure.js"
+import { isAnswer, isStandbyRefusal } from "./failure.js"
 import { Fallback, type Step } from "./fallback.js"
 import { type Failed, Hedges } from "./hedge.js"
 import { orElse } from "./orElse.js"
@@ -163,7 +163,11 @@ export class Reads {
         note()
         return chunk
       })
-      return Stream.onEnd(noted, Effect.sync(note))
+      const failed = Stream.mapError(noted, (error) => {
+        if (isAnswer(error)) note()
+        return error
+      })
+      return Stream.onEnd(failed, Effect.sync(note))
     })
   }
 

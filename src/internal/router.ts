@@ -16,7 +16,7 @@ import type { Anew } from "./beginning.js"
 import type { Causal } from "./causal.js"
 import { clockOf, elapsedOf, nowOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
-import { judge, ofWrite } from "./failure.js"
+import { isAnswer, judge, ofWrite } from "./failure.js"
 import type { Monitor } from "./monitor.js"
 import { orElse } from "./orElse.js"
 import { type Deadline, Patience } from "./patience.js"
@@ -97,14 +97,16 @@ export class Router extends Routes implements Writer {
           ? this.reads.query(fiber, decision, request, trip)
           : this.write(fiber, decision, request)
       return this.needsPrimary(decision)
-        ? orElse(answered, (error) =>
-            Effect.flatMap(this.patience.after(error, deadline, trip.went?.kind === "read"), again)
-          )
+        ? orElse(answered, (error) => {
+            this.failed(fiber, trip, error)
+            return Effect.flatMap(this.patience.after(error, deadline, trip.went?.kind === "read"), again)
+          })
         : answered
     }
     const enter = (transaction: Transaction) => {
       this.enter(transaction, decision, trip)
       return orElse(this.inTransaction(fiber, decision, transaction, request, trip), (error) => {
+        this.failed(fiber, trip, error)
         const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
         if (next === undefined) return Effect.fail(error)
         if (next === "again") return again(deadline)
@@ -115,7 +117,7 @@ export class Router extends Routes implements Writer {
     return decision.transaction === undefined ? Effect.flatMap(inside, enter) : enter(decision.transaction)
   }
 
-  /** A statement in a transaction. What a flow has read in one it must not miss afterwards. */
+  /** A statement in a transaction. What a flow was shown in one it must not miss afterwards, however the transaction ends. */
   private inTransaction(
     fiber: AnyFiber,
     decision: Decision,
@@ -123,14 +125,19 @@ export class Router extends Routes implements Writer {
     request: Request,
     trip: Trip
   ): Effect.Effect<Result, SqlError> {
-    const { group, kind } = decision
+    const { group } = decision
     const running = transaction.query(request, (engine) => redirect(trip, { ...decision, engine }))
     const causal = this.causalIn(group)
     if (causal === undefined) return running
     return Effect.map(running, (result) => {
-      if (kind !== "write" || showsRows(result)) causal.begin(fiber, transaction.engine).succeeded()
+      causal.ran(fiber, transaction.engine)
       return result
     })
+  }
+
+  /** A statement has failed for its caller: an error of the server's shows what is there as rows do. */
+  private failed(fiber: AnyFiber, { went }: Trip, error: SqlError): void {
+    if (went !== undefined && isAnswer(error)) this.causalIn(went.group)?.failed(fiber, went.engine)
   }
 
   /** Whether a statement runs on the primary, or may have to. */
@@ -269,6 +276,7 @@ export class Router extends Routes implements Writer {
       )
       const rows = this.reads.noting(decision.group, () => transaction.engine, all)
       return catchBeforeRows(rows, (error, emitted) => {
+        this.failed(fiber, trip, error)
         const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
         if (next === undefined || emitted) return Stream.fail(error)
         if (next === "again") return again(deadline)
@@ -285,9 +293,10 @@ export class Router extends Routes implements Writer {
         ? this.reads.stream(fiber, decision, sql, params, trip)
         : this.writeRows(decision, sql, params)
     return this.needsPrimary(decision)
-      ? catchBeforeRows(answered, (error, emitted) =>
-          emitted ? Stream.fail(error) : later(error, trip.went?.kind === "read")
-        )
+      ? catchBeforeRows(answered, (error, emitted) => {
+          this.failed(fiber, trip, error)
+          return emitted ? Stream.fail(error) : later(error, trip.went?.kind === "read")
+        })
       : answered
   }
 
@@ -303,7 +312,7 @@ export class Router extends Routes implements Writer {
     sql: string,
     run: Effect.Effect<A, SqlError>
   ): Effect.Effect<A, SqlError> {
-    const failing = Effect.mapError(run, this.ofReserved(sql, engine))
+    const failing = Effect.mapError(this.showing(group, engine, run), this.ofReserved(sql, engine))
     if (this.telemetry === undefined) return failing
     return Effect.withFiberRuntime((fiber) =>
       runTrip(fiber, undefined, (trip) => {
@@ -321,13 +330,34 @@ export class Router extends Routes implements Writer {
     sql: string,
     rows: Stream.Stream<object, SqlError>
   ): Stream.Stream<object, SqlError> {
-    const failing = Stream.mapError(rows, this.ofReserved(sql, engine))
+    const failing = Stream.mapError(
+      this.reads.noting(group, () => engine, rows),
+      this.ofReserved(sql, engine)
+    )
     if (this.telemetry === undefined) return failing
     return Stream.unwrap(
       Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) => {
         const trip = new Trip(fiber, undefined)
         this.goesOnReserved(trip, group, engine, sql)
         return Effect.succeed(this.along(trip, () => failing))
+      })
+    )
+  }
+
+  /** What shows its flow what there is on an engine, outside the statements that the router knows. */
+  private showing<A>(group: string, engine: Engine, run: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    const causal = this.causalIn(group)
+    if (causal === undefined) return run
+    return Effect.withFiberRuntime((fiber) =>
+      Effect.mapBoth(run, {
+        onFailure: (error) => {
+          if (isAnswer(error)) causal.failed(fiber, engine)
+          return error
+        },
+        onSuccess: (result) => {
+          causal.ran(fiber, engine)
+          return result
+        }
       })
     )
   }
@@ -420,8 +450,13 @@ export class Router extends Routes implements Writer {
     this.causal === undefined ? undefined : new Mark(engine.positions)
 
   /** Hears how transactions end. */
-  readonly transactionEnded: OnEnd | undefined =
-    this.telemetry && ((fiber, group, engine, outcome) => this.telemetry?.transaction(fiber, group, engine, outcome))
+  readonly transactionEnded: OnEnd = ({ engine, group, writes, wrote }, outcome) =>
+    Effect.withFiberRuntime((fiber) => {
+      this.telemetry?.transaction(fiber, group, engine, outcome)
+      if (outcome !== "rolled back" || !writes.hasRun) return Effect.void
+      this.causalIn(group)?.failed(fiber, engine)
+      return (wrote ? this.config.consistency.afterRollback : undefined) ?? Effect.void
+    })
 
   /** What follows a COMMIT that succeeded, or may have. */
   afterCommit(transaction: Transaction): Effect.Effect<void> {
@@ -440,8 +475,6 @@ export class Router extends Routes implements Writer {
     )
   }
 }
-
-const showsRows = (result: Result): boolean => "rows" in result && result.rows?.length > 0
 
 const onThePrimary = RoutingContext.locally({ _tag: "Primary" })
 

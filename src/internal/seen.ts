@@ -11,9 +11,17 @@ export interface Seen {
   readonly positions: ReadonlyArray<Position.Position>
   /** Where it has written and read, and the position is not known yet. */
   readonly marks: ReadonlyArray<Mark>
+  /** Whether a primary has shown it something, which replicas may not have. */
+  readonly ofPrimary: boolean
 }
 
-export const nothing: Seen = { stuck: false, writtenAt: Number.NEGATIVE_INFINITY, positions: [], marks: [] }
+export const nothing: Seen = {
+  stuck: false,
+  writtenAt: Number.NEGATIVE_INFINITY,
+  positions: [],
+  marks: [],
+  ofPrimary: false
+}
 
 export const withStuck = (seen: Seen, stuck: boolean): Seen => (seen.stuck === stuck ? seen : { ...seen, stuck })
 
@@ -29,7 +37,7 @@ export const withPosition = (seen: Seen, position: Position.Position): Seen => {
 
 /** The same with positions in the place of marks, as far as they are known. */
 export const resolved = (seen: Seen): Seen => {
-  const { marks, stuck, writtenAt } = seen
+  const { marks, ofPrimary, stuck, writtenAt } = seen
   let { positions } = seen
   let unknown: Array<Mark> | undefined
   for (let i = 0; i < marks.length; i++) {
@@ -41,27 +49,56 @@ export const resolved = (seen: Seen): Seen => {
       positions = Position.add(positions, known)
     }
   }
-  return unknown === undefined ? seen : { stuck, writtenAt, positions, marks: unknown }
+  return unknown === undefined ? seen : { stuck, writtenAt, positions, marks: unknown, ofPrimary }
 }
 
 export const withMark = (seen: Seen, mark: Mark): Seen => {
-  const now = resolved(seen)
+  const now = withPrimary(resolved(seen), mark)
   const { known } = mark
   if (known !== undefined) return withPosition(now, known)
-  const { marks, positions, stuck, writtenAt } = now
+  const { marks, ofPrimary, positions, stuck, writtenAt } = now
   // One that runs says nothing until it has ended; what it is to stand for may be known before.
   if (marks.some((other) => other === mark || (other.hasEnded && other.supersedes(mark)))) return now
-  return { stuck, writtenAt, positions, marks: [...marks.filter((other) => !mark.supersedes(other)), mark] }
+  return { stuck, writtenAt, positions, marks: [...marks.filter((other) => !mark.supersedes(other)), mark], ofPrimary }
 }
 
+const withPrimary = (seen: Seen, mark: Mark): Seen =>
+  seen.ofPrimary || !mark.tracker.isPrimary ? seen : { ...seen, ofPrimary: true }
+
+/** Whether a system is none of a router's; `undefined`: which one is not known. */
+export type IsForeign = (system: string | undefined) => boolean
+
 /**
- * After something on the primary that has ended: it has everything that was to be seen before. `before` is what the flow had
- * seen when it began; what came since then stays.
+ * After something on the primary that has ended: it has everything of its system that was to be seen before. `before` is what
+ * the flow had seen when it began; what came since then stays.
  */
-export const superseded = (seen: Seen, before: Seen, mark: Mark): Seen =>
+export const superseded = (seen: Seen, before: Seen, mark: Mark, isForeign: IsForeign): Seen =>
   seen === before
-    ? { ...seen, positions: [], marks: [...seen.marks.filter((other) => !other.hasEnded), mark] }
+    ? {
+        ...seen,
+        positions: seen.positions.filter(({ system }) => isForeign(system)),
+        marks: [...seen.marks.filter((other) => !other.hasEnded || isForeign(other.tracker.system)), mark],
+        ofPrimary: true
+      }
     : withMark(seen, mark)
+
+/** The same without what is of other systems, which says nothing of a router's servers. */
+export const without = (seen: Seen, isForeign: IsForeign): Seen => {
+  const { marks, positions } = seen
+  for (let i = 0; i < positions.length; i++) {
+    if (isForeign(positions[i]!.system)) return own(seen, isForeign)
+  }
+  for (let i = 0; i < marks.length; i++) {
+    if (isForeign(marks[i]!.tracker.system)) return own(seen, isForeign)
+  }
+  return seen
+}
+
+const own = (seen: Seen, isForeign: IsForeign): Seen => ({
+  ...seen,
+  positions: seen.positions.filter(({ system }) => !isForeign(system)),
+  marks: seen.marks.filter(({ tracker }) => !isForeign(tracker.system))
+})
 
 /**
  * The same without positions of timelines that are no more. For positions that the primary had: once it is on a later
@@ -79,6 +116,7 @@ export const latest = (seen: Seen): Seen => {
 export const merge = (self: Seen, that: Seen): Seen => {
   if (self === that || that === nothing) return self
   let seen = withWrite(withStuck(self, self.stuck || that.stuck), that.writtenAt)
+  if (that.ofPrimary && !seen.ofPrimary) seen = { ...seen, ofPrimary: true }
   for (const position of that.positions) seen = withPosition(seen, position)
   for (const mark of that.marks) seen = withMark(seen, mark)
   return seen

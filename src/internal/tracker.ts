@@ -40,6 +40,11 @@ export class Tracker {
     return (this.identity !== undefined || this.isNew) && this.refused === undefined
   }
 
+  /** The system that it is of, as far as it has said. */
+  get system(): string | undefined {
+    return this.identity?.system
+  }
+
   /** How many questions were sent: what it says to later ones holds for all that it has shown so far. */
   get questions(): number {
     return this.asked

@@ -30,16 +30,11 @@ const endTimeout = Duration.seconds(5)
 export interface Options extends Begin {
   /** Whether it ends with a statement that fails, because each stands for itself: another one takes its place. */
   readonly replaceable: boolean
-  /** Hears how it has ended, once, if anybody wants to know. */
+  /** Hears how it has ended, once, in the fiber that ends it, if anybody wants to know. */
   readonly onEnd: OnEnd | undefined
 }
 
-export type OnEnd = (
-  fiber: Fiber.RuntimeFiber<unknown, unknown>,
-  group: string,
-  engine: Engine,
-  outcome: Outcome
-) => void
+export type OnEnd = (transaction: Transaction, outcome: Outcome) => Effect.Effect<void>
 
 /** What became of a transaction whose COMMIT failed. */
 export const outcomeOf = (cause: Cause.Cause<unknown>): Outcome =>
@@ -347,16 +342,16 @@ export class Transaction {
   private endAs(how: Ending["how"], end: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
     const done = Deferred.unsafeMake<void, SqlError>(FiberId.none)
     this.shared.ending = { how, done }
-    return Effect.onExit(Effect.uninterruptible(end), (exit) =>
-      Effect.withFiberRuntime((fiber) => {
-        const outcome = Exit.isFailure(exit) ? outcomeOf(exit.cause) : how === "commit" ? "committed" : "rolled back"
-        this.shared.options.onEnd?.(fiber, this.group, this.engine, outcome)
+    return Effect.onExit(Effect.uninterruptible(end), (exit) => {
+      const outcome = Exit.isFailure(exit) ? outcomeOf(exit.cause) : how === "commit" ? "committed" : "rolled back"
+      return Effect.zipRight(
+        this.shared.options.onEnd?.(this, outcome) ?? Effect.void,
         // An interruption is for the one who was interrupted; the others learn that nothing was committed.
-        return Exit.isInterrupted(exit)
+        Exit.isInterrupted(exit)
           ? Deferred.fail(done, RouterError.toSqlError(RouterError.sessionClosed("commit")))
           : Deferred.done(done, exit)
-      })
-    )
+      )
+    })
   }
 
   private readonly releaseSavepoint: Effect.Effect<void, SqlError> = Effect.suspend(() => {

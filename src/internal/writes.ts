@@ -34,6 +34,11 @@ export class Writes {
     return this.mayHaveWritten && !this.none
   }
 
+  /** Whether anything was sent. */
+  get hasRun(): boolean {
+    return this.begun > 0
+  }
+
   get ofSchema(): boolean {
     return this.mayHaveChangedSchema && !this.none
   }
