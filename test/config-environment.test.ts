@@ -97,12 +97,6 @@ describe("the servers", () => {
       "groups.read[1].url"
     ],
     [
-      "a comma in a password",
-      { DATABASE_REPLICA_URLS: "postgresql://app:hunter,hunter2@r1/shop" },
-      "DATABASE_REPLICA_URLS[0]",
-      "%2C"
-    ],
-    [
       "a bad weight",
       { DATABASE_GROUPS: "a-b", DATABASE_A_B_URLS: "postgresql://r1/shop?weight=none" },
       "DATABASE_A_B_URLS[0]",

@@ -10,6 +10,7 @@ import * as Redacted from "effect/Redacted"
 import * as Consistency from "../../Consistency.js"
 import { RouterConfigError } from "../../RouterError.js"
 import * as Selector from "../../Selector.js"
+import * as address from "./address.js"
 import { fieldOf } from "./groups.js"
 import { list, print } from "./print.js"
 
@@ -244,9 +245,9 @@ export const load = Effect.gen(function* () {
   const found = yield* loadScalars
   const lists: Array<Listed> = [["default", primaryVariable, [primary]]]
   const replicas = yield* optionalText(replicasVariable)
-  if (Option.isSome(replicas)) lists.push(["read", replicasVariable, splitList(replicas.value)])
+  if (Option.isSome(replicas)) lists.push(["read", replicasVariable, address.splitList(replicas.value)])
   for (const [group, variable] of yield* boundGroups) {
-    lists.push([group, variable, splitList(yield* requiredText(variable))])
+    lists.push([group, variable, address.splitList(yield* requiredText(variable))])
   }
   const shared = below(found, "engine")
   const groups = Object.fromEntries(

@@ -3,6 +3,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Redacted from "effect/Redacted"
+import * as address from "./address.js"
 import * as check from "./check.js"
 import * as engine from "./engine.js"
 import { nearest } from "./nearest.js"
@@ -43,9 +45,33 @@ const knownEntry = (field: string, known: engine.Engine): Entry =>
     config: Effect.succeed(known)
   })
 
-const entryOf = (group: string, index: number, given: unknown): check.Checked<Entry> => {
+/** A URL that names several hosts is an engine for each. */
+const hostsOf = (
+  group: string,
+  index: number,
+  given: unknown,
+  { defaultGroup, readGroup }: Roles
+): check.Checked<ReadonlyArray<unknown>> => {
+  if (!check.isObject(given) || !("url" in given) || !Redacted.isRedacted(given.url)) return Either.right([given])
+  const text = Redacted.value(given.url)
+  const parsed = typeof text === "string" ? address.parse(text) : Either.left("")
+  // What is wrong with it is said where engines are read.
+  if (Either.isLeft(parsed)) return Either.right([given])
+  const { role, urls } = parsed.right
+  const refuse = (remedy: string) => check.invalidSecret(`${fieldOf(group)}[${index}].url`, remedy)
+  if (group === defaultGroup && role === "standby") {
+    return refuse(`Its target_session_attrs asks for a standby: list it in the group ${JSON.stringify(readGroup)}`)
+  }
+  if (group === readGroup && role === "primary") {
+    return refuse(`Its target_session_attrs asks for the primary: list it in the group ${JSON.stringify(defaultGroup)}`)
+  }
+  return Either.right(urls.length === 1 ? [given] : urls.map((url) => ({ ...given, url: Redacted.make(url) })))
+}
+
+/** The entry at an index of the options is the engine at a place of its group. */
+const entryOf = (group: string, index: number, place: number, given: unknown): check.Checked<Entry> => {
   const field = `${fieldOf(group)}[${index}]`
-  const name = `${group}-${index + 1}`
+  const name = `${group}-${place + 1}`
   return Effect.isEffect(given)
     ? Either.right({
         field,
@@ -86,7 +112,9 @@ const groupOf = (name: string, given: unknown, roles: Roles): check.Checked<Grou
     yield* sizeOf(name, given, roles)
     const engines: Array<Entry> = []
     for (let index = 0; index < given.length; index++) {
-      engines.push(yield* entryOf(name, index, given[index]))
+      for (const one of yield* hostsOf(name, index, given[index], roles)) {
+        engines.push(yield* entryOf(name, index, engines.length, one))
+      }
     }
     return { name, engines }
   })

@@ -2,6 +2,7 @@
  * The URL of an engine: what is in it, and the router's own parameters taken off.
  */
 import * as Either from "effect/Either"
+import * as address from "./address.js"
 import { hidden } from "./print.js"
 
 export interface EngineUrl {
@@ -28,14 +29,12 @@ export type OwnParameter = (typeof ownParameters)[number]
 
 const isOwn = (name: string): name is OwnParameter => ownParameters.some((own) => own === name)
 
-const form = "Write postgresql://user:password@host:5432/database"
-
 const bad = (value: string, remedy: string): Either.Either<never, BadUrl> => Either.left({ value, remedy })
 
 const unreadable = (scheme: string) =>
   bad(
     `${scheme}//${hidden}`,
-    `It cannot be read as a URL. ${form}, and percent-encode special characters in user name and password ` +
+    `It cannot be read as a URL. ${address.form}, and percent-encode special characters in user name and password ` +
       "(@ as %40, / as %2F, : as %3A, ? as %3F, # as %23, % as %25, a comma as %2C, a space as %20)"
   )
 
@@ -59,13 +58,13 @@ const isMisread = (url: URL) =>
   url.search.includes("@") ||
   [url.username, url.password, url.hostname, url.pathname].some((part) => Either.isLeft(decode(part)))
 
-const splitQuery = (text: string): readonly [address: string, pairs: ReadonlyArray<string>] => {
+const splitQuery = (text: string): readonly [base: string, pairs: ReadonlyArray<string>] => {
   const start = text.indexOf("?")
   return start < 0 ? [text, []] : [text.slice(0, start), text.slice(start + 1).split("&")]
 }
 
 const takeOwn = (text: string): Either.Either<readonly [string, ReadonlyMap<OwnParameter, string>], BadUrl> => {
-  const [address, pairs] = splitQuery(text)
+  const [base, pairs] = splitQuery(text)
   const own = new Map<OwnParameter, string>()
   const rest: Array<string> = []
   for (const pair of pairs) {
@@ -78,20 +77,15 @@ const takeOwn = (text: string): Either.Either<readonly [string, ReadonlyMap<OwnP
       own.set(entry[0], entry[1])
     }
   }
-  return Either.right([rest.length === 0 ? address : `${address}?${rest.join("&")}`, own])
+  return Either.right([rest.length === 0 ? base : `${base}?${rest.join("&")}`, own])
 }
 
 const tlsParameters = ["ssl", "sslmode", "sslcert", "sslkey", "sslrootcert"]
 
 const checkHost = (host: string): Either.Either<string, BadUrl> => {
-  if (host === "") {
-    return bad(
-      `postgresql://${hidden}`,
-      `It names no host. ${form}, or postgresql:///database?host=/run/postgresql for a Unix socket`
-    )
-  }
+  if (host === "") return bad(`postgresql://${hidden}`, address.noHost)
   return host.includes(",")
-    ? bad(`postgresql://${hidden}`, "It names several hosts. List each server as an engine of its own")
+    ? bad(`postgresql://${hidden}`, "It names several hosts, and stands for one engine here. Give each server its own")
     : Either.right(host)
 }
 
@@ -105,14 +99,19 @@ const checkPort = (port: string): Either.Either<number | undefined, BadUrl> => {
 
 const schemes = ["postgres:", "postgresql:"]
 
+/** The address as a URL; one that stands for several servers stays as it is, and is refused for that. */
+const single = (given: string): Either.Either<string, BadUrl> =>
+  Either.mapBoth(address.parse(given), {
+    onLeft: (remedy): BadUrl => ({ value: hidden, remedy }),
+    onRight: ({ urls: [first, second] }) => (first === undefined || second !== undefined ? given.trim() : first)
+  })
+
 /** Reads the URL of an engine. */
 export const parse = (given: string): Either.Either<EngineUrl, BadUrl> =>
   Either.gen(function* () {
-    const text = given.trim()
+    const text = yield* single(given)
     const scheme = schemes.find((scheme) => text.toLowerCase().startsWith(`${scheme}//`))
-    if (scheme === undefined) {
-      return yield* bad(hidden, `It must begin with postgresql:// or postgres://. ${form}`)
-    }
+    if (scheme === undefined) return yield* bad(hidden, address.form)
     if (/\s|%(?![0-9a-f]{2})/i.test(text) || !URL.canParse(text)) return yield* unreadable(scheme)
     const url = new URL(text)
     if (isMisread(url)) return yield* unreadable(scheme)
