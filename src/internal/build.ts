@@ -84,19 +84,21 @@ const makeClassifier = (
     Effect.serviceOption(SqlClassifier.SqlClassifier),
     Option.match({
       onSome: Effect.succeed,
-      onNone: () =>
-        SqlClassifier.fromCatalog({
-          load: SqlClassifier.readCatalog((sql) =>
-            // Another server may have become the primary by the time it runs.
-            Effect.map(
-              Effect.suspend(() => servers.lastWriter.query(command(sql))),
-              rowsOf
-            )
-          ),
+      onNone: () => {
+        // Another server may have become the primary by the time it runs.
+        const ask = (sql: string) =>
+          Effect.map(
+            Effect.suspend(() => servers.lastWriter.query(command(sql))),
+            rowsOf
+          )
+        return SqlClassifier.fromCatalog({
+          load: SqlClassifier.readCatalog(ask),
+          stamp: SqlClassifier.readStamp(ask),
           refreshInterval: config.classifier.refreshInterval,
           cacheSize: config.classifier.cacheSize,
           metrics: config.metrics
         })
+      }
     })
   )
 

@@ -39,7 +39,7 @@ export class ServerLost extends Error {
  * - `again`: the statement has not run; a new connection to the same server will do
  * - `elsewhere`: a read may run on another server
  * - `primary`: a read may run on the primary, whose answer counts: the replica may be behind, or set up in another way
- * - `refused`: a standby refuses what only a primary can do; the text is to be remembered
+ * - `refused`: a standby refuses what only a primary can do, or so it seems: it runs on the primary, as a write
  */
 export interface Failure {
   readonly action: "caller" | "again" | "elsewhere" | "primary" | "refused"
@@ -213,8 +213,25 @@ export const saysSerializableDefault = (error: SqlError): boolean => {
   return found !== undefined && isSerializableDefault(found)
 }
 
-/** The SQLSTATE with which a standby refuses a statement because it is a standby; `undefined` for any other error. */
+/**
+ * The functions of the server that refuse a statement because the server is a standby, whatever its values are. The same
+ * SQLSTATEs come of users' values (`date_trunc('timezone', ...)`), and of RAISE.
+ */
+const refusing: Readonly<Record<string, RegExp>> = {
+  "25006": /^(?:PreventCommand\w+|InitTempTableNamespace)$/,
+  "55000":
+    /^(?:LockAcquireExtended|pg_current_wal_\w+|pg_walfile_\w+|pg_switch_wal|pg_create_restore_point|do_pg_backup_\w+|pg_log_standby_snapshot|brin_\w+|gin_clean_pending_list|CheckLogicalDecodingRequirements)$/,
+  "0A000": /^(?:get_relation_info|mdopen\w*)$/,
+  XX000: /^(?:XLog\w+|GetNewTransactionId|AssignTransactionId|GetNewMultiXactId)$/
+}
+
+/**
+ * The SQLSTATE with which a standby refuses a statement because it is a standby; `undefined` for any other error. The primary
+ * has the last word on whether it runs there.
+ */
 export const isStandbyRefusal = (error: SqlError): string | undefined => {
-  const found = judge(error, "replica")
-  return found.action === "refused" ? found.why : undefined
+  const { action, why } = judge(error, "replica")
+  if (action !== "refused") return undefined
+  const routine = databaseError(error.cause)?.routine
+  return routine !== undefined && refusing[why]?.test(routine) === true ? why : undefined
 }

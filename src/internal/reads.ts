@@ -64,7 +64,10 @@ export class Reads {
         move(engine, movable, error, other),
         ({ refusal, ...step }): Effect.Effect<Result, SqlError> =>
           refusal !== undefined
-            ? this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request)
+            ? Effect.zipLeft(
+                this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request),
+                this.rememberRefused(request.sql, error)
+              )
             : Effect.catchAll(this.on(fiber, step.group, step.engine, request, step.movable, trip), (error) =>
                 next(step.engine, step.movable, error)
               )
@@ -115,13 +118,16 @@ export class Reads {
       catchBeforeRows(
         this.noting(decision.group, () => engine, engine.stream(sql, params, movable)),
         (error, emitted) => {
-          // Once rows were emitted the error is the caller's; the next time a refused one is a write.
+          // Once rows were emitted the error is the caller's; the next time a refused one is a write, for a while.
           if (emitted) return Stream.unwrap(Effect.as(this.rememberRefused(sql, error), Stream.fail(error)))
           return Stream.unwrap(
             Effect.map(move(engine, movable, error), ({ refusal, ...step }) =>
               refusal === undefined
                 ? from(step.engine, step.movable)
-                : this.writer.writeRows({ ...decision, ...step, kind: "write" }, sql, params)
+                : Stream.onEnd(
+                    this.writer.writeRows({ ...decision, ...step, kind: "write" }, sql, params),
+                    this.rememberRefused(sql, error)
+                  )
             )
           )
         }
@@ -195,12 +201,12 @@ export class Reads {
       this.routes.tell(trip, { ...decision, group, engine: step.engine, kind, rule, reason }, sql, fiber)
       for (const [name, value] of Object.entries(fallback.attributes)) trip.span?.attribute(name, value)
       countMoved(engine, rule, fiber)
-      return Effect.as(refusal === undefined ? Effect.void : this.rememberRefused(sql, error), step)
+      return Effect.succeed(step)
     }
   }
 
-  /** Remembers as a write what a standby has refused as a standby. */
-  private rememberRefused(sql: string, error: SqlError): Effect.Effect<void> {
+  /** Remembers as a write what a standby has refused as a standby, and the primary has run. */
+  rememberRefused(sql: string, error: SqlError): Effect.Effect<void> {
     return Effect.sync(() => {
       const state = isStandbyRefusal(error)
       if (state !== undefined) this.routes.classifier.remember(sql, `a standby refused it (${state})`)

@@ -107,11 +107,12 @@ export class Router extends Routes implements Writer {
       this.enter(transaction, decision, trip)
       return orElse(this.inTransaction(fiber, decision, transaction, request, trip), (error) => {
         this.failed(fiber, trip, error)
-        const next = this.afterFailure(fiber, work, transaction, decision, request.sql, error)
+        const next = this.afterFailure(fiber, work, transaction, decision, error)
         if (next === undefined) return Effect.fail(error)
         if (next === "again") return again(deadline)
         this.moves(trip, transaction, next, fiber)
-        return onThePrimary(again(deadline))
+        const moved = onThePrimary(again(deadline))
+        return next === "refused" ? Effect.zipLeft(moved, this.reads.rememberRefused(request.sql, error)) : moved
       })
     }
     return decision.transaction === undefined ? Effect.flatMap(inside, enter) : enter(decision.transaction)
@@ -157,7 +158,6 @@ export class Router extends Routes implements Writer {
     work: Work | undefined,
     transaction: Transaction,
     decision: Decision,
-    sql: string,
     error: SqlError
   ): "again" | "moved" | "refused" | undefined {
     if (work?.transaction(decision.group) !== undefined) return undefined
@@ -165,8 +165,7 @@ export class Router extends Routes implements Writer {
     if (wasRefused(error)) return transaction.isEnded ? "again" : undefined
     const isBound = fiber.getFiberRef(RoutingContext.bindGroup)._tag === "Some"
     if (isBound || decision.kind !== "read" || decision.group !== this.readGroup?.name) return undefined
-    const { action, why } = judge(error, transaction.engine.health?.report?.role ?? "replica")
-    if (action === "refused") this.classifier.remember(sql, `a standby refused it (${why})`)
+    const { action } = judge(error, transaction.engine.health?.report?.role ?? "replica")
     const mayMove = action === "elsewhere" ? this.config.onNoReplica === "primary" : action !== "caller"
     if (!mayMove || !transaction.isSpent) return undefined
     return action === "refused" ? "refused" : "moved"
@@ -178,12 +177,13 @@ export class Router extends Routes implements Writer {
     trip.rule = rule
   }
 
-  /** What has moved a statement counts, not what keeps it where it has moved to. */
+  /** What has moved a statement counts, not what keeps it where it has moved to. What a standby refuses may write. */
   private decideAgain(
     { rule }: Trip,
     decision: Decision | RouterError.RouterError
   ): Decision | RouterError.RouterError {
-    return rule === undefined || RouterError.isRouterError(decision) ? decision : { ...decision, rule }
+    if (rule === undefined || RouterError.isRouterError(decision)) return decision
+    return { ...decision, rule, kind: rule === "refused" ? "write" : decision.kind }
   }
 
   /** The transaction that a statement runs in; begins it where the session has none yet. */
@@ -277,11 +277,12 @@ export class Router extends Routes implements Writer {
       const rows = this.reads.noting(decision.group, () => transaction.engine, all)
       return catchBeforeRows(rows, (error, emitted) => {
         this.failed(fiber, trip, error)
-        const next = this.afterFailure(fiber, work, transaction, decision, sql, error)
+        const next = this.afterFailure(fiber, work, transaction, decision, error)
         if (next === undefined || emitted) return Stream.fail(error)
         if (next === "again") return again(deadline)
         this.moves(trip, transaction, next, fiber)
-        return RoutingContext.locallyStream(again(deadline), { _tag: "Primary" })
+        const moved = RoutingContext.locallyStream(again(deadline), { _tag: "Primary" })
+        return next === "refused" ? Stream.onEnd(moved, this.reads.rememberRefused(sql, error)) : moved
       })
     }
     const transaction = this.transactionOf(work, decision)

@@ -15,7 +15,7 @@ import type { Telemetry } from "./telemetry.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
 import type { Trip, Went } from "./trip.js"
-import type { Work } from "./work.js"
+import type { SessionWork, Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -144,11 +144,14 @@ export class Routes {
     sql: string,
     take: "choose" | "peek"
   ): Decision | RouterError.RouterError {
-    const classification = this.classifier.classify(sql)
+    let classification = this.classifier.classify(sql)
     const session = work?.session
     if (session?.ended === true) return RouterError.sessionClosed()
-    if (session?.readOnly === true && classification.kind === "write") {
-      return RouterError.readOnlyViolation(classification.reason)
+    const isGuess = session?.readOnly === true && classification.kind === "write"
+    if (isGuess) {
+      if (this.classifier.isGuess?.(sql) !== true) return RouterError.readOnlyViolation(classification.reason)
+      // The server guards: there it is a read, or fails.
+      classification = { ...classification, kind: "read" }
     }
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const test = this.testOf(fiber)
@@ -173,7 +176,14 @@ export class Routes {
     if (!this.config.enabled) return toDefault("disabled", "routing is disabled")
     if (forced) return toDefault("forced", "forced to the primary")
     if (classification.kind !== "read") return toDefault(classification.kind, classification.reason)
+    if (isGuess && !this.hasSnapshot(session)) return toDefault("write", classification.reason)
     return this.decideRead(fiber, work, classification, take, toDefault)
+  }
+
+  /** Whether a session keeps to a snapshot that it has begun on a replica. */
+  private hasSnapshot(session: SessionWork | undefined): boolean {
+    const { readGroup } = this
+    return session?.isSnapshot === true && readGroup !== undefined && session.current(readGroup.name) !== undefined
   }
 
   /** In a test everything goes to one connection, whatever would decide otherwise. */

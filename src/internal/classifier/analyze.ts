@@ -21,7 +21,8 @@ export const analyze = (parsed: Parsed, knowledge: Knowledge): Verdict => {
 const rank = { read: 0, session: 1, write: 2 }
 
 const worse = (a: Verdict, b: Verdict): Verdict => {
-  const worst = rank[b.kind] > rank[a.kind] ? b : a
+  const isWorse = rank[b.kind] > rank[a.kind] || (b.kind === a.kind && a.guess !== undefined && b.guess === undefined)
+  const worst = isWorse ? b : a
   return { ...worst, changesSchema: a.changesSchema || b.changesSchema }
 }
 
@@ -40,7 +41,7 @@ const analyzeStatement = (statement: Fields | undefined, knowledge: Knowledge): 
       case "TransactionStmt":
         return transaction(fields)
       default:
-        return refined(tag, fields) ?? byTag.get(tag) ?? schemaChange(`unknown statement ${tag}`)
+        return refined(tag, fields) ?? byTag.get(tag) ?? { ...schemaChange(`unknown statement ${tag}`), guess: "text" }
     }
   }
   return none

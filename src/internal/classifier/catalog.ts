@@ -45,4 +45,6 @@ export interface Catalog {
    * Names that are not fine in a read where `t.name` calls `name(t)`. `scalar`: only where `t` is a value that is not a row.
    */
   readonly attributes: { readonly [name: string]: CatalogCause & { readonly scalar: boolean } }
+  /** What may be part of any SELECT and is not fine in a read: an implicit cast between PostgreSQL's own types, for one. */
+  readonly everywhere?: CatalogCause | null
 }

@@ -4,7 +4,7 @@ import type { Finding } from "./finding.js"
 import { write } from "./finding.js"
 import type { Knowledge, Lookup } from "./knowledge.js"
 import * as Own from "./knowledge.js"
-import { harmless } from "./rules.js"
+import { harmless, hiddenTypeNames } from "./rules.js"
 
 /** What is known of one server: PostgreSQL's own objects, and everybody's from a snapshot of its catalog. */
 export const fromCatalog = (catalog: Catalog): Knowledge => {
@@ -23,6 +23,8 @@ export const fromCatalog = (catalog: Catalog): Knowledge => {
     catalog.volatileBuiltins.filter((name) => !harmless.has(name) && !Builtins.volatileFunctions.has(name))
   )
 
+  const hasUnfitTypes = Object.values(catalog.types).some(({ others }) => Object.keys(others).length > 0)
+
   const type = (schema: string | undefined, name: string): Lookup =>
     worse(
       worse(Own.builtinType(schema, name), types(schema, name)),
@@ -32,10 +34,14 @@ export const fromCatalog = (catalog: Catalog): Knowledge => {
 
   const call = (schema: string | undefined, name: string): Lookup => {
     const found = worse(Own.builtinFunction(schema, name), functions(schema, name))
+    if (hasUnfitTypes && hiddenTypeNames.has(name)) {
+      return worse(found, write(`calls ${name}, which converts to a type given as a text`))
+    }
     return volatile.has(name) ? worse(found, write(`calls ${name}`)) : found
   }
 
   const knowledge: Knowledge = {
+    everywhere: catalog.everywhere ? toFinding(catalog.everywhere) : undefined,
     escapedStrings: !catalog.standardStrings,
     function: (schema, name, args) =>
       Own.settle(

@@ -8,6 +8,11 @@ const array = (names: Iterable<string>) => `'{${[...names].map((name) => `"${nam
 /** Objects below this oid are PostgreSQL's own (access/transam.h, FirstNormalObjectId). */
 const own = 16384
 
+/** Written in C, and not to be called by SQL: what it does it does for the server's own machinery. */
+const trusted = (p: string) =>
+  `(${p}.prolang IN (SELECT oid FROM pg_language WHERE lanname IN ('c', 'internal'))
+    AND ('internal'::regtype = ANY (${p}.proargtypes) OR ${p}.oid IN (SELECT oid FROM extensions)))`
+
 /**
  * The functions that a read must not reach: PostgreSQL's own by the rules, users' by their volatility. `pg_depend` does not
  * record what depends on PostgreSQL's own functions, so the other steps look for these oids in the stored expressions.
@@ -21,7 +26,8 @@ const functions = `
     SELECT p.oid, p.proname::text, p.oid < ${own} AS builtin, p.provolatile = 'v' AS volatile,
       x.name || '.' || p.proname AS extended,
       p.proname::text = ANY (${array(Rules.local)})
-        OR p.proname::text LIKE 'pg_%' AND p.proname::text ~ ${literal(Rules.localPrefix.source)} AS local
+        OR p.proname::text LIKE 'pg_%' AND p.proname::text ~ ${literal(Rules.localPrefix.source)}
+          AND p.proname::text <> ALL (${array(Rules.harmless)}) AS local
     FROM pg_proc p LEFT JOIN extensions x ON x.oid = p.oid
   ),
   direct AS MATERIALIZED (
@@ -29,13 +35,17 @@ const functions = `
     FROM rated
     WHERE CASE
       WHEN builtin THEN proname <> ALL (${array(Rules.harmless)})
-        AND (volatile OR local OR proname = ANY (${array(Rules.hiddenSql)}))
+        AND (volatile OR local OR proname = ANY (${array([...Rules.hiddenSql, ...Rules.hiddenTypes, ...Rules.hiddenTypeNames])}))
       ELSE volatile AND coalesce(extended, '') <> ALL (${array(Rules.harmlessOfExtensions)})
         OR extended = ANY (${array(Rules.hiddenSqlOfExtensions)})
     END
   )`
 
-/** What the node trees of stored expressions refer to: views, policies, the constraints of domains, the defaults of arguments. */
+/**
+ * What the node trees of stored expressions refer to: views, policies, the constraints of domains, the defaults of
+ * arguments, the bodies of functions that are stored as trees (BEGIN ATOMIC). Every field that holds a type counts: values
+ * are converted where no cast is written (\`coltypes\`, \`funcresulttype\`, ...).
+ */
 const references = `
   expressions AS MATERIALIZED (
     SELECT 'view' AS owner, r.ev_class AS oid, r.ev_action::text AS tree
@@ -48,121 +58,155 @@ const references = `
     SELECT 'type', contypid, conbin::text FROM pg_constraint WHERE contypid >= ${own} AND conbin IS NOT NULL
     UNION ALL
     SELECT 'function', oid, proargdefaults::text FROM pg_proc WHERE oid >= ${own} AND proargdefaults IS NOT NULL
+    UNION ALL
+    SELECT 'function', oid, prosqlbody::text FROM pg_proc WHERE oid >= ${own} AND prosqlbody IS NOT NULL
   ),
   tokens AS (
     SELECT DISTINCT e.owner, e.oid, split_part(t, ' ', 1) AS field, t AS token
     FROM expressions e, string_to_table(e.tree, ' :') t
-    WHERE split_part(t, ' ', 1) IN ('aggfnoid', 'eqop', 'funcid', 'opfuncid', 'opno', 'opnos', 'relid', 'resulttype',
-      'sortop', 'tsmhandler', 'winfnoid')
+    WHERE split_part(t, ' ', 1) ~ '^(aggfnoid|funcid|opfuncid|tsmhandler|winfnoid|(start|end)InRangeFunc|eqop|opno|opnos|sortop|relid|typid|typeId|\\w*types?|\\w*_typeid)$'
   ),
   refs AS MATERIALIZED (
     SELECT owner, oid, field, m[1]::oid AS id FROM tokens, regexp_matches(token, '\\d+', 'g') m
   ),
   calls AS MATERIALIZED (
     SELECT owner, oid, id AS function FROM refs
-    WHERE field IN ('aggfnoid', 'funcid', 'opfuncid', 'tsmhandler', 'winfnoid')
+    WHERE field IN ('aggfnoid', 'funcid', 'opfuncid', 'tsmhandler', 'winfnoid', 'startInRangeFunc', 'endInRangeFunc')
     UNION
     SELECT r.owner, r.oid, o.oprcode FROM refs r JOIN pg_operator o ON o.oid = r.id
     WHERE r.field IN ('eqop', 'opno', 'opnos', 'sortop') AND r.id >= ${own}
+  ),
+  mentions AS (
+    SELECT DISTINCT owner, oid, id AS type FROM refs WHERE id >= ${own} AND field ~ 'type|typid'
   )`
 
-/** CREATE AGGREGATE marks an aggregate immutable whatever its parts are; a default is evaluated by the caller's statement. */
-const indirect = `
-  parts AS (
-    SELECT aggfnoid::oid AS oid, unnest(ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn,
-      aggminvtransfn, aggmfinalfn]::oid[]) AS part
-    FROM pg_aggregate WHERE aggfnoid >= ${own}
-    UNION ALL
-    SELECT oid, function FROM calls WHERE owner = 'function'
+/** The functions and operators of operator families that are not PostgreSQL's own, and of those that users added to. */
+const families = `
+  support AS MATERIALIZED (
+    SELECT amprocfamily AS family, amproclefttype AS type, amproc::oid AS function FROM pg_amproc
+    WHERE amproc >= ${own} OR amprocfamily >= ${own}
+    UNION
+    SELECT a.amopfamily, unnest(ARRAY[a.amoplefttype, a.amoprighttype]), o.oprcode::oid
+    FROM pg_amop a JOIN pg_operator o ON o.oid = a.amopopr WHERE o.oid >= ${own} OR a.amopfamily >= ${own}
   ),
-  bad_functions AS MATERIALIZED (
-    SELECT oid, kind, reason FROM direct
-    UNION ALL
-    SELECT p.oid, d.kind, 'calls ' || f.proname || ', which ' || d.reason
-    FROM parts p JOIN direct d ON d.oid = p.part JOIN pg_proc f ON f.oid = p.oid
+  supported AS MATERIALIZED (
+    SELECT c.oid AS class, c.opcdefault AS is_default, c.opcintype AS type, s.function
+    FROM pg_opclass c JOIN support s ON s.family = c.opcfamily JOIN pg_proc p ON p.oid = s.function
+    WHERE NOT ${trusted("p")}
   )`
 
 /**
- * Types whose casts, constraints or operator classes call such functions. Those marked \`touch\` matter wherever a value of the
- * type is, the others only where something is converted to the type.
+ * What uses what: a thing is not fine in a read as soon as one that it uses is not. A \`type\` is one whose values must not
+ * be met with at all, a \`conversion\` only what values are converted to.
  */
-const types = `
-  type_seeds AS (
-    SELECT c.contypid AS oid, false AS touch, b.kind, b.reason FROM pg_constraint c
-    JOIN calls r ON r.owner = 'type' AND r.oid = c.contypid JOIN bad_functions b ON b.oid = r.function
+const uses = `
+  uses(class, oid, link, target_class, target) AS MATERIALIZED (
+    -- CREATE AGGREGATE marks an aggregate immutable whatever its parts are; a default is evaluated by the caller's statement.
+    SELECT 'function', g.oid, 'which ', 'function', g.part FROM (
+      SELECT aggfnoid::oid AS oid, unnest(ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn,
+        aggminvtransfn, aggmfinalfn]::oid[]) AS part
+      FROM pg_aggregate WHERE aggfnoid >= ${own}
+    ) g JOIN pg_proc p ON p.oid = g.part WHERE NOT ${trusted("p")}
     UNION
-    SELECT t.oid, t.oid >= ${own} AND (c.castcontext = 'i' OR c.casttarget < ${own}), b.kind, b.reason
-    FROM pg_cast c JOIN bad_functions b ON b.oid = c.castfunc JOIN pg_type t ON t.oid IN (c.castsource, c.casttarget)
+    SELECT 'function', aggfnoid, 'whose type ', 'conversion', unnest(ARRAY[aggtranstype, aggmtranstype])
+    FROM pg_aggregate WHERE aggfnoid >= ${own}
+    UNION
+    SELECT 'function', p.oid, 'whose type ', 'conversion', t FROM pg_proc p,
+      unnest(p.prorettype || coalesce(p.proallargtypes, p.proargtypes::oid[])) t
+    WHERE p.oid >= ${own} AND t >= ${own}
+    UNION
+    SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
+      CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'function', function FROM calls
+    UNION
+    SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
+      CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END || 'converts to a type that ', 'conversion', type FROM mentions
+    UNION
+    SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
+      CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'relation', id FROM refs WHERE field = 'relid' AND owner <> 'type'
+    -- Where a value of the type is, casts that nobody writes may be made of it.
+    UNION
+    SELECT CASE WHEN t.oid >= ${own} AND (c.castcontext = 'i' OR c.casttarget < ${own}) THEN 'type' ELSE 'conversion' END,
+      t.oid, '', 'function', c.castfunc
+    FROM pg_cast c JOIN pg_type t ON t.oid IN (c.castsource, c.casttarget)
     WHERE CASE WHEN t.oid = c.casttarget THEN t.oid >= ${own} OR c.castsource < ${own}
       ELSE t.oid >= ${own} AND (c.castcontext = 'i' OR c.casttarget < ${own}) END
     UNION
-    SELECT a.amproclefttype, true, b.kind, b.reason FROM pg_amproc a JOIN bad_functions b ON b.oid = a.amproc
-    WHERE a.amproclefttype >= ${own}
+    SELECT 'type', s.type, '', 'function', s.function FROM support s JOIN pg_proc p ON p.oid = s.function
+    WHERE s.type >= ${own} AND NOT ${trusted("p")}
     UNION
-    SELECT t.oid, true, b.kind, b.reason FROM pg_amop a JOIN pg_operator o ON o.oid = a.amopopr
-    JOIN bad_functions b ON b.oid = o.oprcode JOIN pg_type t ON t.oid IN (a.amoplefttype, a.amoprighttype)
-    WHERE t.oid >= ${own}
-  ),
-  bad_types AS MATERIALIZED (
-    WITH RECURSIVE closure AS (
-      SELECT oid, touch, kind, reason FROM type_seeds
-      UNION
-      SELECT n.oid, c.touch, c.kind, c.reason FROM closure c CROSS JOIN LATERAL (
-        SELECT oid FROM pg_type WHERE typelem = c.oid OR typbasetype = c.oid
-        UNION ALL
-        SELECT k.reltype FROM pg_attribute a JOIN pg_class k ON k.oid = a.attrelid
-        WHERE a.atttypid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND k.reltype <> 0
-        UNION ALL
-        SELECT unnest(ARRAY[rngtypid, rngmultitypid]) FROM pg_range WHERE rngsubtype = c.oid
-      ) n
-    )
-    SELECT DISTINCT ON (oid) oid, bool_or(touch) OVER (PARTITION BY oid) AS touch, kind, reason FROM closure
-    ORDER BY oid, kind DESC, reason
-  ),
-  all_bad_functions AS MATERIALIZED (
-    SELECT DISTINCT ON (oid) oid, kind, reason FROM (
-      SELECT * FROM bad_functions
+    SELECT 'type', r.type, '', 'function', s.function
+    FROM (SELECT rngtypid AS type, rngsubopc FROM pg_range UNION ALL SELECT rngmultitypid, rngsubopc FROM pg_range) r
+    JOIN supported s ON s.class = r.rngsubopc WHERE r.type >= ${own}
+    UNION
+    SELECT 'type', rngtypid, '', 'function', f.oid FROM pg_range JOIN pg_proc f ON f.oid IN (rngcanonical, rngsubdiff)
+    WHERE rngtypid >= ${own} AND NOT ${trusted("f")}
+    UNION
+    SELECT 'conversion', oid, '', 'type', oid FROM pg_type WHERE oid >= ${own}
+    UNION
+    SELECT c.class, t.oid, '', c.class, t.target
+    FROM (VALUES ('type'), ('conversion')) c(class), (
+      SELECT oid, unnest(ARRAY[typelem, typbasetype]) AS target FROM pg_type
       UNION ALL
-      SELECT p.oid, t.kind, 'calls ' || p.proname || ', whose type ' || t.reason
-      FROM bad_types t JOIN pg_proc p ON t.oid = ANY (p.proargtypes) OR t.oid = p.prorettype AND t.touch WHERE p.oid >= ${own}
-    ) f ORDER BY oid, kind DESC, reason
-  )`
-
-/** Relations that a read must not reach, and whatever reaches them: views, policies, parents of partitions. */
-const relations = `
-  relation_seeds AS (
-    SELECT oid, NULL AS link, 'session' AS kind,
-      CASE relkind WHEN 'S' THEN 'reads sequence ' WHEN 'f' THEN 'reads foreign table ' ELSE 'reads unlogged table ' END || relname AS reason
+      SELECT k.reltype, a.atttypid FROM pg_attribute a JOIN pg_class k ON k.oid = a.attrelid
+      WHERE a.attrelid >= ${own} AND a.attnum > 0 AND NOT a.attisdropped AND k.reltype <> 0
+      UNION ALL
+      SELECT unnest(ARRAY[rngtypid, rngmultitypid]), rngsubtype FROM pg_range
+    ) t WHERE t.oid >= ${own} AND t.target >= ${own}
+    UNION
+    SELECT 'relation', attrelid, 'which has a column of a type that ', 'type', atttypid FROM pg_attribute
+    WHERE attrelid >= ${own} AND attnum > 0 AND NOT attisdropped AND atttypid >= ${own}
+    UNION
+    SELECT 'relation', inhparent, 'which ', 'relation', inhrelid FROM pg_inherits
+    UNION
+    SELECT 'relation', i.oid, 'which has an index that ', 'function', s.function FROM (
+      SELECT indrelid AS oid, unnest(indclass::oid[]) AS class FROM pg_index WHERE indrelid >= ${own}
+      UNION ALL
+      SELECT partrelid, unnest(partclass::oid[]) FROM pg_partitioned_table
+    ) i JOIN supported s ON s.class = i.class
+  ),
+  seeds AS (
+    SELECT 'function' AS class, oid, NULL AS link, kind, reason FROM direct
+    UNION ALL
+    SELECT 'relation', oid, NULL, 'session',
+      CASE relkind WHEN 'S' THEN 'reads sequence ' WHEN 'f' THEN 'reads foreign table ' ELSE 'reads unlogged table ' END || relname
     FROM pg_class
     WHERE oid >= ${own} AND (relkind IN ('S', 'f') OR relpersistence = 'u' AND relkind IN ('r', 'm'))
     UNION ALL
-    SELECT oid, NULL, 'session', 'reads ' || relname FROM pg_class
+    SELECT 'relation', oid, NULL, 'session', 'reads ' || relname FROM pg_class
     WHERE oid < ${own} AND relnamespace = 'pg_catalog'::regnamespace AND relname <> ALL (${array(Builtins.catalogRelations)})
     UNION ALL
-    SELECT c.oid, link, b.kind, b.reason FROM calls c JOIN links USING (owner) JOIN all_bad_functions b ON b.oid = c.function
-    UNION ALL
-    SELECT oid, link, 'write', 'has a locking clause' FROM expressions JOIN links USING (owner)
-    WHERE tree ~ ':hasForUpdate true'
-    UNION ALL
-    SELECT r.oid, link, t.kind, 'converts to a type that ' || t.reason FROM refs r JOIN links USING (owner)
-    JOIN bad_types t ON t.oid = r.id WHERE r.field = 'resulttype'
-    UNION ALL
-    SELECT a.attrelid, 'which ', t.kind, 'has a column of a type that ' || t.reason FROM bad_types t
-    JOIN pg_attribute a ON a.atttypid = t.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE t.touch
+    SELECT 'relation', oid, CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'write', 'has a locking clause'
+    FROM expressions WHERE owner IN ('view', 'policy') AND tree ~ ':hasForUpdate true'
   ),
-  edges AS (
-    SELECT oid, link, id AS target FROM refs JOIN links USING (owner) WHERE field = 'relid'
-    UNION
-    SELECT inhparent, 'which ', inhrelid FROM pg_inherits
+  closure AS MATERIALIZED (
+    WITH RECURSIVE bad AS (
+      SELECT class, oid, link, kind, reason FROM seeds
+      UNION
+      SELECT u.class, u.oid, u.link, b.kind, b.reason FROM bad b JOIN uses u ON u.target_class = b.class AND u.target = b.oid
+    )
+    SELECT DISTINCT ON (class, oid) * FROM bad ORDER BY class, oid, kind DESC, link NULLS FIRST, reason
+  ),
+  all_bad_functions AS MATERIALIZED (
+    SELECT c.oid, c.kind, coalesce('calls ' || p.proname || ', ' || c.link, '') || c.reason AS reason
+    FROM closure c JOIN pg_proc p ON p.oid = c.oid WHERE c.class = 'function'
+  ),
+  bad_types AS MATERIALIZED (
+    SELECT oid, kind, reason FROM closure WHERE class = 'conversion'
+    UNION ALL
+    SELECT oid, kind, reason FROM closure WHERE class = 'type' AND oid < ${own}
   ),
   bad_relations AS MATERIALIZED (
-    WITH RECURSIVE closure AS (
-      SELECT oid, link, kind, reason FROM relation_seeds
-      UNION
-      SELECT e.oid, e.link, c.kind, c.reason FROM closure c JOIN edges e ON e.target = c.oid
-    )
-    SELECT DISTINCT ON (c.oid) c.oid, c.kind, coalesce('reads ' || k.relname || ', ' || c.link, '') || c.reason AS reason
-    FROM closure c JOIN pg_class k ON k.oid = c.oid WHERE c.oid >= ${own} ORDER BY c.oid, c.kind DESC, c.link NULLS FIRST, c.reason
+    SELECT c.oid, c.kind, coalesce('reads ' || k.relname || ', ' || c.link, '') || c.reason AS reason
+    FROM closure c JOIN pg_class k ON k.oid = c.oid WHERE c.class = 'relation' AND c.oid >= ${own}
+  ),
+  -- What a superuser has put between PostgreSQL's own types may be part of any statement.
+  everywhere AS (
+    SELECT b.kind, 'a cast between types of PostgreSQL ' || b.reason AS reason FROM pg_cast c
+    JOIN all_bad_functions b ON b.oid = c.castfunc
+    WHERE c.castsource < ${own} AND c.casttarget < ${own} AND c.castcontext = 'i'
+    UNION ALL
+    SELECT b.kind, 'the operator class of a type of PostgreSQL ' || b.reason FROM supported s
+    JOIN all_bad_functions b ON b.oid = s.function WHERE s.is_default AND s.type < ${own}
   )`
 
 /**
@@ -218,8 +262,8 @@ const bySchema = (names: string) => `(
 
 /** One row, one column of text, one round trip; nothing in it needs a privilege. From PostgreSQL 14 on. */
 export const catalogQuery = `
-WITH links(owner, link) AS (VALUES ('view', 'which '), ('policy', 'whose policy ')),
-${[functions, references, indirect, types, relations, names].map((step) => step.slice(1)).join(",\n")}
+WITH
+${[functions, references, families, uses, names].map((step) => step.slice(1)).join(",\n")}
 SELECT json_build_object(
   'version', current_setting('server_version_num')::int,
   'standardStrings', current_setting('standard_conforming_strings') = 'on',
@@ -229,5 +273,19 @@ SELECT json_build_object(
   'types', ${bySchema("type_names")},
   'operators', (SELECT coalesce(json_object_agg(name, json_build_object('kind', kind, 'reason', reason)), '{}') FROM operator_names),
   'attributes', (SELECT coalesce(json_object_agg(name,
-    json_build_object('kind', kind, 'reason', reason, 'scalar', scalar)), '{}') FROM attribute_names)
+    json_build_object('kind', kind, 'reason', reason, 'scalar', scalar)), '{}') FROM attribute_names),
+  'everywhere', (SELECT json_build_object('kind', kind, 'reason', reason) FROM everywhere ORDER BY kind DESC, reason LIMIT 1)
 )::text AS catalog`
+
+/**
+ * How many objects with a name of their own there are, and the sum of the transactions that wrote their rows: it is another
+ * one as soon as one was made, altered, renamed or dropped.
+ */
+export const stampQuery = `
+SELECT concat_ws(' ', ${[
+  "pg_class t WHERE t.relpersistence <> 't' AND t.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND",
+  "pg_proc t WHERE",
+  "pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname !~ '^pg_(temp|toast_temp)_' AND"
+]
+  .map((from) => `(SELECT count(*) || '/' || coalesce(sum(t.xmin::text::bigint), 0) FROM ${from} t.oid >= ${own})`)
+  .join(",\n  ")}) AS stamp`

@@ -20,6 +20,11 @@ export interface Verdict {
   readonly reason: string
   readonly changesSchema: boolean
   readonly leaves?: Leaves
+  /**
+   * It was not shown to be a write: nothing is known of the text, or of a name in it. `"new"`: the catalog does not know the
+   * name, and may have it by now.
+   */
+  readonly guess?: "text" | "new" | undefined
 }
 
 /** Why a statement, or something that it uses, is not a read. */
@@ -33,3 +38,6 @@ export const write = (reason: string): Finding => ({ kind: "write", reason, chan
 export const schemaChange = (reason: string): Finding => ({ kind: "write", reason, changesSchema: true })
 
 export const session = (reason: string): Finding => ({ kind: "session", reason, changesSchema: false })
+
+/** A write for want of knowledge of a name. */
+export const unknown = (reason: string): Finding => ({ kind: "write", reason, changesSchema: false, guess: "new" })

@@ -1,7 +1,7 @@
 import * as Builtins from "./builtins.js"
 import type { Finding } from "./finding.js"
-import { session, write } from "./finding.js"
-import { harmless, hiddenSql, isDenied, isLocal, samplingMethods } from "./rules.js"
+import { session, unknown, write } from "./finding.js"
+import { harmless, hiddenSql, hiddenTypes, isDenied, isLocal, samplingMethods } from "./rules.js"
 
 /**
  * What is known of the names in a statement. A look-up answers `undefined` when the name is fine in a read.
@@ -10,6 +10,8 @@ import { harmless, hiddenSql, isDenied, isLocal, samplingMethods } from "./rules
  * `search_path`, so every object of that name counts.
  */
 export interface Knowledge {
+  /** What may be part of any SELECT, and is not fine in a read. */
+  readonly everywhere: Finding | undefined
   readonly function: (schema: string | undefined, name: string, args: number) => Finding | undefined
   readonly relation: (schema: string | undefined, name: string) => Finding | undefined
   readonly type: (schema: string | undefined, name: string) => Finding | undefined
@@ -28,7 +30,13 @@ const temporarySchema = /^pg_(temp|toast_temp)(_\d+)?$/
 const denied = (name: string): Finding =>
   isLocal(name)
     ? session(`calls ${name}, which belongs to one session or server`)
-    : write(hiddenSql.has(name) ? `calls ${name}, which runs SQL given as text` : `calls ${name}`)
+    : write(
+        hiddenSql.has(name)
+          ? `calls ${name}, which runs SQL given as text`
+          : hiddenTypes.has(name)
+            ? `calls ${name}, which converts to a type given as a value`
+            : `calls ${name}`
+      )
 
 /** Functions of PostgreSQL itself. `null`: fine in a read. */
 const builtinFunctions: ReadonlyMap<string, Finding | null> = new Map([
@@ -60,8 +68,8 @@ export const builtinRelation = (schema: string | undefined, name: string): Looku
 export const orConversion = (found: Lookup, args: number, type: () => Lookup): Lookup =>
   found === undefined && args === 1 ? type() : found
 
-export const settle = (found: Lookup, unknown: string): Finding | undefined =>
-  found === undefined ? write(unknown) : (found ?? undefined)
+export const settle = (found: Lookup, reason: string): Finding | undefined =>
+  found === undefined ? unknown(reason) : (found ?? undefined)
 
 export const isSamplingMethod = (schema: string | undefined, name: string) =>
   (schema === undefined || schema === "pg_catalog") && samplingMethods.has(name)
@@ -73,6 +81,7 @@ export const builtinAttribute: Knowledge["attribute"] = (name) => {
 
 /** What is known without a server. Relations and types that are not PostgreSQL's own count as ordinary ones. */
 export const builtin: Knowledge = {
+  everywhere: undefined,
   escapedStrings: false,
   function: (schema, name, args) =>
     settle(
@@ -83,7 +92,7 @@ export const builtin: Knowledge = {
     const found = builtinRelation(schema, name)
     if (found !== undefined) return found ?? undefined
     const isSystem = schema === undefined ? name.startsWith("pg_") : systemSchemas.has(schema)
-    return isSystem ? write(`names ${name}, an unknown relation`) : undefined
+    return isSystem ? unknown(`names ${name}, an unknown relation`) : undefined
   },
   type: () => undefined,
   operator: () => undefined,

@@ -31,6 +31,9 @@ const create = async (): Promise<LibPgQuery> => {
   return createModule()
 }
 
+/** Whether there is an instance. */
+export const isThere = (): boolean => current !== undefined
+
 /** Idempotent. After a crash of the instance `parse` calls it itself. */
 export const load = (): Promise<void> => {
   if (current !== undefined) return Promise.resolve()

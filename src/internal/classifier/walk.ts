@@ -11,7 +11,7 @@ interface Scope {
   readonly outer: Scope | undefined
 }
 
-/** One walk over one SELECT. It goes on after a `session` finding, because a `write` outranks it. */
+/** One walk over one SELECT. It goes on after a `session` finding, because a `write` outranks it, and one that was shown outranks a guess. */
 interface Walk {
   readonly knowledge: Knowledge
   finding: Finding | undefined
@@ -25,6 +25,7 @@ type Visit = (fields: Fields, walk: Walk, scope: Scope | undefined) => boolean
 
 /** Why this SELECT (the fields of a SelectStmt node) is not a read; `undefined` if it is one. */
 export const findingOf = (select: Fields, knowledge: Knowledge): Finding | undefined => {
+  if (knowledge.everywhere !== undefined) return knowledge.everywhere
   const walk: Walk = { knowledge, finding: undefined, functionInFrom: false, scalarAttribute: undefined }
   visitSelect(select, walk, undefined)
   if (walk.functionInFrom) report(walk, walk.scalarAttribute)
@@ -34,8 +35,9 @@ export const findingOf = (select: Fields, knowledge: Knowledge): Finding | undef
 const report = (walk: Walk, finding: Finding | undefined): boolean => {
   if (finding === undefined) return false
   if (finding.kind === "write") {
-    if (walk.finding?.kind !== "write") walk.finding = finding
-    return true
+    const isShown = finding.guess === undefined
+    if (isShown || walk.finding?.kind !== "write") walk.finding = finding
+    return isShown
   }
   walk.finding ??= finding
   return false
@@ -69,7 +71,7 @@ const visitValue: Visit = (value, walk, scope) => {
 const visitUnknown =
   (tag: string): Visit =>
   (_, walk) =>
-    report(walk, write(`unknown syntax ${tag}`))
+    report(walk, { ...write(`unknown syntax ${tag}`), guess: "text" })
 
 const leaf: Visit = () => false
 

@@ -288,6 +288,28 @@ select * from users where status in ('insert', 'update', 'delete')
 `
 )
 
+/** Volatile in PostgreSQL, or of one server, and what is asked for all the same: "where am I", sizes, large objects. */
+const askedFor = lines(
+  "read",
+  `
+select pg_is_in_recovery()
+select pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn(), pg_last_xact_replay_timestamp()
+select pg_postmaster_start_time(), pg_conf_load_time()
+select inet_server_addr(), inet_server_port(), inet_client_addr(), inet_client_port()
+select system_identifier from pg_control_system()
+select * from pg_control_checkpoint(), pg_control_recovery()
+select pg_relation_size('users'), pg_total_relation_size('users'), pg_table_size('users'), pg_indexes_size('users')
+select pg_database_size('postgres'), pg_tablespace_size('pg_default')
+select * from pg_timezone_names()
+select * from pg_timezone_names
+select pg_get_wal_replay_pause_state(), pg_is_wal_replay_paused()
+select pg_is_in_recovery(), inet_server_addr()::text, current_setting('cluster_name')
+select pg_size_pretty(pg_total_relation_size(c.oid)) from pg_class c where relkind = 'r'
+select now() at time zone 'UTC', timezone('UTC', now())
+select lo_get(m.oid) from pg_largeobject_metadata m
+`
+)
+
 export const reads = [
   ...plain,
   ...sets,
@@ -297,5 +319,6 @@ export const reads = [
   ...comments,
   ...known,
   ...objects,
-  ...reported
+  ...reported,
+  ...askedFor
 ]

@@ -108,20 +108,12 @@ select * from pg_ls_dir('.')
 select * from pg_ls_waldir()
 select pg_stat_file('PG_VERSION')
 select pg_backend_pid() ## calls pg_backend_pid
-select pg_is_in_recovery() ## calls pg_is_in_recovery
-select pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn(), pg_last_xact_replay_timestamp()
 select pg_current_wal_lsn(), pg_current_wal_insert_lsn()
 select pg_walfile_name('0/1')
-select pg_postmaster_start_time(), pg_conf_load_time()
-select inet_server_addr(), inet_server_port(), inet_client_addr(), inet_client_port()
 select pg_current_snapshot() ## calls pg_current_snapshot
 select pg_current_xact_id() ## calls pg_current_xact_id
 select txid_current() ## calls txid_current
 select txid_current_snapshot(), txid_status(1), pg_xact_status('1')
-select system_identifier from pg_control_system()
-select * from pg_control_checkpoint(), pg_control_recovery()
-select pg_relation_size('users'), pg_total_relation_size('users'), pg_table_size('users'), pg_indexes_size('users')
-select pg_database_size('postgres'), pg_tablespace_size('pg_default')
 select pg_stat_get_numscans('users'::regclass)
 select * from pg_stat_get_activity(null)
 select pg_blocking_pids(1)
@@ -129,7 +121,6 @@ select pg_my_temp_schema()
 select pg_listening_channels()
 select pg_notification_queue_usage()
 select pg_sequence_last_value('orders_id_seq')
-select * from pg_timezone_names()
 select pg_tablespace_location(1663)
 select pg_last_committed_xact()
 select * from pg_available_extensions()
@@ -162,7 +153,6 @@ select * from pg_replication_origin_status
 select * from pg_sequences
 select * from pg_config
 select * from pg_available_extensions
-select * from pg_timezone_names
 select * from pg_backend_memory_contexts
 select * from pg_shmem_allocations
 select * from users where id in (select pid from pg_locks)

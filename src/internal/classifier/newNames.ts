@@ -1,0 +1,59 @@
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+
+/** How long it is at least from one look at the server to the next, in milliseconds. */
+const pauseMillis = 1_000
+
+/** The pause is at least this many times as long as the look took, which may include a reading of the catalog. */
+const pauseFactor = 20
+
+const stampTimeout = Duration.seconds(10)
+
+/**
+ * Names that the catalog does not know, which it may have by now. What texts say must not keep the server busy: it is asked
+ * for its stamp first, and all of that takes a small share of the time.
+ */
+export class NewNames {
+  private isNoticed = false
+  private wake: (() => void) | undefined
+  /** The stamp at the last reading of the catalog for such a name. */
+  private stamp: string | undefined
+
+  /** A text has such a name. */
+  notice(): void {
+    this.isNoticed = true
+    this.wake?.()
+  }
+
+  /** Reads the catalog again where that may help. Never ends. */
+  follow<E>(stamp: Effect.Effect<string, E> | undefined, refresh: Effect.Effect<void>): Effect.Effect<never> {
+    const look = stamp === undefined ? refresh : this.refreshIfNew(stamp, refresh)
+    const turn = Effect.gen(this, function* () {
+      yield* this.noticed
+      const began = yield* Clock.currentTimeMillis
+      yield* look
+      const took = (yield* Clock.currentTimeMillis) - began
+      yield* Effect.sleep(Math.max(pauseMillis, took * pauseFactor))
+    })
+    return Effect.forever(turn)
+  }
+
+  private readonly noticed: Effect.Effect<void> = Effect.async<void>((resume) => {
+    const taken = () => {
+      this.wake = undefined
+      this.isNoticed = false
+      resume(Effect.void)
+    }
+    if (this.isNoticed) taken()
+    else this.wake = taken
+  })
+
+  private refreshIfNew<E>(stamp: Effect.Effect<string, E>, refresh: Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.flatMap(Effect.option(Effect.timeout(Effect.disconnect(stamp), stampTimeout)), (now) => {
+      if (now._tag === "None" || now.value === this.stamp) return Effect.void
+      this.stamp = now.value
+      return refresh
+    })
+  }
+}
