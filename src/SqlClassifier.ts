@@ -27,6 +27,7 @@ import * as Knowledge from "./internal/classifier/knowledge.js"
 import { countLookup } from "./internal/classifier/lookups.js"
 import { NewNames } from "./internal/classifier/newNames.js"
 import * as Parser from "./internal/classifier/parser.js"
+import { elapsedOf } from "./internal/clock.js"
 import { Lock } from "./internal/lock.js"
 import * as Log from "./internal/log.js"
 
@@ -169,7 +170,7 @@ const fromCore = ({ classify, isGuess, remember }: Classify.Core, refresh: Effec
   refresh
 })
 
-const now = Effect.map(Effect.clock, (clock) => () => clock.unsafeCurrentTimeMillis())
+const now = Effect.map(Effect.clock, (clock) => () => elapsedOf(clock))
 
 /**
  * A classifier that asks no server. It knows PostgreSQL 18's own functions and relations; every other function is unknown to

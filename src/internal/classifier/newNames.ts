@@ -1,6 +1,6 @@
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { elapsed } from "../clock.js"
 
 /** How long it is at least from one look at the server to the next, in milliseconds. */
 const pauseMillis = 1_000
@@ -31,9 +31,9 @@ export class NewNames {
     const look = stamp === undefined ? refresh : this.refreshIfNew(stamp, refresh)
     const turn = Effect.gen(this, function* () {
       yield* this.noticed
-      const began = yield* Clock.currentTimeMillis
+      const began = yield* elapsed
       yield* look
-      const took = (yield* Clock.currentTimeMillis) - began
+      const took = (yield* elapsed) - began
       yield* Effect.sleep(Math.max(pauseMillis, took * pauseFactor))
     })
     return Effect.forever(turn)
