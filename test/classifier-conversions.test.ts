@@ -58,7 +58,7 @@ create view v_json_value as select json_value(jsonb '{"a":1}', '$.a' returning e
 create view v_json_query as select json_query(jsonb '[1]', '$' returning evil[])::int[] a;
 `
 
-const texts = String.raw`
+const texts = `
 select 5::evil
 select cast('5' as nested)
 select '{5}'::evil[]
@@ -148,7 +148,7 @@ select jsonb_populate_record(child, '{"d": 2}') from (select * from t) child
   .trim()
   .split("\n")
 
-const texts17 = String.raw`
+const texts17 = `
 select * from v_json_table
 select * from v_json_value
 select * from v_json_query
@@ -252,7 +252,9 @@ describe("a conversion that the text does not show", () => {
         const all = version >= 170_000 ? [...texts, ...texts17] : texts
         const classifier = yield* SqlClassifier.fromCatalog({ load: SqlClassifier.readCatalog(query) })
         const isRead = (line: string) => classifier.classify(line.split(" ## ")[0]!).kind === "read"
-        const truth = yield* Effect.forEach(all, (line) => Effect.map(writes(client, line), (wrote) => ({ line, wrote })))
+        const truth = yield* Effect.forEach(all, (line) =>
+          Effect.map(writes(client, line), (wrote) => ({ line, wrote }))
+        )
         assert.deepStrictEqual(
           truth.filter(({ wrote }) => wrote !== true),
           [],

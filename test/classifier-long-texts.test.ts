@@ -53,6 +53,65 @@ describe("a long text", () => {
     })
   )
 
+  it.effect("leaves the classifier as it was, whatever hides how deeply it nests", () =>
+    Effect.gen(function* () {
+      const classifier = yield* SqlClassifier.make
+      const hiding = [
+        "-- don't\n",
+        '-- a "\r',
+        "/* it's */",
+        "/* a /* nested ' */ \" */",
+        "select $$'$$; ",
+        "select $a$ ' $$ \" $a$; ",
+        "select E'\\''; ",
+        "select e'\\\\', 'a'; ",
+        "select E'a'\n'\\''; ",
+        "select E'a' -- '\n '\\''; ",
+        "select U&'\\'; ",
+        "select B'1', X'1', N'a', E''''; ",
+        "select '''', ''; ",
+        'select "a""\'"; ',
+        "select a$'$1'; ",
+        "select $1'a'; "
+      ]
+      const deep = [
+        (n: number) => `select ${repeat(n, "- ")}a`,
+        (n: number) => `select ${repeat(n, "not/**/")}a`,
+        (n: number) => `select a${repeat(n, 'collate"C"')}`,
+        (n: number) => `select a${repeat(n, "||a")}`,
+        (n: number) => `select ${repeat(n, "(")}1${repeat(n, ")")}`,
+        (n: number) => `select ${repeat(Math.min(n, 2_900), "case when a then ")}1${repeat(Math.min(n, 2_900), " end")}`
+      ]
+      for (const [i, prefix] of hiding.entries()) {
+        for (const [j, make] of deep.entries()) {
+          for (const n of [3_000, 6_200, 9_000, 15_000]) {
+            const sql = prefix + make(n)
+            classifier.classify(sql)
+            assert.isTrue(Parser.isThere(), `${prefix} ${j} ${n}`)
+            assert.isTrue(isIntact(classifier, `${i} ${j} ${n}`), `${prefix} ${j} ${n}`)
+          }
+        }
+      }
+    })
+  )
+
+  it.effect("is a read where the depth is in a constant or a comment only", () =>
+    Effect.gen(function* () {
+      const { classify } = yield* SqlClassifier.make
+      const depth = repeat(7_000, "( - ")
+      for (const sql of [
+        `select '${depth}'`,
+        `select $a$${depth}$a$`,
+        `select E'\\'${depth}'`,
+        `/* ${depth} */ select 1`,
+        `-- ${depth}\nselect 1`,
+        `select "${depth}" from (select 1) as x("${depth}")`
+      ]) {
+        assert.strictEqual(classify(sql).kind, "read", sql.slice(0, 20))
+      }
+    })
+  )
+
   it.effect("is still a read at the size that generated SQL has", () =>
     Effect.gen(function* () {
       const { classify } = yield* SqlClassifier.make

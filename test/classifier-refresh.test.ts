@@ -187,3 +187,110 @@ describe("a classifier with a catalog", () => {
     })
   )
 })
+
+describe("a name that the catalog does not know", () => {
+  const known = (tables: Ref.Ref<ReadonlyArray<string>>, counts: { stamps: number; loads: number }, millis = 0) => ({
+    load: Effect.zipRight(
+      Effect.sync(() => counts.loads++),
+      Effect.delay(Effect.map(Ref.get(tables), catalog), millis)
+    ),
+    stamp: Effect.zipRight(
+      Effect.sync(() => counts.stamps++),
+      Effect.map(Ref.get(tables), (all) => all.join())
+    ),
+    refreshInterval: Duration.infinity
+  })
+
+  it.scoped("has the catalog read at once, and is known then", () =>
+    Effect.gen(function* () {
+      const tables = yield* Ref.make<ReadonlyArray<string>>(["a"])
+      const counts = { stamps: 0, loads: 0 }
+      const { classify, isGuess } = yield* SqlClassifier.fromCatalog(known(tables, counts))
+      yield* Ref.set(tables, ["a", "b"])
+      assert.deepStrictEqual([classify("table b").kind, isGuess?.("table b")], ["write", true])
+      assert.deepStrictEqual([classify("delete from b").kind, isGuess?.("delete from b")], ["write", false])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual([classify("table b").kind, isGuess?.("table b")], ["read", false])
+    })
+  )
+
+  it.scoped("that there is not costs one small question a second, and no reading", () =>
+    Effect.gen(function* () {
+      const counts = { stamps: 0, loads: 0 }
+      const { classify } = yield* SqlClassifier.fromCatalog(known(yield* Ref.make<ReadonlyArray<string>>([]), counts))
+      for (let i = 0; i < 1_000; i++) {
+        assert.strictEqual(classify(`table unknown_${i}`).kind, "write")
+        assert.strictEqual(classify("table always").kind, "write")
+        yield* TestClock.adjust("10 millis")
+      }
+      // The first one, because the stamp was not known before.
+      assert.strictEqual(counts.loads, 2)
+      assert.isAtMost(counts.stamps, 11)
+      assert.isAtLeast(counts.stamps, 9)
+    })
+  )
+
+  it.scoped("takes a twentieth of the time at most, where the catalog changes all the time", () =>
+    Effect.gen(function* () {
+      const tables = yield* Ref.make<ReadonlyArray<string>>([])
+      const counts = { stamps: 0, loads: 0 }
+      // Built in the background, for the clock is the test's.
+      const building = yield* Effect.fork(SqlClassifier.fromCatalog(known(tables, counts, 500)))
+      yield* TestClock.adjust("1 second")
+      const { classify } = yield* Fiber.join(building)
+      for (let i = 0; i < 1_000; i++) {
+        yield* Ref.update(tables, (all) => [...all, `t_${i}`])
+        classify("table always")
+        yield* TestClock.adjust("100 millis")
+      }
+      assert.isAtMost(counts.loads, 1 + 11)
+      assert.isAtLeast(counts.loads, 1 + 8)
+    })
+  )
+
+  it.scoped("is looked up again although the server did not answer", () =>
+    Effect.gen(function* () {
+      const answers = yield* Ref.make(false)
+      const tables = yield* Ref.make<ReadonlyArray<string>>(["a"])
+      const { load, stamp } = known(tables, { stamps: 0, loads: 0 })
+      const { classify } = yield* SqlClassifier.fromCatalog({
+        load,
+        stamp: Effect.flatMap(Ref.get(answers), (is) => (is ? stamp : Effect.never)),
+        refreshInterval: Duration.infinity
+      })
+      yield* Ref.set(tables, ["a", "b"])
+      classify("table b")
+      yield* TestClock.adjust("11 seconds")
+      yield* Ref.set(answers, true)
+      classify("table b")
+      yield* TestClock.adjust("4 minutes")
+      assert.strictEqual(classify("table b").kind, "read")
+    })
+  )
+})
+
+describe("what a standby refused", () => {
+  it.scoped("is forgotten after a minute, and with the next catalog", () =>
+    Effect.gen(function* () {
+      const tables = yield* Ref.make<ReadonlyArray<string>>(["a"])
+      const classifier = yield* SqlClassifier.fromCatalog({
+        load: Effect.map(Ref.get(tables), catalog),
+        refreshInterval: Duration.infinity
+      })
+      const kind = () => classifier.classify("table a").kind
+      assert.strictEqual(kind(), "read")
+      classifier.remember("table a", "a standby refused it (25006)")
+      assert.deepStrictEqual([kind(), classifier.isGuess?.("table a")], ["write", true])
+      yield* TestClock.adjust("59 seconds")
+      yield* classifier.refresh
+      assert.strictEqual(kind(), "write", "the same catalog")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(kind(), "read")
+      classifier.remember("table a", "a standby refused it (25006)")
+      assert.strictEqual(kind(), "write")
+      yield* Ref.set(tables, ["a", "b"])
+      yield* classifier.refresh
+      assert.strictEqual(kind(), "read")
+    })
+  )
+})

@@ -96,23 +96,25 @@ layer(Cluster, { timeout: "60 seconds", excludeTestServices: true })("a stranger
     )
   }
 
-  it.scoped("who makes it write sends it to the primary until the catalog changes, and never out of a read-only section", () =>
-    routed(
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        const { explain } = yield* DbRouter.DbRouter
-        const text = `SELECT counting($1), ${server}`
-        yield* eventually(ask(text, [false]), (it) => it === "replica1")
-        assert.strictEqual(yield* ask(text, [true]), "primary")
-        assert.deepInclude(yield* explain(text), { kind: "write", reason: "a standby refused it (25006)" })
-        assert.strictEqual(yield* ask(text, [false]), "primary")
-        const guarded = yield* DbRouter.readOnly(sql.unsafe<{ server: string }>(text, [false]))
-        assert.strictEqual(guarded[0]!.server, "primary")
-        assert.strictEqual(stateOf(yield* Effect.flip(DbRouter.readOnly(sql.unsafe(text, [true])))), "25006")
-        yield* sql`CREATE TABLE IF NOT EXISTS ${sql(`changed_${Date.now()}`)} (n int)`
-        yield* eventually(ask(text, [false]), (it) => it === "replica1")
-      })
-    )
+  it.scoped(
+    "who makes it write sends it to the primary until the catalog changes, and never out of a read-only section",
+    () =>
+      routed(
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const { explain } = yield* DbRouter.DbRouter
+          const text = `SELECT counting($1), ${server}`
+          yield* eventually(ask(text, [false]), (it) => it === "replica1")
+          assert.strictEqual(yield* ask(text, [true]), "primary")
+          assert.deepInclude(yield* explain(text), { kind: "write", reason: "a standby refused it (25006)" })
+          assert.strictEqual(yield* ask(text, [false]), "primary")
+          const guarded = yield* DbRouter.readOnly(sql.unsafe<{ server: string }>(text, [false]))
+          assert.strictEqual(guarded[0]!.server, "primary")
+          assert.strictEqual(stateOf(yield* Effect.flip(DbRouter.readOnly(sql.unsafe(text, [true])))), "25006")
+          yield* sql`CREATE TABLE IF NOT EXISTS ${sql(`changed_${Date.now()}`)} (n int)`
+          yield* eventually(ask(text, [false]), (it) => it === "replica1")
+        })
+      )
   )
 
   it.scoped("who varies it does not change what is known of other texts", () =>
@@ -120,7 +122,9 @@ layer(Cluster, { timeout: "60 seconds", excludeTestServices: true })("a stranger
       Effect.gen(function* () {
         const { explain } = yield* DbRouter.DbRouter
         const texts = [`SELECT ${server}`, "SELECT nextval('counted')", "SELECT pg_backend_pid()"]
-        const before = yield* Effect.forEach(texts, (text) => Effect.map(explain(text), ({ kind, reason }) => [kind, reason]))
+        const before = yield* Effect.forEach(texts, (text) =>
+          Effect.map(explain(text), ({ kind, reason }) => [kind, reason])
+        )
         for (let i = 0; i < 500; i++) {
           yield* explain(`SELECT 'search ${i}'`)
           yield* explain(`SELECT * FROM unknown_${i}`)

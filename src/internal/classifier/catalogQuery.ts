@@ -234,7 +234,7 @@ const names = `
     SELECT n.nspname AS schema, t.typname AS name, b.kind, 'converts to ' || t.typname || ', which ' || b.reason AS reason
     FROM pg_type t JOIN schemas n ON n.oid = t.typnamespace LEFT JOIN bad_types b ON b.oid = t.oid
     LEFT JOIN pg_class c ON c.oid = t.typrelid
-    WHERE b.oid IS NOT NULL OR t.oid >= ${own} AND t.typcategory <> 'A' AND coalesce(c.relkind, 'c') = 'c'
+    WHERE b.oid IS NOT NULL OR t.oid >= ${own} AND (t.typcategory <> 'A' OR t.typtype = 'd') AND coalesce(c.relkind, 'c') = 'c'
   ),
   operator_names AS (
     SELECT DISTINCT ON (o.oprname) o.oprname AS name, b.kind, 'uses operator ' || o.oprname || ', which ' || b.reason AS reason
