@@ -66,6 +66,10 @@ export interface Engine extends Candidate {
   /** What its probes have found; `undefined` while nobody probes it. */
   readonly health: Health.Health | undefined
   readonly poolStatus: PoolStatus
+  /** Whether it has a connection that nobody uses, or may open one. */
+  readonly hasRoom: boolean
+  /** Whether nothing has ended on its connections, all of which are in use, for much longer than its statements take. */
+  readonly isStuck: boolean
   /** What is known of its positions in the write-ahead log. */
   readonly positions: Positions
   /**
@@ -85,9 +89,14 @@ export interface Engine extends Candidate {
   readonly reserve: Effect.Effect<ExclusiveConnection, SqlError, Scope.Scope>
   /**
    * A connection for a transaction, which the server begins, with this text, together with the first statement. Until its
-   * `giveBack` it is the caller's, who must be uninterruptible; `restore` makes the waiting interruptible.
+   * `giveBack` it is the caller's, who must be uninterruptible; `restore` makes the waiting interruptible. `isMovable`: it may
+   * begin on another server.
    */
-  readonly transaction: (begin: string, restore: Restore) => Effect.Effect<ExclusiveConnection, SqlError>
+  readonly transaction: (
+    begin: string,
+    restore: Restore,
+    isMovable?: boolean
+  ) => Effect.Effect<ExclusiveConnection, SqlError>
   /** Tells how long a statement took, in milliseconds, for strategies that choose by latency. */
   readonly observeLatency: (millis: number) => void
   /**
@@ -127,6 +136,10 @@ export interface Engine extends Candidate {
 
 /** How fast the average of the latency forgets: the weight of the newest statement. */
 const latencyWeight = 0.1
+
+/** For how long nothing ends where all are stuck: in milliseconds, and in times of what a statement takes there. */
+const stuckMillis = 100
+const stuckTimes = 10
 
 /** How long connecting to a server may take when the configuration does not say: `PgClient`'s own default. */
 const defaultConnectTimeout = Duration.seconds(5)
@@ -192,13 +205,13 @@ class EngineImpl implements Engine {
 
   readonly reserve: Effect.Effect<Exclusive, SqlError, Scope.Scope> = Effect.suspend(() => {
     const { pool } = this
-    return Effect.map(pool.checkout, (lease) => new Exclusive(pool, lease))
+    return Effect.map(pool.checkout(false), (lease) => new Exclusive(pool, lease))
   })
 
-  transaction(begin: string, restore: Restore): Effect.Effect<Exclusive, SqlError> {
+  transaction(begin: string, restore: Restore, isMovable = false): Effect.Effect<Exclusive, SqlError> {
     return Effect.suspend(() => {
       const { pool } = this
-      return Effect.map(pool.take(restore), (lease) => new Exclusive(pool, lease, new Opening(begin)))
+      return Effect.map(pool.take(restore, isMovable), (lease) => new Exclusive(pool, lease, new Opening(begin)))
     })
   }
 
@@ -265,6 +278,15 @@ class EngineImpl implements Engine {
     return this.pool.waiting
   }
 
+  get hasRoom(): boolean {
+    return this.pool.hasRoom
+  }
+
+  get isStuck(): boolean {
+    const { hasRoom, movedAt } = this.pool.connections
+    return !hasRoom && elapsedOf(this.clock) - movedAt > Math.max(stuckMillis, stuckTimes * this.latency)
+  }
+
   get poolStatus(): PoolStatus {
     return {
       total: this.pool.total,
@@ -288,7 +310,7 @@ class EngineImpl implements Engine {
       if (movable) return movableRows(pool, sql, params)
       return rows(
         pool,
-        Effect.map(pool.checkout, (lease) => lease.connection!),
+        Effect.map(pool.checkout(false), (lease) => lease.connection!),
         sql,
         params
       )
@@ -350,11 +372,12 @@ class EngineImpl implements Engine {
   }
 
   private makePool(client: ResolvedClient): Pool {
-    const { connectTimeout } = client
+    const waitMillis = Duration.toMillis(client.connectTimeout ?? defaultConnectTimeout)
     const pool: Pool = new Pool(poolConfig(client), {
       maxPrepared: this.options.maxPrepared,
-      // Without a `connectTimeout` of one's own only the connecting is bounded, not the wait for a busy pool.
-      waitMillis: connectTimeout === undefined ? 0 : Duration.toMillis(connectTimeout),
+      waitMillis,
+      movableMillis: Duration.toMillis(this.options.waitForReplica),
+      busyError: (millis) => RouterError.poolBusy(this.name, client.maxConnections, millis),
       // What is left of a pool to another server says nothing of this one.
       onError: (error) => {
         if (pool === this.pool) this.listener(error)
@@ -379,6 +402,8 @@ export interface Options {
   readonly maxPrepared: number
   /** How long closing lets running work finish. */
   readonly shutdownTimeout: Duration.Duration
+  /** How long what may run elsewhere waits for a connection that others use. */
+  readonly waitForReplica: Duration.Duration
 }
 
 /**

@@ -21,7 +21,10 @@ export interface EngineGroup {
   readonly setEngines: (engines: ReadonlyArray<Engine>) => void
   /** Whether statements of this group may be sent to an engine of it now. */
   readonly isEligible: (engine: Engine) => boolean
-  /** The engine for the next statement, of those that are eligible and not excluded; `undefined` when none is. */
+  /**
+   * The engine for the next statement, of those that are eligible and not excluded; `undefined` when none is. One with a free
+   * connection, if there is any.
+   */
   readonly choose: (except?: ReadonlySet<Engine>) => Engine | undefined
   /** The engine that a statement could get, without taking a turn. */
   readonly peek: (except?: ReadonlySet<Engine>) => Engine | undefined
@@ -56,6 +59,20 @@ const whyNot = (engines: ReadonlyArray<Engine>) =>
         })
         .join("; ")
 
+/**
+ * Those with a free connection; where none has one, those on whose connections something ends now and then; else all. Before
+ * the strategy is asked: it knows nothing of pools.
+ */
+const withRoom = (engines: ReadonlyArray<Engine>): ReadonlyArray<Engine> => {
+  if (engines.length === 1 || !engines.some(isFull)) return engines
+  const free = engines.filter(({ hasRoom }) => hasRoom)
+  if (free.length > 0) return free
+  const moving = engines.filter(({ isStuck }) => !isStuck)
+  return moving.length === 0 ? engines : moving
+}
+
+const isFull = ({ hasRoom }: Engine) => !hasRoom
+
 const admits = (admission: Admission): ((engine: Engine) => boolean) => {
   if (typeof admission === "function") return (engine) => !engine.isDrained && admission(engine)
   const accepts = { healthy: Health.isUsable, answering: Health.answers }[admission]
@@ -83,13 +100,13 @@ export const make = (options: {
   const select = strategy.make(random)
   const preview = strategy.make(random)
   const from = (choose: typeof select) => (except?: ReadonlySet<Engine>) => {
-    const candidates =
+    const eligible =
       except !== undefined && except.size > 0
         ? engines.filter((engine) => isEligible(engine) && !except.has(engine))
         : engines.some(isIneligible)
           ? engines.filter(isEligible)
           : engines
-    if (candidates.length > 0) return choose(candidates)
+    if (eligible.length > 0) return choose(withRoom(eligible))
     // Better than to refuse: the next probe may show that it was but one connection.
     const doubtful = admission === "answering" ? engines.filter(isDoubtful) : []
     return doubtful.length === 0 ? undefined : choose(doubtful)

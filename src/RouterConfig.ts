@@ -137,6 +137,12 @@ export interface Options {
   readonly topology?: Topology.Topology | undefined
   /** How long to wait for a server that takes the writes, while there is none. Needs `health`. */
   readonly waitForPrimary?: WaitForPrimary | undefined
+  /**
+   * How long a read that may run elsewhere waits for a connection of a replica that others use. It goes to a replica that has a
+   * free one in any case; this is for when none has. Then the primary, or, with `onNoReplica: "fail"`, another replica takes it.
+   * Default: `"1 second"`; `0` does not wait.
+   */
+  readonly waitForReplica?: Duration.DurationInput | undefined
   /** How positions travel to other requests and processes. Default: signed with a random key of the process. */
   readonly tokens?: Token.Options | undefined
   /**
@@ -239,7 +245,7 @@ export interface ResolvedClient extends Omit<PgClientConfig, "path"> {
   readonly minConnections: number
   /** Default: `"effect-db-router"`. */
   readonly applicationName: string
-  /** `undefined`: a new connection has 5 seconds, as in `PgClient`, and waiting for a free one has no limit. */
+  /** `undefined`: 5 seconds, for a new connection and for waiting for a free one, as in `PgClient`. */
   readonly connectTimeout?: Duration.Duration | undefined
   /** `undefined`: 10 seconds, as in `pg`. */
   readonly idleTimeout?: Duration.Duration | undefined
@@ -306,6 +312,7 @@ export interface RouterConfig {
   readonly health: ResolvedHealth | undefined
   readonly topology: Topology.Topology
   readonly waitForPrimary: { readonly atStart: Duration.Duration; readonly statements: Duration.Duration }
+  readonly waitForReplica: Duration.Duration
   readonly tokens: Token.Resolved
   readonly metrics: boolean
   readonly shutdownTimeout: Duration.Duration
@@ -371,6 +378,7 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
         atStart: given.waitForPrimary?.atStart ?? Duration.zero,
         statements: given.waitForPrimary?.statements ?? Duration.seconds(5)
       }),
+      waitForReplica: given.waitForReplica ?? Duration.seconds(1),
       tokens: given.tokens ?? tokens.resolved(),
       metrics: given.metrics ?? true,
       shutdownTimeout: given.shutdownTimeout ?? Duration.seconds(5)

@@ -93,6 +93,7 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not
  * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction
  * - `RouterClosed`: a statement came after the layer had begun to close
+ * - `PoolBusy`: all connections to a server stayed in use for as long as a statement waits for one; it was not sent
  *
  * @since 0.1.0
  * @category errors
@@ -108,7 +109,8 @@ export const Reason = Schema.Literal(
   "ConnectionLost",
   "OutcomeUnknown",
   "TransactionActive",
-  "RouterClosed"
+  "RouterClosed",
+  "PoolBusy"
 )
 
 /**
@@ -134,7 +136,8 @@ export const codes = {
   ConnectionLost: "DB_ROUTER_CONNECTION_LOST",
   OutcomeUnknown: "DB_ROUTER_OUTCOME_UNKNOWN",
   TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
-  RouterClosed: "DB_ROUTER_CLOSED"
+  RouterClosed: "DB_ROUTER_CLOSED",
+  PoolBusy: "DB_ROUTER_POOL_BUSY"
 } as const satisfies Record<Reason, string>
 
 /**
@@ -377,6 +380,21 @@ export const routerClosed = (): RouterError =>
     reason: "RouterClosed",
     description: "The router is closing or closed: the scope of its layer has ended",
     remedy: "End the fibers that use the router before its layer, or provide the layer further outside"
+  })
+
+/**
+ * All connections to a server stayed in use, `max` of them for `millis` milliseconds.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const poolBusy = (engine: string, max: number, millis: number): RouterError =>
+  new RouterError({
+    reason: "PoolBusy",
+    description: `All ${max} connections to ${JSON.stringify(engine)} were in use for ${millis} ms; the statement was not sent`,
+    remedy:
+      "End sooner what holds them (transactions that wait for something else, streams that are read slowly), or allow more (maxConnections) or a longer wait (connectTimeout)",
+    engine
   })
 
 /**

@@ -25,7 +25,17 @@ const upper = (name: string) => name.toUpperCase()
 describe("defaults", () => {
   it("fill in everything but the groups", () => {
     const config = resolved({ groups: { default: [primary], read: [replica, {}] } })
-    const { classifier, consistency, groups, health, shutdownTimeout, tokens, waitForPrimary, ...rest } = config
+    const {
+      classifier,
+      consistency,
+      groups,
+      health,
+      shutdownTimeout,
+      tokens,
+      waitForPrimary,
+      waitForReplica,
+      ...rest
+    } = config
     assert.deepStrictEqual(rest, {
       defaultGroup: "default",
       readGroup: "read",
@@ -50,7 +60,10 @@ describe("defaults", () => {
       [2_000, 1_000, 10_000]
     )
     assert.deepStrictEqual([health!.failures, health!.maxLagBytes], [2, 67_108_864n])
-    assert.strictEqual(Duration.toMillis(shutdownTimeout), 5_000)
+    assert.deepStrictEqual(
+      [shutdownTimeout, waitForReplica].map((time) => Duration.toMillis(time)),
+      [5_000, 1_000]
+    )
     assert.deepStrictEqual([tokens.keys, Duration.toMillis(tokens.lifetime)], [undefined, 60_000])
     assert.deepStrictEqual(
       Array.from(groups.values(), ({ engines, name }) => [name, engines.map((engine) => engine.name)]),

@@ -32,7 +32,8 @@ const router = (options: Partial<Parameters<typeof DbRouter.layer>[0]> = {}, wei
       DbRouter.layer({
         groups: {
           default: [{ url: primary.url, name: "primary" }],
-          read: replicas.map((node, i) => ({ url: node.url, name: node.name, weight: weights[i]! })),
+          // Room for all: one without a free connection is passed over.
+          read: replicas.map(({ name, url }, i) => ({ url, name, weight: weights[i]!, maxConnections: 40 })),
           archive: [{ url: primary.url, name: "archive1" }]
         },
         // The strategy alone decides.
@@ -119,6 +120,8 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("a group 
           Effect.sync(() => second.waiting),
           (waiting) => waiting === 3
         )
+        // Until then the second may be quicker: its connections have just been taken.
+        yield* Effect.sleep("150 millis")
         assert.deepStrictEqual(tally(next()), { replica1: 10 })
       })
     )

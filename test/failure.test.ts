@@ -6,7 +6,6 @@ import {
   isOnlyOfStatement,
   isStandbyRefusal,
   judge,
-  PoolBusy,
   ServerLost,
   Unanswered
 } from "../src/internal/failure.js"
@@ -72,7 +71,7 @@ describe("an error of a replica", () => {
     ["ECONNRESET", socket("ECONNRESET"), "elsewhere", true],
     ["a close without a code", driver(new Error("Connection terminated unexpectedly")), "elsewhere", true],
     ["a connection that could not be had", driver(new Error("timeout expired"), acquireFailed), "elsewhere", true],
-    ["a busy pool", driver(new PoolBusy("No connection was free"), acquireFailed), "elsewhere", false],
+    ["a busy pool", driver(RouterError.poolBusy("replica", 10, 1_000), acquireFailed), "elsewhere", false],
     ["a server that was lost", driver(new ServerLost("It does not answer")), "elsewhere", false],
     ["a value that cannot be sent", driver(new TypeError("circular")), "caller", false],
     ["a closed router", RouterError.toSqlError(RouterError.routerClosed()), "caller", false]

@@ -175,7 +175,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
       })
     )
 
-    it.scoped("without one a statement waits for a busy pool, and connecting is bounded all the same", () =>
+    it.scoped("without one both have five seconds", () =>
       Effect.gen(function* () {
         const { Engine } = yield* Effect.promise(() => import("effect-db-router"))
         const on = yield* engine({ maxConnections: 1 })
@@ -183,6 +183,11 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
         const holder = yield* Effect.fork(on.query(engines.statement("select pg_sleep(0.3)")))
         assert.strictEqual(yield* engines.value(on, "select 1"), 1)
         yield* Fiber.join(holder)
+        yield* on.reserve
+        const waiting = yield* Effect.fork(Effect.flip(on.query(engines.statement("select 1"))))
+        yield* Effect.sleep("4 seconds")
+        assert.isNull(waiting.unsafePoll())
+        assert.include(String((yield* Fiber.join(waiting)).cause), "were in use for 5000 ms")
       })
     )
 

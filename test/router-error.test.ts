@@ -53,7 +53,8 @@ const errors: ReadonlyArray<
   ["OutcomeUnknown", RouterError.outcomeUnknown("statement"), ["write", "not retried"]],
   ["TransactionActive", RouterError.transactionActive("default"), ['"default"', '"savepoint"']],
   ["TransactionActive", RouterError.transactionActive(), ["already active", '"savepoint"']],
-  ["RouterClosed", RouterError.routerClosed(), ["closed", "layer"]]
+  ["RouterClosed", RouterError.routerClosed(), ["closed", "layer"]],
+  ["PoolBusy", RouterError.poolBusy("main", 10, 5_000), ['All 10 connections to "main"', "5000 ms", "maxConnections"]]
 ]
 
 describe("a RouterError", () => {
@@ -105,7 +106,8 @@ describe("a RouterError", () => {
       ConnectionLost: "DB_ROUTER_CONNECTION_LOST",
       OutcomeUnknown: "DB_ROUTER_OUTCOME_UNKNOWN",
       TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
-      RouterClosed: "DB_ROUTER_CLOSED"
+      RouterClosed: "DB_ROUTER_CLOSED",
+      PoolBusy: "DB_ROUTER_POOL_BUSY"
     })
     for (const [reason, error] of errors) assert.strictEqual(error.code, RouterError.codes[reason])
   })

@@ -15,6 +15,8 @@ export interface Begin {
   readonly settings: ReadonlyArray<readonly [name: string, value: string]>
   /** What hears of the engine's position after the COMMIT, if anybody wants to know. */
   readonly mark: (engine: Engine) => Mark | undefined
+  /** Whether it may begin on another server than the one that it was to begin on. */
+  readonly movable: boolean
   /** Begins something on an engine in place of the one that has failed: on the primary of then, if it was the primary. */
   readonly anew: Anew
 }
@@ -56,7 +58,7 @@ export class Beginning {
    */
   static make(engine: Engine, options: Begin, restore: Restore): Effect.Effect<Beginning, SqlError> {
     return Effect.map(
-      engine.transaction(options.begin, restore),
+      engine.transaction(options.begin, restore, options.movable),
       (connection) => new Beginning(engine, connection, options)
     )
   }

@@ -49,7 +49,8 @@ interface Placed extends Owned {
 type Make = (config: RouterConfig.ResolvedEngine) => Effect.Effect<Owned>
 
 const makeWith = (config: RouterConfig.RouterConfig, scope: Scope.Scope): Make => {
-  const options = { maxPrepared: config.maxPreparedPerConnection, shutdownTimeout: config.shutdownTimeout }
+  const { maxPreparedPerConnection: maxPrepared, shutdownTimeout, waitForReplica } = config
+  const options = { maxPrepared, shutdownTimeout, waitForReplica }
   return (resolved) =>
     Effect.gen(function* () {
       const own = yield* Scope.fork(scope, ExecutionStrategy.sequential)

@@ -13,6 +13,10 @@ interface DatabaseError {
   readonly message: string
 }
 
+/** Whether all connections of a pool stayed in use. It says nothing of the server. */
+export const isPoolBusy = ({ cause }: { readonly cause?: unknown }): boolean =>
+  RouterError.isRouterError(cause) && cause.reason === "PoolBusy"
+
 /** What the `SqlError` says whose connection could not be had: the statement was never sent. */
 export const acquireFailed = "Failed to acquire connection"
 
@@ -21,11 +25,6 @@ export const brokenBefore = "The connection had broken before, so the statement 
 
 /** The failure of a statement that was sent and to which no answer came: nobody knows whether it was carried out. */
 export class Unanswered extends SqlError {}
-
-/** Every connection of a pool stayed in use. It says nothing of the server. */
-export class PoolBusy extends Error {
-  override readonly name = "PoolBusy"
-}
 
 /** The server has stopped answering while a statement ran that may run elsewhere. */
 export class ServerLost extends Error {
@@ -102,7 +101,7 @@ const closed = /^Connection terminated|is not queryable$/
 
 const judgeDriver = (error: SqlError): Failure => {
   const { cause } = error
-  if (cause instanceof PoolBusy) return failure("elsewhere", false, "its pool is busy")
+  if (isPoolBusy(error)) return failure("elsewhere", false, "its pool is busy")
   // Whoever says so has found it by a probe.
   if (cause instanceof ServerLost) return failure("elsewhere", false, "it stopped answering")
   if (!(cause instanceof Error) || RouterError.isRouterError(cause)) return failure("caller", false, error.message)

@@ -7,7 +7,7 @@ import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as RouterError from "../RouterError.js"
 import { attributes, type Rule } from "../Telemetry.js"
-import { judge } from "./failure.js"
+import { isPoolBusy, judge } from "./failure.js"
 
 /** How long after its first failure a read is still tried on a further replica; then only the primary is left. */
 const limitMillis = 5_000
@@ -56,7 +56,9 @@ export class Fallback {
     }
     this.failed.set(engine, why)
     this.deadline = Math.min(this.deadline, now + limitMillis)
-    const other = action === "elsewhere" && now < this.deadline ? this.replicas.choose(this.tried) : undefined
+    const replica = action === "elsewhere" && now < this.deadline ? this.replicas.choose(this.tried) : undefined
+    // Of those that are left none has room; the primary may.
+    const other = this.usesPrimary && replica?.hasRoom === false && isPoolBusy(error) ? undefined : replica
     if (other !== undefined) return this.step(this.replicas, other, why, undefined)
     if (action === "elsewhere" && !this.usesPrimary) {
       return RouterError.toSqlError(

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as RouterError from "../RouterError.js"
 import { elapsedOf } from "./clock.js"
-import { acquireFailed, judge, PoolBusy } from "./failure.js"
+import { acquireFailed, isPoolBusy, judge } from "./failure.js"
 import type { Monitor } from "./monitor.js"
 import type { Restore } from "./restore.js"
 import type { Servers } from "./servers.js"
@@ -82,8 +82,7 @@ export class Patience {
 }
 
 /** Whether it was the server that failed. */
-const isLost = (error: SqlError): boolean =>
-  !(error.cause instanceof PoolBusy) && judge(error, "primary").action === "elsewhere"
+const isLost = (error: SqlError): boolean => !isPoolBusy(error) && judge(error, "primary").action === "elsewhere"
 
 /** Whether a server has said that it takes no writes, so that it has done nothing. */
 const isRefused = (error: SqlError): boolean => judge(error, "replica").why === "25006"

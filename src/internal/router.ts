@@ -115,7 +115,22 @@ export class Router extends Routes implements Writer {
         return next === "refused" ? Effect.zipLeft(moved, this.reads.rememberRefused(request.sql, error)) : moved
       })
     }
-    return decision.transaction === undefined ? Effect.flatMap(inside, enter) : enter(decision.transaction)
+    if (decision.transaction !== undefined) return enter(decision.transaction)
+    return Effect.matchEffect(inside, {
+      onSuccess: enter,
+      onFailure: (error) => {
+        if (!this.mayBeginElsewhere(fiber, decision, error)) return Effect.fail(error)
+        this.moves(trip, decision, "moved", fiber)
+        return onThePrimary(again(deadline))
+      }
+    })
+  }
+
+  /** Whether a read whose replica could not begin its transaction goes to the primary. */
+  private mayBeginElsewhere(fiber: AnyFiber, { group, kind }: Decision, error: SqlError): boolean {
+    const isBound = fiber.getFiberRef(RoutingContext.bindGroup)._tag === "Some"
+    if (isBound || kind !== "read" || group !== this.readGroup?.name) return false
+    return this.config.onNoReplica === "primary" && judge(error, "replica").action !== "caller"
   }
 
   /** A statement in a transaction. What a flow was shown in one it must not miss afterwards, however the transaction ends. */
@@ -172,7 +187,7 @@ export class Router extends Routes implements Writer {
   }
 
   /** A read of a session moves to the primary. */
-  private moves(trip: Trip, { engine }: Transaction, rule: "moved" | "refused", fiber: AnyFiber): void {
+  private moves(trip: Trip, { engine }: Pick<Transaction, "engine">, rule: "moved" | "refused", fiber: AnyFiber): void {
     countMoved(engine, rule, fiber)
     trip.rule = rule
   }
@@ -287,7 +302,16 @@ export class Router extends Routes implements Writer {
     }
     const transaction = this.transactionOf(work, decision)
     if (transaction !== undefined) {
-      return Stream.unwrap(Effect.map(transaction, inside))
+      return Stream.unwrap(
+        Effect.match(transaction, {
+          onSuccess: inside,
+          onFailure: (error) => {
+            if (!this.mayBeginElsewhere(fiber, decision, error)) return Stream.fail(error)
+            this.moves(trip, decision, "moved", fiber)
+            return RoutingContext.locallyStream(again(deadline), { _tag: "Primary" })
+          }
+        })
+      )
     }
     const answered =
       decision.kind === "read"

@@ -188,7 +188,7 @@ export class Runner implements Works {
   ): Effect.Effect<A, E | SqlError, R> {
     const { mark, transactionEnded: onEnd } = this.router
     const anew = this.router.anew(group, engine)
-    const begin = { begin: "BEGIN", settings: [], replaceable: false, mark, anew, onEnd }
+    const begin = { begin: "BEGIN", settings: [], movable: false, replaceable: false, mark, anew, onEnd }
     return Effect.uninterruptibleMask((restore) => {
       let outcome: Outcome = "rolled back"
       const note = (became: Outcome) => {

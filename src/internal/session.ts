@@ -165,6 +165,7 @@ export class Session implements SessionWork {
         ...(deferrable ? ["DEFERRABLE"] : [])
       ].join(" "),
       settings,
+      movable: isReading,
       mark: isReading ? () => undefined : this.router.mark,
       anew: this.router.anew(group, engine),
       replaceable: isReading && !snapshot,

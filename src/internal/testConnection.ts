@@ -278,6 +278,8 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     isDrained: false,
     health: engine.health,
     poolStatus: engine.poolStatus,
+    hasRoom: true,
+    isStuck: false,
     positions: engine.positions,
     query,
     begin: (request, callback) => {

@@ -143,6 +143,12 @@ export const options = {
     meaning:
       "How long what needs a primary, and was not sent, waits while there is none, as after a failure until a standby is promoted. `0`: it fails at once"
   },
+  waitForReplica: {
+    type: "`DurationInput`",
+    default: '`"1 second"`',
+    meaning:
+      'How long a read waits for a connection while no replica has a free one; then the primary takes it, or, with `onNoReplica: "fail"`, another replica. `0`: it does not wait'
+  },
   "tokens.keys": {
     type: "`Array<Redacted>`",
     default: "a random one of the process",
@@ -210,9 +216,8 @@ export const engine = {
   minConnections: { type: "`number`", default: "`0`", meaning: "Connections that are kept although idle" },
   connectTimeout: {
     type: "`DurationInput`",
-    default: '`"5 seconds"` to connect',
-    meaning:
-      "Longest wait for a connection, a new one or a free one of the pool (unless set, for a new one only); zero is no limit"
+    default: '`"5 seconds"`',
+    meaning: "Longest wait for a connection, a new one or a free one of the pool; zero is no limit"
   },
   idleTimeout: {
     type: "`DurationInput`",

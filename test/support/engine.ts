@@ -8,12 +8,22 @@ import type { PgCluster } from "effect-db-router/testing"
 export interface Options extends RouterConfig.EngineConfig {
   readonly maxPrepared?: number
   readonly shutdownTimeout?: Duration.DurationInput
+  readonly waitForReplica?: Duration.DurationInput
 }
 
 /** An engine from its configuration, without a router around it. */
-export const make = ({ maxPrepared = 256, shutdownTimeout = "5 seconds", ...config }: Options) =>
+export const make = ({
+  maxPrepared = 256,
+  shutdownTimeout = "5 seconds",
+  waitForReplica = "1 second",
+  ...config
+}: Options) =>
   Effect.flatMap(RouterConfig.resolveEngine({ field: "test", name: "test" }, config), (resolved) =>
-    Engine.make(resolved, { maxPrepared, shutdownTimeout: Duration.decode(shutdownTimeout) })
+    Engine.make(resolved, {
+      maxPrepared,
+      shutdownTimeout: Duration.decode(shutdownTimeout),
+      waitForReplica: Duration.decode(waitForReplica)
+    })
   )
 
 /** An engine on a node of a cluster. */

@@ -96,6 +96,7 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_HEALTH_MAX_LAG_BYTES", "health.maxLagBytes", asNumber),
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_AT_START", "waitForPrimary.atStart", asText),
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_STATEMENTS", "waitForPrimary.statements", asText),
+  scalar("DB_ROUTER_WAIT_FOR_REPLICA", "waitForReplica", asText),
   scalar("DB_ROUTER_TOKEN_KEYS", "tokens.keys", asSecrets),
   scalar("DB_ROUTER_TOKEN_LIFETIME", "tokens.lifetime", asText),
   scalar("DB_ROUTER_METRICS", "metrics", asBoolean),
@@ -185,6 +186,7 @@ const scalarOptions = (found: ReadonlyMap<string, unknown>) =>
     health: switchOf(found, "health"),
     tokens: below(found, "tokens"),
     metrics: found.get("metrics"),
+    waitForReplica: found.get("waitForReplica"),
     shutdownTimeout: found.get("shutdownTimeout")
   })
 

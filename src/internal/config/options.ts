@@ -86,6 +86,7 @@ export const fields = {
   health,
   topology,
   waitForPrimary: check.struct(waitForPrimaryFields),
+  waitForReplica: check.duration({ positive: false }),
   tokens: tokens.tokens,
   metrics: check.boolean,
   shutdownTimeout: check.duration({ positive: false })

@@ -2,7 +2,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
 import * as bounded from "../bounded.js"
-import { PoolBusy } from "../failure.js"
+import { ServerLost } from "../failure.js"
 import { type Place, Queue } from "../queue.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
@@ -16,8 +16,10 @@ export interface Limits {
   readonly idleMillis: number
   /** After how long a connection is closed, once nobody uses it. `0`: never. */
   readonly lifeMillis: number
-  /** How long anybody waits for a connection. `0`: for ever. */
+  /** How long a wish waits for a connection. `0`: for ever. */
   readonly waitMillis: number
+  /** The same for one that may be fulfilled elsewhere, while there are connections that others use. */
+  readonly movableMillis: number
   /** The clock, in milliseconds. */
   readonly now: () => number
   /** Hears that a connection has broken that nobody has closed here: the server may have started anew. */
@@ -26,8 +28,19 @@ export interface Limits {
   readonly share: (name: string) => Connection | undefined
 }
 
+/** Every connection stayed in use for so long. */
+export class AllInUse extends Error {
+  override readonly name = "AllInUse"
+
+  constructor(readonly millis: number) {
+    super(`All connections were in use for ${millis} ms`)
+  }
+}
+
 /** Somebody who wants a connection. */
 export interface Wish {
+  /** Whether another server will do. */
+  readonly isMovable?: boolean | undefined
   /** The name of a prepared statement that may run behind others. */
   readonly name?: string | undefined
   /** Ends the waiting. */
@@ -67,6 +80,10 @@ export class Connections {
   private timer: NodeJS.Timeout | undefined
   private timerDue = Number.POSITIVE_INFINITY
   private whenEmpty: () => void = () => {}
+  /** When the last connection was taken or opened, one was given back, or a statement has ended on one that others share. */
+  movedAt = 0
+  /** How many times opening a connection has failed since it last succeeded. */
+  private failedInARow = 0
 
   constructor(
     private readonly config: Pg.ClientConfig,
@@ -96,11 +113,11 @@ export class Connections {
     }
     const connection = this.take() ?? this.shared(wish, isFirst)
     if (connection !== undefined) {
+      if (!this.hasRoom) this.movedAt = this.limits.now()
       wish.got(undefined, connection)
       return
     }
-    const { waitMillis } = this.limits
-    if (waitMillis > 0) wish.timer = setTimeout(() => this.overdue(wish), waitMillis).unref()
+    this.limit(wish)
     wish.place = isFirst ? this.waiters.addFirst(wish) : this.waiters.add(wish)
     this.open()
   }
@@ -118,9 +135,47 @@ export class Connections {
     return isFirst || this.waiters.size === 0 ? this.limits.share(name) : undefined
   }
 
-  private overdue(wish: Wish): void {
+  private limit(wish: Wish): void {
+    const { movableMillis, waitMillis } = this.limits
+    const isShort = wish.isMovable === true && (waitMillis === 0 || movableMillis < waitMillis)
+    if (!isShort && waitMillis === 0) return
+    const millis = isShort ? movableMillis : waitMillis
+    wish.timer = setTimeout(() => this.overdue(wish, millis, isShort), millis).unref()
+  }
+
+  private overdue(wish: Wish, millis: number, isShort: boolean): void {
+    // One that is being opened has its own limit, which says more.
+    if (isShort && !this.isConnected) {
+      const { waitMillis } = this.limits
+      const next = () => (waitMillis === 0 ? this.overdue(wish, millis, true) : this.overdue(wish, waitMillis, false))
+      wish.timer = setTimeout(next, waitMillis === 0 ? millis : waitMillis - millis).unref()
+      return
+    }
     wish.place?.leave()
-    wish.got(new PoolBusy(`No connection was free within ${this.limits.waitMillis} ms (connectTimeout)`), undefined)
+    wish.got(
+      this.isConnected
+        ? new AllInUse(millis)
+        : new ServerLost(`It has not taken a connection within ${millis} ms (connectTimeout)`),
+      undefined
+    )
+  }
+
+  /** Whether the server has taken a connection that is still there. */
+  private get isConnected(): boolean {
+    return this.all.size > this.opening.size + this.leaving.size
+  }
+
+  /** Whether a wish would be fulfilled without waiting for another one's end. */
+  get hasRoom(): boolean {
+    return this.free.length > 0 || this.all.size < this.limits.max
+  }
+
+  /** Nobody waits any longer, for this reason. */
+  refuseAll(reason: Error): void {
+    const { size } = this.waiters
+    // Not those that come while these are told.
+    for (let i = 0; i < size; i++) this.nextWaiter()?.got(reason, undefined)
+    this.stopOpening()
   }
 
   /** Ends the waiting for a connection, without calling back. */
@@ -139,13 +194,14 @@ export class Connections {
 
   /** For whoever waits, for later, or to be closed. */
   private put(connection: Connection): void {
+    this.movedAt = this.limits.now()
     const isGood = connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
       waiter.got(undefined, connection)
       this.admit()
     } else if (isGood && this.state === "open") {
-      connection.idleSince = this.limits.now()
+      connection.idleSince = this.movedAt
       this.free.push(connection)
       this.wakeAt(this.dueOf(connection))
     } else {
@@ -256,16 +312,28 @@ export class Connections {
       return
     }
     connection.generation = this.generation
+    this.movedAt = this.limits.now()
     this.opening.add(connection)
     this.all.add(connection)
     const opened = (error: Error | undefined) => {
       const isWanted = this.opening.delete(connection)
-      if (error === undefined) return this.put(connection)
+      if (error === undefined) {
+        this.failedInARow = 0
+        return this.put(connection)
+      }
       // Not every error closes the socket: one that the driver itself finds, such as a missing password, does not.
       connection.destroy()
       const waiter = isWanted ? this.nextWaiter() : undefined
+      this.failedInARow++
+      const isDown = this.failedInARow > 1 && !this.isConnected
+      // Before more connections are opened for those that wait.
+      const others = isDown ? this.waiters.takeAll() : []
       this.forget(connection)
       waiter?.got(error, undefined)
+      for (const other of others) {
+        clearTimeout(other.timer)
+        other.got(error, undefined)
+      }
     }
     connection.connect((error) => {
       connection.openedAt = this.limits.now()

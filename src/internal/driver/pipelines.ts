@@ -59,7 +59,9 @@ export class Pipelines {
     // It was cancelled with all others, and the connection may be somebody else's by now.
     if (index < 0) return
     pipeline.splice(index, 1)
-    member.text?.ran(member.began && this.now() - member.began)
+    const now = this.now()
+    this.connections.movedAt = now
+    member.text?.ran(member.began && now - member.began)
     if (connection.isCancelling) return
     if (pipeline.length > 0) {
       this.connections.admit()

@@ -10,7 +10,7 @@ import { type Place, Queue } from "../queue.js"
 import type { Restore } from "../restore.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
-import { Connections, type Wish } from "./connections.js"
+import { AllInUse, Connections, type Wish } from "./connections.js"
 import type { Opening } from "./opening.js"
 import { Pipelines } from "./pipelines.js"
 import { judge, PreparedStatements } from "./prepared.js"
@@ -43,12 +43,18 @@ export class Pool implements Runs {
   /** What has to hear that the server does not answer any more. */
   readonly losing = new Queue<Loser>()
 
-  /** `waitMillis` bounds the waiting for a connection; `0` does not. `maxPrepared` is for each connection. */
+  /**
+   * `waitMillis` bounds the waiting for a connection; `0` does not. `movableMillis`: of what is movable, for one that others
+   * use. `maxPrepared` is for each connection.
+   */
   constructor(
     config: Pg.PoolConfig,
     private readonly options: {
       readonly maxPrepared: number
       readonly waitMillis: number
+      readonly movableMillis: number
+      /** The error of what waits in vain for a connection that others use. */
+      readonly busyError: (millis: number) => RouterError.RouterError
       /** Hears of every error. */
       readonly onError: (error: SqlError) => void
       /** Hears that a connection has broken. */
@@ -62,6 +68,7 @@ export class Pool implements Runs {
       idleMillis: config.idleTimeoutMillis ?? 10_000,
       lifeMillis: (config.maxLifetimeSeconds ?? 0) * 1_000,
       waitMillis: options.waitMillis,
+      movableMillis: options.movableMillis,
       now: options.now,
       onBroken: options.onBroken,
       share: (name) => this.pipelines.find(name)
@@ -81,6 +88,11 @@ export class Pool implements Runs {
 
   get idle(): number {
     return this.connections.idle
+  }
+
+  /** Whether a statement would not have to wait for another one's end. */
+  get hasRoom(): boolean {
+    return this.connections.hasRoom
   }
 
   /**
@@ -108,21 +120,24 @@ export class Pool implements Runs {
     return Effect.suspend(() => job.cancel())
   }
 
-  /** A connection of one's own, until the scope closes. What still runs then is cancelled. */
-  readonly checkout: Effect.Effect<Lease, SqlError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
-    Effect.tap(this.take(restore), (lease) => Effect.addFinalizer(() => this.giveBack(lease)))
-  )
+  /** A connection of one's own, until the scope closes. What still runs then is cancelled. `isMovable` as for `take`. */
+  checkout(isMovable: boolean): Effect.Effect<Lease, SqlError, Scope.Scope> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.tap(this.take(restore, isMovable), (lease) => Effect.addFinalizer(() => this.giveBack(lease)))
+    )
+  }
 
   /**
    * A connection of one's own, until it is given back. The caller must be uninterruptible; `restore` makes the waiting
-   * interruptible.
+   * interruptible. `isMovable`: it may be had from another server.
    */
-  take(restore: Restore): Effect.Effect<Lease, SqlError> {
+  take(restore: Restore, isMovable: boolean): Effect.Effect<Lease, SqlError> {
     return Effect.suspend(() => {
       const lease: Lease = { connection: undefined }
       let got: Exit.Exit<Lease, SqlError> | undefined
       let wake = () => {}
       const wish: Wish = {
+        isMovable,
         got: (error, connection) => {
           lease.connection = connection
           got = connection === undefined ? Exit.fail(this.connectError(error)) : Exit.succeed(lease)
@@ -204,6 +219,8 @@ export class Pool implements Runs {
   /** The server does not answer: what may run elsewhere fails for this reason, what nobody uses is closed. */
   lose(reason: Error): void {
     for (const loser of this.losing.takeAll()) loser.lose(reason)
+    // The others have not been sent either. They may wait for a server that answers.
+    this.connections.refuseAll(reason)
     this.connections.closeIdle()
   }
 
@@ -214,6 +231,9 @@ export class Pool implements Runs {
 
   /** The error of what gets no connection. */
   connectError(cause: Error | undefined): SqlError {
+    if (cause instanceof AllInUse) {
+      return this.failed(new SqlError({ cause: this.options.busyError(cause.millis), message: acquireFailed }))
+    }
     return RouterError.isRouterError(cause)
       ? RouterError.toSqlError(cause)
       : this.failed(new SqlError({ cause: cause ?? new Error("No connection"), message: acquireFailed }))
@@ -258,7 +278,7 @@ class Job extends Run implements Wish {
   constructor(
     request: Request,
     private readonly pool: Pool,
-    private readonly isMovable: boolean,
+    readonly isMovable: boolean,
     private readonly callback: Callback,
     private readonly isRetry = false
   ) {

@@ -85,7 +85,7 @@ export const movableRows = (
   })
   return Stream.unwrapScoped(
     Effect.gen(function* () {
-      const { connection } = yield* Effect.raceFirst(pool.checkout, lost)
+      const { connection } = yield* Effect.raceFirst(pool.checkout(true), lost)
       const end = pool.onLost((reason) => connection!.fail(reason))
       yield* Effect.addFinalizer(() => Effect.sync(end))
       return Stream.mapChunks(rows(pool, Effect.succeed(connection!), sql, params), (chunk) => {
