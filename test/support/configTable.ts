@@ -270,7 +270,7 @@ export const configTable = (): string =>
     `${head("engine")}\n${table("engine.", engine)}`,
     `${passed.map((name) => `\`${name}\``).join(", ")} are as in \`PgClientConfig\`; transforms and types are those of the ` +
       "default group's engine, and other engines leave them out or name the same.",
-    "Variables that list servers hold URLs, separated by commas, so a comma inside a URL is written `%2C`:",
+    "Variables that list servers hold [addresses](#addresses), separated by commas, so a comma inside a password is written `%2C`:",
     [
       "| variable | meaning |",
       "| --- | --- |",
