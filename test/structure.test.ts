@@ -138,6 +138,35 @@ describe("the sources", () => {
     assert.deepStrictEqual(Structure.ambient(sources), [])
   })
 
+  it("end what they have begun though they are interrupted, however often", () => {
+    const ends = [
+      "Effect.interruptible(wait).pipe(Effect.timeoutOption(limit))",
+      "Effect.timeoutTo(Effect.interruptible(wait), { duration })",
+      "wait.pipe(Effect.interruptible, Effect.timeout(limit))",
+      "Effect.timeout(wait, limit).pipe(Effect.interruptible)",
+      "Effect.ignore(transaction.rollback)",
+      "Effect.ignore(freeze(pid))",
+      "connection.cancel.pipe(Effect.ignore)",
+      "Effect.zipRight(transaction.rollback, transaction.giveBack)",
+      "transaction.rollback.pipe(Effect.zipRight(transaction.giveBack))",
+      "Effect.ensuring(transaction.rollback, transaction.giveBack)",
+      "Effect.unsafeMakeSemaphore(1)",
+      "const lock: Effect.Semaphore = lock"
+    ]
+    assert.deepStrictEqual(Structure.leakyEnds(of({ "A.ts": ends.join("\n") })), [
+      "src/A.ts:1 waits until the caller is interrupted once more: use bounded.run",
+      "src/A.ts:2 waits until the caller is interrupted once more: use bounded.run",
+      "src/A.ts:3 waits until the caller is interrupted once more: use bounded.run",
+      "src/A.ts:5 ignores no interruption of an end: use Effect.exit or bounded.run",
+      "src/A.ts:7 ignores no interruption of an end: use Effect.exit or bounded.run",
+      "src/A.ts:8 releases only after a success: use Effect.ensuring",
+      "src/A.ts:9 releases only after a success: use Effect.ensuring",
+      "src/A.ts:11 can lose a permit: use Lock",
+      "src/A.ts:12 can lose a permit: use Lock"
+    ])
+    assert.deepStrictEqual(Structure.leakyEnds(sources), [])
+  })
+
   it("ask for a date only where one is shown or compared with another machine's", () => {
     assert.sameMembers(Array.from(Structure.dates(sources)), [
       // Says that others do not.

@@ -21,6 +21,7 @@ import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
 import { log, logRebound, logSerializable } from "./eventLog.js"
 import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
+import { Lock } from "./lock.js"
 import * as Log from "./log.js"
 import type { Servers } from "./servers.js"
 import type { Telemetry } from "./telemetry.js"
@@ -31,7 +32,7 @@ const maxEvents = 1_024
 /** An engine, and the probes of it. */
 interface Watched {
   readonly engine: Engine
-  readonly lock: Effect.Semaphore
+  readonly lock: Lock
   /** Open when a probe is to run at once. */
   readonly hurry: Effect.Latch
   /** Whether the next probe has to connect anew: what made the server suspect may not touch a connection that is open. */
@@ -189,7 +190,7 @@ export class Monitor {
   private note(engine: Engine): Watched {
     const watched = {
       engine,
-      lock: Effect.unsafeMakeSemaphore(1),
+      lock: new Lock(),
       hurry: Effect.unsafeMakeLatch(false),
       fresh: false,
       hurriedAt: Number.NEGATIVE_INFINITY,
@@ -289,7 +290,7 @@ export class Monitor {
 
   private probe(watched: Watched, config: ResolvedHealth): Effect.Effect<void> {
     const { engine } = watched
-    return watched.lock.withPermits(1)(
+    return watched.lock.run(
       Effect.suspend(() => {
         const { client } = engine
         const { lastWriter, writer } = this.options.servers

@@ -2,10 +2,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { elapsedOf } from "./clock.js"
+import { Lock } from "./lock.js"
 
 /** Something that is done every so often, one at a time, and before a session when that was too long ago. */
 export class Refresh {
-  private readonly lock = Effect.unsafeMakeSemaphore(1)
+  private readonly lock = new Lock()
   private doneAt = Number.NEGATIVE_INFINITY
 
   constructor(
@@ -23,7 +24,7 @@ export class Refresh {
   )
 
   /** Does it now. */
-  readonly now: Effect.Effect<void> = Effect.suspend(() => this.lock.withPermits(1)(this.once))
+  readonly now: Effect.Effect<void> = Effect.suspend(() => this.lock.run(this.once))
 
   readonly beforeSession: Effect.Effect<void> = Effect.suspend(() => {
     const { beforeSession } = this.schedule
@@ -32,7 +33,7 @@ export class Refresh {
       Effect.sync(() => elapsedOf(clock) - this.doneAt >= Duration.toMillis(beforeSession))
     )
     // Somebody else may have done it while this one waited.
-    return Effect.asVoid(Effect.whenEffect(this.lock.withPermits(1)(Effect.whenEffect(this.once, isDue)), isDue))
+    return Effect.asVoid(Effect.whenEffect(this.lock.run(Effect.whenEffect(this.once, isDue)), isDue))
   })
 
   private readonly once: Effect.Effect<void> = Effect.suspend(() =>

@@ -13,6 +13,7 @@ import * as Schema from "effect/Schema"
 import type { Position } from "../Position.js"
 import type { RouterConfigError } from "../RouterError.js"
 import * as check from "./config/check.js"
+import { Lock } from "./lock.js"
 import * as Log from "./log.js"
 import { isBefore, reject, type Tokens } from "./tokens.js"
 
@@ -175,8 +176,8 @@ const locks = 64
 export const store = <E, R>(options: StoreOptions<E, R>): Carrier<R | KeyValueStore.KeyValueStore> => {
   const { timeout = Duration.seconds(1) } = checked(storeFields("token", options))
   // What one process writes for a subject, it writes in turn: a store can only get and set.
-  const turns = Array.from({ length: locks }, () => Effect.unsafeMakeSemaphore(1))
-  const turnOf = (key: string) => turns[Math.abs(Hash.string(key)) % locks]!.withPermits(1)
+  const turns = Array.from({ length: locks }, () => new Lock())
+  const turnOf = (key: string) => turns[Math.abs(Hash.string(key)) % locks]!
   const found = (kept: KeyValueStore.KeyValueStore, key: string) =>
     Effect.zipWith(kept.get(key), Clock.currentTimeMillis, (text, now) =>
       Option.filter(Option.flatMap(text, decodeStored), ({ expiresAt }) => expiresAt > now)
@@ -205,7 +206,7 @@ export const store = <E, R>(options: StoreOptions<E, R>): Carrier<R | KeyValueSt
       ),
     write: (position, response, request, tokens) =>
       forSubject(request, response, (kept, key) =>
-        turnOf(key)(
+        turnOf(key).run(
           Effect.gen(function* () {
             const before = yield* found(kept, key)
             if (Option.isSome(before) && isBefore(position, before.value)) return response

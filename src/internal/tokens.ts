@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as Metric from "effect/Metric"
@@ -17,6 +18,7 @@ import * as Position from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
 import { attributes, rejectedTokens } from "../Telemetry.js"
 import * as Token from "../Token.js"
+import { Lock } from "./lock.js"
 import * as Log from "./log.js"
 import * as Seen from "./seen.js"
 
@@ -62,7 +64,7 @@ const serviceKeys = ["effect-db-router/DbRouter", "@effect/sql/SqlClient", "@eff
 /** The tokens of one router. */
 export class Tokens {
   private asking: Deferred.Deferred<Position.Position | undefined> | undefined
-  private readonly turn = Effect.unsafeMakeSemaphore(1)
+  private readonly turn = new Lock()
 
   constructor(
     private readonly options: Token.Resolved,
@@ -161,22 +163,26 @@ export class Tokens {
 
   /** Where the primary is, asked after this was called, once for all who wait for it. */
   private get fresh(): Effect.Effect<Position.Position | undefined> {
-    return Effect.suspend(() => {
-      if (this.asking !== undefined) return Deferred.await(this.asking)
-      return Effect.flatMap(Deferred.make<Position.Position | undefined>(), (asking) => {
-        this.asking = asking
-        const ask = Effect.suspend(() => {
-          // Whoever comes from here on needs an answer to a later question.
-          this.asking = undefined
-          return this.source.ask
-        })
-        return Effect.zipRight(
-          // Not of who asked first: that one may leave, and others wait.
-          Effect.forkDaemon(Deferred.complete(asking, this.turn.withPermits(1)(ask))),
-          Deferred.await(asking)
-        )
-      })
+    // An interruption between the two steps would leave a question that is never asked, and all who wait for it.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        Effect.suspend(() => (this.asking === undefined ? this.askAnew : Effect.succeed(this.asking))),
+        (asking) => restore(Deferred.await(asking))
+      )
+    )
+  }
+
+  private get askAnew(): Effect.Effect<Deferred.Deferred<Position.Position | undefined>> {
+    const asking = Deferred.unsafeMake<Position.Position | undefined>(FiberId.none)
+    this.asking = asking
+    const ask = Effect.suspend(() => {
+      // Whoever comes from here on needs an answer to a later question.
+      this.asking = undefined
+      return this.source.ask
     })
+    // Not of who asked first: that one may leave, and others wait.
+    const asked = Effect.interruptible(Deferred.complete(asking, this.turn.run(ask)))
+    return Effect.as(Effect.forkDaemon(asked), asking)
   }
 }
 

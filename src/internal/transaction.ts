@@ -242,7 +242,7 @@ export class Transaction {
         Effect.zipRight(
           Effect.suspend(() => {
             if (this.isEnded) {
-              return Effect.zipRight(Effect.zipRight(statements.release, siblings.release), restore(otherwise))
+              return Effect.zipRight(Effect.ensuring(statements.release, siblings.release), restore(otherwise))
             }
             const name = `edr_${++this.shared.names}`
             const level = new Transaction(this.group, this.shared, this, name)

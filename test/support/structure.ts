@@ -153,6 +153,57 @@ export const ambient = (sources: Sources): ReadonlyArray<string> =>
     return found
   })
 
+/** Whether a text names what ends a resource. */
+const isEnd = /\b(?:abort|cancel|destroy|giveBack|kill|release|removeData|rollback)\b|\.(?:close|end)\b/
+
+const isEffect = (node: ts.Node | undefined, name: RegExp): boolean =>
+  node !== undefined &&
+  ts.isPropertyAccessExpression(node) &&
+  node.expression.getText() === "Effect" &&
+  name.test(node.name.text)
+
+/** A call of a function of Effect's, as itself or as a step of a pipe: `[what comes in, the function, its other arguments]`. */
+const stepsOf = (
+  node: ts.CallExpression
+): ReadonlyArray<readonly [string, ts.Expression, ReadonlyArray<ts.Expression>]> => {
+  const { arguments: given, expression } = node
+  if (!ts.isPropertyAccessExpression(expression)) return []
+  if (expression.name.text !== "pipe") return [[given[0]?.getText() ?? "", expression, given.slice(1)]]
+  return given.map((step, index) => {
+    const before = [expression.expression, ...given.slice(0, index)].map((one) => one.getText()).join(" ")
+    return ts.isCallExpression(step) ? [before, step.expression, [...step.arguments]] : [before, step, []]
+  })
+}
+
+/**
+ * Ends of resources that an interruption can skip or cut short, and permits that it can lose: what `internal/bounded.ts`,
+ * `Effect.ensuring` and `internal/lock.ts` are for.
+ */
+export const leakyEnds = (sources: Sources): ReadonlyArray<string> =>
+  Array.from(sources).flatMap(([path, source]) => {
+    const file = ts.createSourceFile(path, source, ts.ScriptTarget.ES2022, true)
+    const found = new Set<string>()
+    const report = (node: ts.Node, what: string) => found.add(`src/${path}:${lineOf(file, node.getStart())} ${what}`)
+    const visit = (node: ts.Node): void => {
+      if (isEffect(node, /Semaphore/) || (ts.isQualifiedName(node) && /^Effect\.Semaphore/.test(node.getText())))
+        report(node, "can lose a permit: use Lock")
+      for (const [before, step, others] of ts.isCallExpression(node) ? stepsOf(node) : []) {
+        if (isEffect(step, /^timeout/) && /\bEffect\.interruptible\b/.test(before)) {
+          report(step, "waits until the caller is interrupted once more: use bounded.run")
+        }
+        if (isEffect(step, /^ignore/) && isEnd.test(before)) {
+          report(step, "ignores no interruption of an end: use Effect.exit or bounded.run")
+        }
+        if (isEffect(step, /^zipRight$/) && /\.(?:giveBack|release)$/.test(others[0]?.getText() ?? "")) {
+          report(step, "releases only after a success: use Effect.ensuring")
+        }
+      }
+      ts.forEachChild(node, visit)
+    }
+    visit(file)
+    return [...found]
+  })
+
 /** Where a date is read. Differences of dates are wrong when the clock is set. */
 export const dates = (sources: Sources): ReadonlyArray<string> =>
   Array.from(sources).flatMap(([path, source]) => (/[cC]urrentTimeMillis/.test(source) ? [path] : []))

@@ -112,13 +112,13 @@ const makeMembers = (config: Config, home: Server.Home, password: string, ports:
 type Members = ReturnType<typeof makeMembers>
 
 const killAll = (members: Members): Effect.Effect<void> =>
-  Effect.forEach(members.all, (member) => Effect.ignore(Server.kill(member.server)), { discard: true })
+  Effect.forEach(members.all, (member) => Effect.exit(Server.kill(member.server)), { discard: true })
 
 /** What the watchdog would do, had nobody killed it. */
 const removeAll = (members: Members): Effect.Effect<void> =>
   Effect.zipRight(
     killAll(members),
-    Effect.forEach(members.all, (member) => Effect.ignore(Server.removeData(member.server)), { discard: true })
+    Effect.forEach(members.all, (member) => Effect.exit(Server.removeData(member.server)), { discard: true })
   )
 
 const startAll = (members: Members): Effect.Effect<void, PgClusterError> =>

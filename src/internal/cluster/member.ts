@@ -1,6 +1,7 @@
 import * as Path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { Lock } from "../lock.js"
 import { PgClusterError } from "./error.js"
 import * as Files from "./files.js"
 import { inRealTime } from "./poll.js"
@@ -17,7 +18,7 @@ export interface Member {
   /** Whom it replicates from; a promoted server, like the first primary, from nobody. */
   upstream: Member | undefined
   /** One thing at a time is done to a server. */
-  readonly lock: Effect.Semaphore
+  readonly lock: Lock
 }
 
 /** A server that has no data directory yet. */
@@ -33,12 +34,12 @@ export const make = (options: {
   connection: options.connection,
   settings: options.settings,
   upstream: options.upstream,
-  lock: Effect.unsafeMakeSemaphore(1)
+  lock: new Lock()
 })
 
 /** Runs what changes a server: alone, and in real time. */
 export const exclusively = <A, E>(member: Member, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  inRealTime(member.lock.withPermits(1)(effect))
+  inRealTime(member.lock.run(effect))
 
 /** A connection to a database of a server that can answer. */
 export const connect = (member: Member, database: string): Effect.Effect<Sql.Query, PgClusterError, Scope.Scope> =>

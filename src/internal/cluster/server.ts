@@ -138,7 +138,7 @@ export const start = (server: Server): Effect.Effect<void, PgClusterError> =>
           )
         }
       )
-    ).pipe(Effect.onError(() => Effect.ignore(kill(server))))
+    ).pipe(Effect.onError(() => Effect.exit(kill(server))))
   })
 
 /** SIGKILL to the server and all its backends. */

@@ -101,7 +101,7 @@ const close = (child: ChildProcess, directory: string): Effect.Effect<void> =>
       Effect.sync(() => gone(child)),
       { every: "5 millis", within: "30 seconds", otherwise: Effect.fail("still there") }
     )
-  }).pipe(Effect.ignore, Effect.zipRight(Effect.ignore(Files.remove(directory))), inRealTime)
+  }).pipe(Effect.exit, Effect.zipRight(Effect.exit(Files.remove(directory))), Effect.asVoid, inRealTime)
 
 /** Nothing of the watchdog may keep the program from ending. */
 const unref = (child: ChildProcess): void => {
