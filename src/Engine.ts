@@ -11,10 +11,10 @@ import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Pg from "pg"
-import type * as Health from "./Health.js"
+import * as Health from "./Health.js"
 import { elapsedOf } from "./internal/clock.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
+import type { Config } from "./internal/driver/guard.js"
 import { Opening } from "./internal/driver/opening.js"
 import { type Callback, type Cancellable, Pool, type Request, type Result } from "./internal/driver/pool.js"
 import { command } from "./internal/driver/run.js"
@@ -61,6 +61,8 @@ export type ExclusiveConnection = Pick<Exclusive, keyof Exclusive>
 export interface Engine extends Candidate {
   readonly address: ResolvedEngine["address"]
   readonly client: ResolvedClient
+  /** Whether it takes the writes when it is the primary. */
+  readonly isWritable: boolean
   /** Whether `drain` has taken it out of the choice. */
   readonly isDrained: boolean
   /** What its probes have found; `undefined` while nobody probes it. */
@@ -111,6 +113,8 @@ export interface Engine extends Candidate {
   readonly avoidSerializable: () => boolean
   /** Has connections read at the server's own default isolation again: it has become a primary. */
   readonly restoreIsolation: () => void
+  /** Has every connection replaced once nothing runs on it: what they have begun with holds no more. */
+  readonly renew: () => void
   /**
    * Ends everything that runs or waits on its connections, and goes on with new ones: it has stopped being the primary, and
    * nothing that was begun on it may be committed there.
@@ -124,6 +128,8 @@ export interface Engine extends Candidate {
   readonly lose: (reason: string) => void
   /** Its part in the choice from now on. */
   readonly setShare: (weight: number, zone: string | undefined) => void
+  /** Whether it takes the writes from now on when it is the primary. */
+  readonly setWritable: (writable: boolean) => void
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
   /**
@@ -150,7 +156,7 @@ const defaultConnectTimeout = Duration.seconds(5)
  * @since 0.1.0
  * @category conversions
  */
-export const poolConfig = (client: ResolvedClient): Pg.PoolConfig => {
+export const poolConfig = (client: ResolvedClient): Config => {
   const millis = (duration: Duration.Duration | undefined) =>
     duration === undefined ? undefined : Duration.toMillis(duration)
   return {
@@ -168,7 +174,8 @@ export const poolConfig = (client: ResolvedClient): Pg.PoolConfig => {
     min: client.minConnections,
     maxLifetimeSeconds: client.connectionTTL && Duration.toSeconds(client.connectionTTL),
     application_name: client.applicationName,
-    types: client.types
+    types: client.types,
+    allowCleartextPassword: client.allowCleartextPassword
   }
 }
 
@@ -180,6 +187,7 @@ class EngineImpl implements Engine {
   client: ResolvedClient
   latency = 0
   isDrained = false
+  isWritable: boolean
   health: Health.Health | undefined
   private pool: Pool
   readonly positions = new Tracker(() => elapsedOf(this.clock))
@@ -200,6 +208,7 @@ class EngineImpl implements Engine {
     this.zone = config.zone
     this.address = config.address
     this.client = config.client
+    this.isWritable = config.writable
     this.pool = this.makePool(config.client)
   }
 
@@ -232,6 +241,7 @@ class EngineImpl implements Engine {
               this.positions.rebind()
               this.address = config.address
               this.client = config.client
+              this.isWritable = config.writable
               this.latency = 0
               return left
             })
@@ -326,6 +336,10 @@ class EngineImpl implements Engine {
     this.zone = zone
   }
 
+  setWritable(writable: boolean): void {
+    this.isWritable = writable
+  }
+
   setDrained(drained: boolean): void {
     this.isDrained = drained
   }
@@ -338,7 +352,8 @@ class EngineImpl implements Engine {
       const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
       const at = elapsedOf(this.clock)
       const question = this.positions.ask()
-      return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (report) => {
+      return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (found) => {
+        const report = Health.continued(this.health?.report, found)
         if (this.client === client) this.positions.report(question, at, report)
         return report
       })
@@ -356,6 +371,10 @@ class EngineImpl implements Engine {
     if (this.initial === undefined) return
     this.initial = undefined
     this.pool.beginWith(undefined)
+  }
+
+  renew(): void {
+    this.pool.beginWith(this.initial)
   }
 
   setHealth(health: Health.Health): void {

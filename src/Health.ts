@@ -49,6 +49,24 @@ export interface Report {
    * start within a millisecond. Positions of before a restart say nothing.
    */
   readonly startedAt: number
+  /** Of a standby, whether it receives from a server now, whose timeline it tells. `undefined`: it does not say. */
+  readonly receives?: boolean | undefined
+  /** Whether new sessions begin read-only (`default_transaction_read_only`). `undefined`: it does not say. */
+  readonly isReadOnly?: boolean | undefined
+}
+
+/**
+ * What a probe has found, together with what the one before it had. A standby without a server to receive from tells an older
+ * timeline than it is on, or none, until it has made its next restartpoint: while it is the same process, it stays on the one
+ * that it was on.
+ *
+ * @since 0.1.0
+ * @category transitions
+ */
+export const continued = (before: Report | undefined, report: Report): Report => {
+  if (before?.timeline === undefined || report.role === "primary" || report.receives !== false) return report
+  const isSame = before.system === report.system && before.startedAt === report.startedAt
+  return isSame && (report.timeline ?? 0) < before.timeline ? { ...report, timeline: before.timeline } : report
 }
 
 /**
@@ -167,6 +185,9 @@ const whyForeign = (report: Report, era: Era): string | undefined => {
     return `its system identifier is ${report.system}, the primary's is ${era.system}`
   }
   if (report.timeline === era.timeline) return undefined
+  if (report.timeline !== undefined && report.timeline > era.timeline) {
+    return `it says that it is on timeline ${report.timeline}, and no primary is: the newest is timeline ${era.timeline}`
+  }
   if (report.timeline !== undefined) {
     return `it is on timeline ${report.timeline}, the newest is timeline ${era.timeline}`
   }

@@ -46,6 +46,17 @@ export interface EngineConfig extends PgClientConfig {
   readonly weight?: number | undefined
   /** Where it is, for `Selector.preferZone`. Default: nowhere in particular. */
   readonly zone?: string | undefined
+  /**
+   * Whether it takes the writes when it is the primary. `false` for a replica that no promotion is to make the primary of this
+   * program: it gets no writes, whatever it says of itself. Default: `true`.
+   */
+  readonly writable?: boolean | undefined
+  /**
+   * Whether the password is sent as it is to a server that asks for that (LDAP, PAM, RADIUS, `password` in `pg_hba.conf`) where
+   * it has not shown a certificate that was verified. Anyone on the way, or in the server's place, could read it. With verified
+   * TLS it is sent in any case; SCRAM and MD5 do not send it. Default: `false`, connecting fails.
+   */
+  readonly allowCleartextPassword?: boolean | undefined
 }
 
 /**
@@ -222,6 +233,8 @@ export interface ResolvedEngine {
   readonly name: string
   readonly weight: number
   readonly zone: string | undefined
+  /** Default: `true`. */
+  readonly writable: boolean
   /** For labels only; `undefined` where the driver decides (`PGHOST`, `PGPORT`, `PGDATABASE`). */
   readonly address: {
     readonly host: string | undefined
@@ -251,6 +264,8 @@ export interface ResolvedClient extends Omit<PgClientConfig, "path"> {
   readonly idleTimeout?: Duration.Duration | undefined
   /** `undefined`: no limit, as in `pg`. */
   readonly connectionTTL?: Duration.Duration | undefined
+  /** Default: `false`. */
+  readonly allowCleartextPassword: boolean
 }
 
 /**
@@ -406,7 +421,7 @@ export const resolveEngine = (
  * @category validation
  */
 export const checkTransforms = (
-  first: ResolvedEngine,
+  first: Pick<ResolvedEngine, "name" | "client">,
   other: ResolvedEngine,
   field: string
 ): Either.Either<void, RouterConfigError> => engine.checkTransforms(first, other, field)

@@ -50,6 +50,8 @@ export interface Member {
    * and then takes what a primary takes. Default: `true`.
    */
   readonly reads?: boolean | undefined
+  /** `false`: no write is sent there, also when it says that it is the primary. Default: `true`. */
+  readonly writable?: boolean | undefined
   /** The name in the server's certificate, where `host` is an address. Default: `host`. */
   readonly serverName?: string | undefined
   /** Anything else of the connection that differs from the first engine of the default group. */

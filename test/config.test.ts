@@ -90,7 +90,12 @@ describe("defaults", () => {
 
   it("of an engine are those of pg, with a name to know the router by", () => {
     const { address, client, weight, zone } = engineOf(withEngine({}))
-    assert.deepStrictEqual(client, { maxConnections: 10, minConnections: 0, applicationName: "effect-db-router" })
+    assert.deepStrictEqual(client, {
+      maxConnections: 10,
+      minConnections: 0,
+      applicationName: "effect-db-router",
+      allowCleartextPassword: false
+    })
     assert.deepStrictEqual(address, { host: undefined, port: undefined, database: undefined })
     assert.strictEqual(weight, 1)
     assert.isUndefined(zone)

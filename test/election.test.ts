@@ -15,18 +15,23 @@ const report = (role: Health.Report["role"], timeline: number | undefined, start
 const candidate = (
   server: string,
   said: Health.Report | undefined,
-  answers = said !== undefined
-): Candidate<string> => ({ server, report: said, answers, isNamed: server === "a" })
+  answers = said !== undefined,
+  more: Partial<Candidate<string>> = {}
+): Candidate<string> => ({ server, report: said, answers, isNamed: server === "a", isConfirmed: true, ...more })
 
-const primary = (server: string, timeline: number, answers = true) =>
-  candidate(server, report("primary", timeline, server.charCodeAt(0)), answers)
-const replica = (server: string, timeline: number | undefined) =>
-  candidate(server, report("replica", timeline, server.charCodeAt(0)))
+const primary = (server: string, timeline: number, answers = true, more: Partial<Candidate<string>> = {}) =>
+  candidate(server, report("primary", timeline, server.charCodeAt(0)), answers, more)
+const replica = (server: string, timeline: number | undefined, more: Partial<Candidate<string>> = {}) =>
+  candidate(server, report("replica", timeline, server.charCodeAt(0)), true, more)
+const once = { isConfirmed: false }
+const gone = { isGone: true }
+const barred = { mayWrite: false }
 const silent = (server: string) => candidate(server, undefined)
 
 const outcome = ({ rivals, writer }: Election<string>) => [writer, rivals.join()]
 
 const first = { system: "1", timeline: 1 }
+const second = { system: "1", timeline: 2 }
 
 describe("the election of the primary", () => {
   const rows: ReadonlyArray<
@@ -39,7 +44,29 @@ describe("the election of the primary", () => {
     ["one that has become a standby", [replica("a", 1), replica("b", 1)], first, undefined, ""],
     ["one that has become a standby of another", [replica("a", 2), primary("b", 2)], first, "b", ""],
     ["a standby has seen a newer timeline than the primary", [primary("a", 1), replica("b", 2)], first, undefined, "a"],
-    ["what was once seen stays seen", [primary("a", 1), silent("b")], { ...first, timeline: 2 }, undefined, "a"],
+    ["a standby has said so once", [primary("a", 1), replica("b", 2, once)], first, "a", ""],
+    [
+      "a standby says an absurd timeline again and again",
+      [primary("a", 1), replica("b", 2_147_483_647)],
+      first,
+      "a",
+      ""
+    ],
+    ["the same at the start", [replica("b", 2_147_483_647), primary("a", 1)], undefined, "a", ""],
+    ["who was promoted is silent", [primary("a", 1), primary("b", 2, false)], second, undefined, "a"],
+    ["who was promoted is gone", [primary("a", 1), primary("b", 2, false, gone)], second, "a", ""],
+    ["both are gone", [primary("a", 2, false, gone), replica("b", 1)], second, "a", ""],
+    [
+      "who was promoted is gone, and others follow it",
+      [primary("a", 1), replica("b", 2), primary("c", 2, false, gone)],
+      second,
+      undefined,
+      "a"
+    ],
+    ["who was promoted is a standby of the other again", [primary("a", 1), replica("b", 1)], second, "a", ""],
+    ["who was promoted is another server now", [primary("a", 1), silent("b")], second, "a", ""],
+    ["one that may not write is promoted", [primary("a", 1), primary("b", 2, true, barred)], first, "a", "b"],
+    ["one that may not write is all there is", [silent("a"), primary("b", 2, true, barred)], first, "a", "b"],
     ["one that is down and was left behind", [primary("a", 1, false), replica("b", 2)], first, undefined, ""],
     ["two on one timeline: the one that has it stays", [primary("a", 2), primary("b", 2)], first, "a", "b"],
     ["two, and neither had it: the first", [silent("a"), primary("b", 2), primary("c", 2)], undefined, "b", "c"],
@@ -91,7 +118,8 @@ describe("the election of the primary", () => {
             return isSilent ? silent(server) : candidate(server, report(role, timeline, i), answers)
           })
           const { era, rivals, writer } = elect(candidates, "a", { system: "1", timeline: seen })
-          const newest = Math.max(seen, ...candidates.map((one) => one.report?.timeline ?? 0))
+          const said = candidates.flatMap((one) => one.report?.timeline ?? [])
+          const newest = said.length === 0 ? seen : Math.max(...said)
           assert.strictEqual(era?.timeline, newest)
           const elected = candidates.find(({ server }) => server === writer)
           if (elected?.report !== undefined) {

@@ -93,7 +93,12 @@ const makeClassifier = (
             rowsOf
           )
         return SqlClassifier.fromCatalog({
-          load: SqlClassifier.readCatalog(ask),
+          load: SqlClassifier.readCatalog(ask).pipe(
+            // What is no catalog throws while it is read.
+            Effect.catchAllDefect((cause) =>
+              Effect.fail(new SqlError({ cause, message: "The catalog cannot be read" }))
+            )
+          ),
           stamp: SqlClassifier.readStamp(ask),
           refreshInterval: config.classifier.refreshInterval,
           cacheSize: config.classifier.cacheSize,

@@ -106,6 +106,7 @@ export class Discovery {
         return found
       }
       if (found === undefined) return yield* this.join(resolved.right)
+      found.setWritable(one.writable ?? true)
       found.setShare(one.weight ?? found.weight, one.zone ?? found.zone)
       if (!member.isAt(found, one, template) || hasOwnSettings(one)) yield* this.move(found, resolved.right)
       return found

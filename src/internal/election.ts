@@ -12,6 +12,12 @@ export interface Candidate<A> {
   readonly answers: boolean
   /** Whether it was named as one that may be the primary, and not only as a replica. */
   readonly isNamed: boolean
+  /** Whether it may take the writes if it is the primary. Default: it may. */
+  readonly mayWrite?: boolean
+  /** Whether it has named its timeline at two probes in a row. What it has said once may be a mistake. Default: it has not. */
+  readonly isConfirmed?: boolean
+  /** Whether it has not answered for so long that what it said last counts no more against a primary. Default: it counts. */
+  readonly isGone?: boolean
 }
 
 export interface Election<A> {
@@ -30,7 +36,9 @@ export const isSameServer = (one: Report, other: Report): boolean =>
  * - Only a server of the known system counts. Which one that is, the current writer says, who may be of another one than
  *   before (a name that leads to the successor of an upgrade). As long as that one has not said anything, all that answer have to agree, and to be more than a stranger that was named as a replica (a subscriber of
  *   logical replication is a primary of another system): one of them was named, is a standby, or has been promoted.
- * - Only the newest timeline counts, be it a standby's: somebody has promoted a server then, even if nobody here can see it.
+ * - Only the newest timeline counts that a primary has claimed, or a standby more than once: a server was promoted then, even
+ *   if none here can see it. It counts for as long as a server is on it, or was when it answered last.
+ * - A server that may not write is not elected, and what it claims as a primary counts for nothing.
  * - Of two on the newest timeline the current writer stays, else the first takes its place.
  * - A writer that does not answer stays as long as nobody else claims its place: it may come back.
  */
@@ -43,7 +51,7 @@ export const elect = <A>(candidates: ReadonlyArray<Candidate<A>>, current: A, kn
   const claimants = candidates.filter(
     ({ answers, report }) => answers && report?.role === "primary" && report.system === system
   )
-  const entitled = claimants.filter(({ report }) => report?.timeline === era?.timeline)
+  const entitled = claimants.filter(({ mayWrite = true, report }) => mayWrite && report?.timeline === era?.timeline)
   const elected = entitled.find(({ server }) => server === current) ?? entitled[0]
   const rivals = claimants
     .filter((other) => other !== elected && !(elected !== undefined && isSameServer(other.report!, elected.report!)))
@@ -65,14 +73,34 @@ const systemOfAll = (candidates: ReadonlyArray<Candidate<unknown>>): string | un
   return systems.size === 1 && isKnown ? [...systems][0] : undefined
 }
 
+/** So many promotions between two looks are none: the number is wrong. */
+const maxPromotions = 1_000
+
+/** Whether what a server has said of its timeline counts, where that one was known before. */
+const counts = (
+  { isConfirmed = false, mayWrite = true, report }: Candidate<unknown>,
+  known: number | undefined
+): boolean => {
+  const timeline = report!.timeline!
+  if (known !== undefined && timeline - known > maxPromotions) return false
+  if (report!.role === "primary") return mayWrite
+  return isConfirmed || (known !== undefined && timeline <= known)
+}
+
 const newest = (
   system: string,
   candidates: ReadonlyArray<Candidate<unknown>>,
   known: Era | undefined
 ): Era | undefined => {
-  const timelines = candidates.flatMap(({ report }) =>
-    report?.system === system && report.timeline !== undefined ? [report.timeline] : []
+  const all = candidates.filter(({ report }) => report?.system === system && report.timeline !== undefined)
+  const claimed = all.flatMap(({ answers, mayWrite = true, report }) =>
+    answers && mayWrite && report!.role === "primary" ? [report!.timeline!] : []
   )
-  if (known !== undefined) timelines.push(known.timeline)
-  return timelines.length === 0 ? undefined : { system, timeline: Math.max(...timelines) }
+  const before = known?.timeline ?? (claimed.length === 0 ? undefined : Math.min(...claimed))
+  const said = all.filter((one) => counts(one, before))
+  const hasPrimary = said.some(({ answers, report }) => answers && report!.role === "primary")
+  const timelines = said.flatMap(({ answers, isGone = false, report }) =>
+    !answers && isGone && hasPrimary ? [] : [report!.timeline!]
+  )
+  return timelines.length === 0 ? known : { system, timeline: Math.max(...timelines) }
 }

@@ -76,3 +76,14 @@ export const logSerializable = ({ name }: Engine): Effect.Effect<void> =>
     ),
     { [attributes.event]: "isolation_changed", [attributes.engine]: name }
   )
+
+/** Logs that a primary takes no writes though it is the primary, or takes them again. */
+export const logReadOnly = ({ name }: Engine, isReadOnly: boolean): Effect.Effect<void> =>
+  Effect.annotateLogs(
+    isReadOnly
+      ? Effect.logWarning(
+          `${name} is the primary and refuses writes: default_transaction_read_only is on. A provider sets it when the disk is full`
+        )
+      : Effect.logInfo(`${name} takes writes again: its connections are replaced, which would go on refusing them`),
+    { [attributes.event]: isReadOnly ? "read_only" : "read_write", [attributes.engine]: name }
+  )

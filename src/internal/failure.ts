@@ -31,6 +31,11 @@ export class ServerLost extends Error {
   override readonly name = "ServerLost"
 }
 
+/** A server has sent what is not PostgreSQL's protocol. */
+export class ProtocolViolation extends Error {
+  override readonly name = "ProtocolViolation"
+}
+
 /**
  * What follows from an error.
  *
@@ -104,6 +109,7 @@ const judgeDriver = (error: SqlError): Failure => {
   if (isPoolBusy(error)) return failure("elsewhere", false, "its pool is busy")
   // Whoever says so has found it by a probe.
   if (cause instanceof ServerLost) return failure("elsewhere", false, "it stopped answering")
+  if (cause instanceof ProtocolViolation) return failure("elsewhere", true, cause.message)
   if (!(cause instanceof Error) || RouterError.isRouterError(cause)) return failure("caller", false, error.message)
   const code = "code" in cause && typeof cause.code === "string" ? cause.code : undefined
   const isSocket = code === undefined ? closed.test(cause.message) : socketCodes.has(code)

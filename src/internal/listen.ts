@@ -7,6 +7,7 @@ import * as Pg from "pg"
 import type { Engine } from "../Engine.js"
 import { poolConfig } from "../Engine.js"
 import * as bounded from "./bounded.js"
+import { makeClient } from "./driver/guard.js"
 import { Lock } from "./lock.js"
 
 type Listener = {
@@ -71,7 +72,7 @@ const connect = (engineOf: () => Engine): Effect.Effect<Listening, SqlError, Sco
     Effect.acquireRelease(
       Effect.tryPromise({
         try: async () => {
-          const client = new Pg.Client(poolConfig(engineOf().client))
+          const client = makeClient(poolConfig(engineOf().client))
           // Before the connection is there, `connect` reports its errors itself.
           client.on("error", () => {})
           await client.connect()

@@ -69,7 +69,8 @@ export const resolve = (member: Member, template: ResolvedEngine): Either.Either
         serverName !== undefined && { ssl: { servername: serverName, ...(ssl === true ? {} : ssl) } }),
       name,
       weight: member.weight ?? 1,
-      zone: member.zone
+      zone: member.zone,
+      writable: member.writable ?? true
     }
   )
 }

@@ -1,7 +1,7 @@
 /**
  * Watches the servers: a loop per engine that probes it, one probe at a time, and says what has changed.
  */
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,7 +19,7 @@ import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
 import { elapsedOf } from "./clock.js"
 import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
-import { log, logRebound, logSerializable } from "./eventLog.js"
+import { log, logReadOnly, logRebound, logSerializable } from "./eventLog.js"
 import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
@@ -39,6 +39,16 @@ interface Watched {
   fresh: boolean
   /** When it was last probed at once. */
   hurriedAt: number
+  /** Whether it has named its timeline at two probes in a row. */
+  isConfirmed: boolean
+  /** Since when its probes have failed. */
+  silentSince: number | undefined
+  /** Whether, as the primary, it has refused a write because it is read-only: a new connection shows whether it still is. */
+  hasRefused: boolean
+  /** Whether, as the primary, it was found to be read-only. */
+  isReadOnly: boolean
+  /** When its connections were last replaced because of that. */
+  renewedAt: number
   /** Ends its probes. */
   stop: Effect.Effect<void>
 }
@@ -134,6 +144,8 @@ export class Monitor {
       Effect.suspend(() => {
         if (engine === this.options.servers.lastWriter) this.options.servers.forget()
         if (engine.health !== undefined) engine.setHealth(Health.starting(this.date))
+        const watched = this.watched.get(engine)
+        if (watched !== undefined) Object.assign(watched, unknown)
         this.sample(engine)
         return Effect.zipRight(logRebound(this.eventOf(engine).group, engine), this.check(engine))
       })
@@ -188,12 +200,13 @@ export class Monitor {
   }
 
   private note(engine: Engine): Watched {
-    const watched = {
+    const watched: Watched = {
       engine,
       lock: new Lock(),
       hurry: Effect.unsafeMakeLatch(false),
       fresh: false,
       hurriedAt: Number.NEGATIVE_INFINITY,
+      ...unknown,
       stop: Effect.void
     }
     this.watched.set(engine, watched)
@@ -295,17 +308,48 @@ export class Monitor {
         const { client } = engine
         const { lastWriter, writer } = this.options.servers
         // The name of one that is not the primary any more may lead to the next one from any moment on.
-        const fresh = watched.fresh || (writer === undefined && engine === lastWriter)
+        const isMoving = writer === undefined && engine === lastWriter
+        const { hasRefused } = watched
+        const fresh = watched.fresh || isMoving || hasRefused || watched.isReadOnly
         watched.fresh = false
+        watched.hasRefused = false
         watched.hurry.unsafeClose()
         return Effect.flatMap(Effect.either(ask(watched, config.timeout, fresh)), (found) => {
           // Of the server that it was bound to before.
           if (engine.client !== client) return Effect.sync(() => watched.hurry.unsafeOpen())
           // It has become suspect meanwhile: that may be the news.
-          return watched.fresh && Either.isRight(found) ? Effect.void : this.settle(watched, found, config)
+          if (watched.fresh && Either.isRight(found)) return Effect.void
+          const settled = this.settle(watched, found, config)
+          return fresh && Either.isRight(found)
+            ? Effect.zipRight(settled, this.heedReadOnly(watched, found.right, hasRefused, config))
+            : settled
         })
       })
     )
+  }
+
+  /**
+   * A new connection to the primary has shown whether it takes writes (`default_transaction_read_only`, which a provider sets
+   * when the disk is full). Connections keep what they have begun with, so they are replaced once it takes writes again.
+   */
+  private heedReadOnly(
+    watched: Watched,
+    { isReadOnly, role }: Health.Report,
+    hasRefused: boolean,
+    { interval }: ResolvedHealth
+  ): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { engine } = watched
+      const was = watched.isReadOnly
+      watched.isReadOnly = isReadOnly === true && role === "primary" && engine === this.options.servers.writer
+      if (watched.isReadOnly) return was ? Effect.void : logReadOnly(engine, true)
+      // What has refused may be a connection of a time when nobody wrote. Or the statement's own doing: so not too often.
+      const isDue = this.now - watched.renewedAt > refusalIntervals * Duration.toMillis(interval)
+      if (!was && !(hasRefused && isDue)) return Effect.void
+      watched.renewedAt = this.now
+      engine.renew()
+      return was ? logReadOnly(engine, false) : Effect.void
+    })
   }
 
   private settle(
@@ -324,12 +368,16 @@ export class Monitor {
     })
   }
 
-  private take({ engine }: Watched, found: Either.Either<Health.Report, SqlError>, config: ResolvedHealth): void {
+  private take(watched: Watched, found: Either.Either<Health.Report, SqlError>, config: ResolvedHealth): void {
     const { date } = this
+    const { engine } = watched
     if (Either.isRight(found)) {
+      watched.silentSince = undefined
+      watched.isConfirmed = saysTheSame(engine.health?.report, found.right)
       this.become(engine, this.answered(engine, found.right, config, date))
       return
     }
+    watched.silentSince ??= this.now
     const { cause, message } = found.left
     const reason = printable(cause instanceof Error ? cause.message : message)
     this.become(engine, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, date))
@@ -376,7 +424,10 @@ export class Monitor {
         server,
         isNamed: named.has(server),
         report: server === engine ? report : server.health?.report,
-        answers: server === engine || this.counts(server)
+        answers: server === engine || this.counts(server),
+        mayWrite: server.isWritable,
+        isConfirmed: this.watched.get(server)?.isConfirmed ?? false,
+        isGone: this.isGone(server)
       }))
     )
     if (writer !== before) this.change(last, writer, report.role)
@@ -388,6 +439,14 @@ export class Monitor {
       const names = rivals.map(({ name }) => name)
       this.publish(Health.Event.PrimaryDisputed({ ...this.eventOf(last), engine: writer?.name, rivals: names }))
     }
+  }
+
+  /** Whether a server has not answered for so long that what it said last counts no more against a primary that answers. */
+  private isGone(engine: Engine): boolean {
+    const { config } = this.options
+    const since = this.watched.get(engine)?.silentSince
+    if (config === undefined || since === undefined || engine.health?.state !== "down") return false
+    return this.now - since > goneIntervals * Duration.toMillis(config.interval)
   }
 
   /** Whether what a server has said last still holds. One failed statement does not take the writes from a primary. */
@@ -423,8 +482,11 @@ export class Monitor {
     const { engine } = watched
     const isWriter = engine === this.options.servers.lastWriter
     const found = judge(error, engine.health?.report?.role ?? (isWriter ? "primary" : "replica"))
-    // A primary that takes no writes has become a standby.
-    if (isWriter && found.why === "25006") watched.hurry.unsafeOpen()
+    // A primary that takes no writes has become a standby, or read-only.
+    if (isWriter && found.why === "25006") {
+      watched.hasRefused = true
+      watched.hurry.unsafeOpen()
+    }
     if (!found.suspect) return
     const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.date)
     if (next === engine.health) return
@@ -469,6 +531,25 @@ export class Monitor {
   }
 }
 
+/** For how many intervals what a server said last counts against a primary that answers, while it does not answer itself. */
+const goneIntervals = 5
+
+/** How many intervals there are between two replacements of connections because a primary refuses writes. */
+const refusalIntervals = 5
+
+/** What is known of a server that has said nothing yet. */
+const unknown = {
+  isConfirmed: false,
+  silentSince: undefined,
+  hasRefused: false,
+  isReadOnly: false,
+  renewedAt: Number.NEGATIVE_INFINITY
+} satisfies Partial<Watched>
+
+/** Whether a server has named the same timeline twice. */
+const saysTheSame = (before: Health.Report | undefined, report: Health.Report): boolean =>
+  before !== undefined && before.system === report.system && before.timeline === report.timeline
+
 /** How often engines are looked at that nobody probes. */
 const sampling = Schedule.spaced("5 seconds")
 
@@ -485,9 +566,10 @@ const untilLimit = ({ health }: Engine, { interval, maxLag }: ResolvedHealth): n
 const connectTimeoutOf = ({ client: { connectTimeout } }: Engine): Duration.Duration =>
   connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? Duration.seconds(5) : connectTimeout
 
-const ask = ({ engine }: Watched, limit: Duration.Duration, fresh: boolean) =>
+/** Probes a server. Whatever goes wrong is a probe that has failed, what throws too: it must not end the probing. */
+const ask = ({ engine }: Watched, limit: Duration.Duration, fresh: boolean): Effect.Effect<Health.Report, SqlError> =>
   Effect.catchIf(engine.probe(limit, fresh), saysSerializableDefault, (error) =>
     engine.avoidSerializable()
       ? Effect.zipRight(logSerializable(engine), engine.probe(limit, true))
       : Effect.fail(error)
-  )
+  ).pipe(Effect.catchAllDefect((cause) => Effect.fail(new SqlError({ cause, message: "The probe has thrown" }))))

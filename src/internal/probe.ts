@@ -5,9 +5,10 @@ import { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
-import type { Report } from "../Health.js"
+import type * as Health from "../Health.js"
 import { Connection, type Query, type Result } from "./driver/connection.js"
 import { acquireFailed, ServerLost } from "./failure.js"
+import { timelineOf } from "./timeline.js"
 
 /**
  * For primaries and standbys, and for a role without any privilege, which sees no `received_tli`: what counts for it is the
@@ -20,19 +21,56 @@ const statement = `SELECT r.standby, (SELECT system_identifier::text FROM pg_con
   ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline,
   (CASE WHEN r.standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE pg_current_wal_insert_lsn() END
     - '0/0'::pg_lsn)::text AS position,
-  (extract(epoch FROM pg_postmaster_start_time()) * 1000)::text AS started
+  (extract(epoch FROM pg_postmaster_start_time()) * 1000)::text AS started,
+  (SELECT received_tli IS NOT NULL FROM pg_stat_wal_receiver) IS TRUE AS receives,
+  current_setting('default_transaction_read_only') AS read_only
 FROM (SELECT pg_is_in_recovery() AS standby) AS r`
 
-/** As arrays, so that no parser of the user's matters: everything is text, a boolean or a small number in text. */
-type Row = readonly [standby: unknown, system: string, timeline: unknown, position: string, started: string]
+/** Why what a server has answered to a probe is no answer. */
+class OddAnswer extends Error {
+  override readonly name = "OddAnswer"
+}
 
-const reportOf = ([standby, system, timeline, position, started]: Row): Report => ({
-  role: standby === true || standby === "t" ? "replica" : "primary",
-  system,
-  timeline: timeline === null ? undefined : Number(timeline),
-  position: BigInt(position),
-  startedAt: Number(started)
-})
+const odd = (what: string, told: unknown) =>
+  new OddAnswer(`It has answered the probe with an odd ${what}: ${JSON.stringify(told)}`)
+
+const booleans = new Map<unknown, boolean>([
+  [true, true],
+  ["t", true],
+  ["true", true],
+  ["on", true],
+  [false, false],
+  ["f", false],
+  ["false", false],
+  ["off", false]
+])
+
+const maxPosition = 2n ** 64n - 1n
+
+const isDigits = (told: unknown): told is string => typeof told === "string" && /^\d{1,20}$/.test(told)
+
+/** Rows are read as arrays, so that no parser of the user's matters: everything is text, a boolean or a small number. */
+const reportOf = (row: ReadonlyArray<unknown> | undefined): Health.Report | Error => {
+  if (row === undefined) return new OddAnswer("It has answered the probe without a row")
+  const [standby, system, told, position, started, receives, readOnly] = row
+  const isStandby = booleans.get(standby)
+  if (isStandby === undefined) return odd("role", standby)
+  if (!isDigits(system)) return odd("system identifier", system)
+  const timeline = timelineOf(told)
+  if (timeline instanceof Error) return odd("timeline", told)
+  if (!isDigits(position) || BigInt(position) > maxPosition) return odd("position", position)
+  const startedAt = typeof started === "string" && /^\d+(?:\.\d+)?$/.test(started) ? Number(started) : Number.NaN
+  if (!Number.isFinite(startedAt)) return odd("start time", started)
+  return {
+    role: isStandby ? "replica" : "primary",
+    system,
+    timeline,
+    position: BigInt(position),
+    startedAt,
+    receives: booleans.get(receives),
+    isReadOnly: booleans.get(readOnly)
+  }
+}
 
 /** The probes of one server, one at a time. They keep their connection from one to the next. */
 export class Probe {
@@ -51,7 +89,7 @@ export class Probe {
     limit: Duration.Duration,
     fresh: boolean,
     initial: string | undefined
-  ): Effect.Effect<Report, SqlError> {
+  ): Effect.Effect<Health.Report, SqlError> {
     return Effect.suspend(() => {
       if (fresh) this.close()
       const silent = () => {
@@ -120,7 +158,11 @@ const send = (connection: Connection, query: Query): Effect.Effect<Result, SqlEr
     )
   })
 
-const ask = (connection: Connection): Effect.Effect<Report, SqlError> =>
-  Effect.map(send(connection, { text: statement, asArrays: true }), (result) =>
-    reportOf((result as Exclude<Result, ReadonlyArray<unknown>>).rows[0] as unknown as Row)
-  )
+const ask = (connection: Connection): Effect.Effect<Health.Report, SqlError> =>
+  Effect.flatMap(send(connection, { text: statement, asArrays: true }), (result) => {
+    const rows = "rows" in result ? (result.rows as unknown as ReadonlyArray<ReadonlyArray<unknown>>) : []
+    const report = reportOf(rows[0])
+    return report instanceof Error
+      ? Effect.fail(new SqlError({ cause: report, message: report.message }))
+      : Effect.succeed(report)
+  })

@@ -275,6 +275,7 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     latency: 0,
     address: engine.address,
     client: engine.client,
+    isWritable: engine.isWritable,
     isDrained: false,
     health: engine.health,
     poolStatus: engine.poolStatus,
@@ -296,11 +297,13 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     probe: engine.probe,
     avoidSerializable: () => false,
     restoreIsolation: () => {},
+    renew: () => {},
     drop: () => Effect.void,
     setHealth: () => {},
     onError: () => {},
     lose: () => {},
     setShare: () => {},
+    setWritable: () => {},
     setDrained: () => {},
     rebind: () => Effect.void
   }

@@ -233,6 +233,16 @@ export const engine = {
     type: "`string`",
     default: '`"effect-db-router"`',
     meaning: "`application_name` in `pg_stat_activity`"
+  },
+  writable: {
+    type: "`boolean`",
+    default: "`true`",
+    meaning: "`false`: it gets no writes, also when it says that it is the primary"
+  },
+  allowCleartextPassword: {
+    type: "`boolean`",
+    default: "`false`",
+    meaning: "The password is sent in clear text to a server that asks for it, without verified TLS too"
   }
 } satisfies Record<Exclude<keyof EngineConfig, Passed>, Row> & Record<string, Row>
 

@@ -39,6 +39,8 @@ export const fields = {
   name: check.text,
   weight: check.positive,
   zone: check.text,
+  writable: check.boolean,
+  allowCleartextPassword: check.boolean,
   url: check.redacted,
   host,
   port: check.integer(1, 65535),
@@ -59,7 +61,10 @@ export const fields = {
   transformQueryNames: check.callable<Name>(),
   transformJson: check.boolean,
   types: check.object<Types>("It must be an object with the function getTypeParser")
-} satisfies Record<keyof Required<PgClientConfig> | url.OwnParameter, check.Check<unknown>>
+} satisfies Record<
+  keyof Required<PgClientConfig> | url.OwnParameter | "writable" | "allowCleartextPassword",
+  check.Check<unknown>
+>
 
 type Given = check.Struct<typeof fields>
 
@@ -119,7 +124,7 @@ export const resolve = (slot: Slot, config: unknown) =>
     const address = yield* readUrl(field, given)
     const own = address?.own ?? new Map<url.OwnParameter, string>()
     const bounds = yield* poolBounds(field, given)
-    const { name, path, weight, zone, ...client } = given
+    const { name, path, weight, writable, zone, ...client } = given
     const fromUrl = {
       name: own.has("name") ? yield* check.text(`${field}.name`, own.get("name")) : undefined,
       zone: own.has("zone") ? yield* check.text(`${field}.zone`, own.get("zone")) : undefined,
@@ -130,6 +135,7 @@ export const resolve = (slot: Slot, config: unknown) =>
       name: name ?? fromUrl.name ?? slot.name,
       weight: weight ?? fromUrl.weight ?? 1,
       zone: zone ?? fromUrl.zone,
+      writable: writable ?? true,
       address: Object.freeze({
         host,
         port: address?.port ?? given.port,
@@ -139,6 +145,7 @@ export const resolve = (slot: Slot, config: unknown) =>
         ...client,
         ...bounds,
         applicationName: given.applicationName ?? "effect-db-router",
+        allowCleartextPassword: given.allowCleartextPassword ?? false,
         ...(address === undefined ? {} : { url: Redacted.make(address.url) }),
         ...(path === undefined ? {} : { host: path })
       })

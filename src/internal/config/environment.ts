@@ -106,7 +106,8 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_CONNECT_TIMEOUT", "engine.connectTimeout", asText),
   scalar("DB_ROUTER_IDLE_TIMEOUT", "engine.idleTimeout", asText),
   scalar("DB_ROUTER_CONNECTION_TTL", "engine.connectionTTL", asText),
-  scalar("DB_ROUTER_APPLICATION_NAME", "engine.applicationName", asText)
+  scalar("DB_ROUTER_APPLICATION_NAME", "engine.applicationName", asText),
+  scalar("DB_ROUTER_ALLOW_CLEARTEXT_PASSWORD", "engine.allowCleartextPassword", asBoolean)
 ]
 
 /**

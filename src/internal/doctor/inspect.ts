@@ -205,4 +205,7 @@ const readCatalog = (connection: Connection) =>
     SqlClassifier.readCatalog((sql) =>
       Effect.map(rowsOf(connection, sql), (rows) => rows.map(([catalog]) => ({ catalog })))
     )
+  ).pipe(
+    // What is no catalog throws while it is read.
+    Effect.catchAllDefect((cause) => Effect.fail(new SqlError({ cause, message: "The catalog cannot be read" })))
   )

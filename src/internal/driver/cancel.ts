@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Pg from "pg"
 import * as bounded from "../bounded.js"
 import type { CancelTarget, Connection } from "./connection.js"
+import { guard } from "./guard.js"
 
 /** The driver's connection below the client, of which it declares no types. */
 interface Wire {
@@ -47,6 +48,7 @@ export const requestCancel = (target: CancelTarget | undefined): Effect.Effect<b
           ...(sslNegotiation && { sslNegotiation }),
           ...(stream && { stream })
         } as Pg.ConnectionConfig) as unknown as Wire
+        guard(wire, {})
         let sent = false
         const send = () => {
           sent = true

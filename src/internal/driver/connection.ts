@@ -1,10 +1,12 @@
 import type { Duplex } from "node:stream"
 import { SqlError } from "@effect/sql/SqlError"
-import * as Pg from "pg"
+import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
-import { brokenBefore, isOnlyOfStatement, isServerError, Unanswered } from "../failure.js"
+import { brokenBefore, isOnlyOfStatement, isServerError, ProtocolViolation, Unanswered } from "../failure.js"
 import { Batch, type Progress } from "./batch.js"
+import { type Config, makeClient } from "./guard.js"
 import type { Opening } from "./opening.js"
+import { Plain } from "./plain.js"
 import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
 import type { Text } from "./prepared.js"
@@ -111,6 +113,7 @@ export class Connection {
   // Every statement ends with one Sync, or is one simple query: the server becomes ready once for each.
   private unanswered = 0
   private status = "I"
+  private isConnected = false
   private firstError: Error | undefined
   // The server's last word, while it has not become ready after it: why it closes the connection, if it does.
   private lastError: Error | undefined
@@ -120,16 +123,18 @@ export class Connection {
 
   /** `ended` is called once, when the socket is closed. */
   constructor(
-    private readonly config: Pg.ClientConfig,
+    private readonly config: Config,
     ended: (connection: Connection) => void
   ) {
-    this.client = new Pg.Client(config)
+    this.client = makeClient(config)
     const { connection } = this.internals
     // These run before the driver's own listeners, and so before the callbacks of statements.
     connection.on("readyForQuery", ({ status }) => {
       this.status = status
       this.lastError = undefined
       if (this.unanswered > 0) this.unanswered--
+      else if (this.isConnected) throw new ProtocolViolation("The server has become ready though nothing was asked")
+      this.isConnected = true
     })
     connection.on("errorMessage", (error) => {
       this.lastError = error
@@ -148,7 +153,13 @@ export class Connection {
   }
 
   connect(callback: (error: Error | undefined) => void): void {
-    this.client.connect((error: Error | null) => callback(error ?? undefined))
+    let hasEnded = false
+    this.client.connect((error: Error | null) => {
+      // The driver goes on with what it has received after an error.
+      if (hasEnded) return
+      hasEnded = true
+      callback(error ?? undefined)
+    })
   }
 
   /** Whether it can run another statement. */
@@ -255,8 +266,7 @@ export class Connection {
     done: (error: Error | null | undefined, result: Result | undefined) => void
   ): void {
     if (name === undefined) {
-      const config = { text, values: values as Array<unknown>, ...(asArrays === true && { rowMode: "array" }) }
-      this.client.query(config, done)
+      this.client.query(new Plain(text, values, asArrays === true, done))
       return
     }
     const statement = new Statement(name, text, values, asArrays === true, this.descriptions, opening, done)

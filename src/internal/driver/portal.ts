@@ -57,7 +57,7 @@ export class Portal extends RowReader {
     const wire = connection as unknown as Wire
     this.wire = wire
     if (this.isSynced) {
-      wire.sync()
+      this.end()
       return
     }
     wire.parse({ text: this.text })
@@ -121,6 +121,10 @@ export class Portal extends RowReader {
   private sync(): void {
     if (this.isSynced) return
     this.isSynced = true
+    this.end()
+  }
+
+  private end(): void {
     this.wire?.close({ type: "P", name: "" })
     this.wire?.sync()
   }

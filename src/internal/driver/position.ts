@@ -1,7 +1,10 @@
 import type { Duplex } from "node:stream"
 import * as Option from "effect/Option"
 import * as Position from "../../Position.js"
+import { ProtocolViolation } from "../failure.js"
+import { timelineOf } from "../timeline.js"
 import * as messages from "./messages.js"
+import { suspendedUnasked } from "./statement.js"
 
 /** What a server says of itself right after a statement. */
 export interface Answer {
@@ -40,12 +43,12 @@ export const answerOf = ([position, timeline]: ReadonlyArray<unknown>): Answer |
   const lsn = Option.getOrUndefined(Position.parseLsn(String(position)))
   if (lsn === undefined) return new Error("The server has not replayed anything")
   const isFile = typeof timeline === "string" && timeline.length === fileNameLength
-  return {
-    isStandby: !isFile,
-    lsn,
-    timeline: isFile ? Number.parseInt(timeline.slice(0, 8), 16) : timeline === null ? undefined : Number(timeline)
-  }
+  const number = isFile ? timelineOf(`0x${timeline.slice(0, 8)}`) : timelineOf(timeline)
+  if (number instanceof Error) return number
+  return { isStandby: !isFile, lsn, timeline: number }
 }
+
+const copyUnasked = () => new ProtocolViolation("The server copies data, though it was asked for its position")
 
 const name = "edr_position"
 
@@ -99,6 +102,18 @@ export class Question {
   handleCommandComplete(): void {}
 
   handleEmptyQuery(): void {}
+
+  handlePortalSuspended(): void {
+    throw suspendedUnasked()
+  }
+
+  handleCopyInResponse(): void {
+    throw copyUnasked()
+  }
+
+  handleCopyData(): void {
+    throw copyUnasked()
+  }
 
   handleError(error: Error): void {
     // A server that has forgotten the statement is told of it again.

@@ -1,4 +1,5 @@
 import * as Pg from "pg"
+import { ProtocolViolation } from "../failure.js"
 import { executeAndSync, runWith } from "./messages.js"
 import type { Opening } from "./opening.js"
 
@@ -28,6 +29,10 @@ interface Internals extends Columns {
 
 /** What the prepared statements of one connection return, by their names. */
 export type Descriptions = Map<string, Columns>
+
+/** All rows were asked for at once. */
+export const suspendedUnasked = (): Error =>
+  new ProtocolViolation("The server keeps rows back, though it was asked for all of them")
 
 type Callback = (error: Error | null | undefined, result: Pg.QueryResult) => void
 
@@ -104,9 +109,11 @@ export class Statement {
 
   handleDataRow({ fields }: { readonly fields: ReadonlyArray<string | null> }): void {
     if (this.failure !== undefined) return
+    // Behind a proxy the name may stand for another statement than the one that was described.
+    if (fields.length !== this.result.fields.length) {
+      throw new ProtocolViolation(`The server has sent rows of ${fields.length} columns, not ${this.result.fields.length}`)
+    }
     try {
-      // Behind a proxy the name may stand for another statement than the one that was described.
-      if (fields.length !== this.result.fields.length) throw new Error(`The server has sent ${fields.length} columns`)
       this._result.rows.push(this.result.parseRow(fields))
     } catch (error) {
       // A parser of the user's has thrown. Thrown out of here, it would end the process.
@@ -133,7 +140,9 @@ export class Statement {
 
   handleCopyData(): void {}
 
-  handlePortalSuspended(): void {}
+  handlePortalSuspended(): void {
+    throw suspendedUnasked()
+  }
 
   handleError(error: Error): void {
     this.callback(this.failure ?? error, this._result)

@@ -30,6 +30,7 @@ export const Server = endpoint.object(
     weight: optional(weight),
     zone: optional(text),
     reads: optional(flag),
+    writable: optional(flag),
     serverName: optional(text)
   }),
   'It must be a server: { "host": "db1", "port": 5432 }'

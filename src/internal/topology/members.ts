@@ -25,6 +25,7 @@ const fields = {
   zone: label,
   role: check.oneOf("primary", "replica"),
   reads: check.boolean,
+  writable: check.boolean,
   serverName: address.host,
   settings
 }
