@@ -111,7 +111,9 @@ export class Statement {
     if (this.failure !== undefined) return
     // Behind a proxy the name may stand for another statement than the one that was described.
     if (fields.length !== this.result.fields.length) {
-      throw new ProtocolViolation(`The server has sent rows of ${fields.length} columns, not ${this.result.fields.length}`)
+      throw new ProtocolViolation(
+        `The server has sent rows of ${fields.length} columns, not ${this.result.fields.length}`
+      )
     }
     try {
       this._result.rows.push(this.result.parseRow(fields))
