@@ -79,11 +79,12 @@ export const logSerializable = ({ name }: Engine): Effect.Effect<void> =>
 
 /** Logs that a primary takes no writes though it is the primary, or takes them again. */
 export const logReadOnly = ({ name }: Engine, isReadOnly: boolean): Effect.Effect<void> =>
-  Effect.annotateLogs(
+  annotated(
     isReadOnly
-      ? Effect.logWarning(
+      ? Log.warning(
           `${name} is the primary and refuses writes: default_transaction_read_only is on. A provider sets it when the disk is full`
         )
-      : Effect.logInfo(`${name} takes writes again: its connections are replaced, which would go on refusing them`),
-    { [attributes.event]: isReadOnly ? "read_only" : "read_write", [attributes.engine]: name }
+      : Log.info(`${name} takes writes again: its connections are replaced, which would go on refusing them`),
+    isReadOnly ? "read_only" : "read_write",
+    { [attributes.engine]: name }
   )

@@ -1,5 +1,5 @@
 import * as Pg from "pg"
-import { suspendedUnasked } from "./statement.js"
+import { suspendedUnasked } from "./unasked.js"
 
 /** A statement that is not prepared, as the driver runs it. */
 export class Plain extends Pg.Query {

@@ -1,10 +1,9 @@
 import type { Duplex } from "node:stream"
 import * as Option from "effect/Option"
 import * as Position from "../../Position.js"
-import { ProtocolViolation } from "../failure.js"
 import { timelineOf } from "../timeline.js"
 import * as messages from "./messages.js"
-import { suspendedUnasked } from "./statement.js"
+import { copyUnasked, suspendedUnasked } from "./unasked.js"
 
 /** What a server says of itself right after a statement. */
 export interface Answer {
@@ -47,8 +46,6 @@ export const answerOf = ([position, timeline]: ReadonlyArray<unknown>): Answer |
   if (number instanceof Error) return number
   return { isStandby: !isFile, lsn, timeline: number }
 }
-
-const copyUnasked = () => new ProtocolViolation("The server copies data, though it was asked for its position")
 
 const name = "edr_position"
 

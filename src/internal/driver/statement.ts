@@ -2,6 +2,7 @@ import * as Pg from "pg"
 import { ProtocolViolation } from "../failure.js"
 import { executeAndSync, runWith } from "./messages.js"
 import type { Opening } from "./opening.js"
+import { suspendedUnasked } from "./unasked.js"
 
 /** What the driver's connection understands. Its type declarations ask for more than it reads. */
 export interface Wire {
@@ -29,10 +30,6 @@ interface Internals extends Columns {
 
 /** What the prepared statements of one connection return, by their names. */
 export type Descriptions = Map<string, Columns>
-
-/** All rows were asked for at once. */
-export const suspendedUnasked = (): Error =>
-  new ProtocolViolation("The server keeps rows back, though it was asked for all of them")
 
 type Callback = (error: Error | null | undefined, result: Pg.QueryResult) => void
 
