@@ -10,6 +10,7 @@ import { Pool } from "../../src/internal/driver/pool.js"
 import type { Sampler } from "../../src/internal/driver/position.js"
 import { rows } from "../../src/internal/driver/stream.js"
 import { Probe } from "../../src/internal/probe.js"
+import * as RouterError from "../../src/RouterError.js"
 import type { Turn } from "./Conversation.js"
 import { message, messagesOf } from "./Mutation.js"
 
@@ -43,6 +44,17 @@ export interface Scenario {
   /** Ends when everything that a user could do next has been done; what was asked may still be unanswered. */
   readonly run: (config: Config, answers: Answers) => Promise<void>
 }
+
+const poolOn = (config: Config, maxPrepared: number): Pool =>
+  new Pool(config, {
+    maxPrepared,
+    waitMillis: 1_000,
+    movableMillis: 1_000,
+    busyError: (millis) => RouterError.poolBusy("fuzz", 1, millis),
+    onError: () => {},
+    onBroken: () => {},
+    now: Date.now
+  })
 
 const effect = (what: string, answers: Answers, run: Effect.Effect<unknown, unknown>): Promise<void> => {
   const answered = answers.expect(what)
@@ -180,19 +192,13 @@ const scenarios: ReadonlyArray<Scenario> = [
   {
     name: "a pool",
     run: async (config, answers) => {
-      const pool = new Pool(config, {
-        maxPrepared: 2,
-        waitMillis: 1_000,
-        onError: () => {},
-        onBroken: () => {},
-        now: Date.now
-      })
+      const pool = poolOn(config, 2)
       const query = (sql: string, params: ReadonlyArray<unknown>) =>
         effect(`${sql} (${++statements})`, answers, pool.query({ sql, params, asArrays: false, prepare: true }, true))
       for (let i = 0; i < 3; i++) await query("SELECT $1::int", [1])
       await Promise.all([1, 2, 3].map((n) => query("SELECT $1::int", [n])))
       const stream = Stream.unwrapScoped(
-        Effect.map(pool.checkout, ({ connection }) =>
+        Effect.map(pool.checkout(true), ({ connection }) =>
           rows(pool, Effect.succeed(connection!), "SELECT generate_series(1, 200)", [])
         )
       )
@@ -204,13 +210,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   {
     name: "a statement that is cancelled",
     run: async (config, answers) => {
-      const pool = new Pool(config, {
-        maxPrepared: 0,
-        waitMillis: 1_000,
-        onError: () => {},
-        onBroken: () => {},
-        now: Date.now
-      })
+      const pool = poolOn(config, 0)
       const request = { sql: "SELECT pg_sleep(0.05)", params: [], asArrays: false, prepare: false }
       const fiber = Effect.runFork(pool.query(request))
       for (let i = 0; i < 25 && pool.inFlight === 0; i++) await new Promise((resolve) => setTimeout(resolve, 2))
