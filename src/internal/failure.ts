@@ -68,6 +68,9 @@ export const isServerError = ({ cause }: { readonly cause?: unknown }): boolean 
 /** Whether an error is what the server has answered to a statement. */
 export const isAnswer = (error: SqlError): boolean => !(error instanceof Unanswered) && isServerError(error)
 
+/** Whether it is the answer to a statement that was sent: values alone can provoke it. */
+export const isOfStatement = (error: SqlError): boolean => isAnswer(error) && error.message !== acquireFailed
+
 /**
  * Whether the server is certain to go on with the connection after an error. Where it is not it may be FATAL in the server's
  * language: the driver passes only the translated severity on.

@@ -20,7 +20,7 @@ import { elapsedOf } from "./clock.js"
 import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
 import { log, logReadOnly, logRebound, logSerializable } from "./eventLog.js"
-import { acquireFailed, isServerError, judge, saysSerializableDefault } from "./failure.js"
+import { acquireFailed, isOfStatement, isServerError, judge, saysSerializableDefault } from "./failure.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
 import type { Servers } from "./servers.js"
@@ -487,7 +487,8 @@ export class Monitor {
       watched.hasRefused = true
       watched.hurry.unsafeOpen()
     }
-    if (!found.suspect) return
+    // What values can provoke is no reason to take the server from others.
+    if (!found.suspect || isOfStatement(error)) return
     const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.date)
     if (next === engine.health) return
     watched.fresh = true
