@@ -91,6 +91,8 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `CommitRolledBack`: COMMIT was answered with ROLLBACK, because a statement of the transaction had failed
  * - `ConnectionLost`: the connection of a transaction broke before its COMMIT; nothing of it is there
  * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not
+ * - `SettingsMissing`: a statement was bound to another group than the one in whose transaction SQL (`SET LOCAL`, `SET ROLE`,
+ *   `set_config`, a temporary table) has set what it would run without
  * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction
  * - `RouterClosed`: a statement came after the layer had begun to close
  * - `PoolBusy`: all connections to a server stayed in use for as long as a statement waits for one; it was not sent
@@ -108,6 +110,7 @@ export const Reason = Schema.Literal(
   "CommitRolledBack",
   "ConnectionLost",
   "OutcomeUnknown",
+  "SettingsMissing",
   "TransactionActive",
   "RouterClosed",
   "PoolBusy"
@@ -135,6 +138,7 @@ export const codes = {
   CommitRolledBack: "DB_ROUTER_COMMIT_ROLLED_BACK",
   ConnectionLost: "DB_ROUTER_CONNECTION_LOST",
   OutcomeUnknown: "DB_ROUTER_OUTCOME_UNKNOWN",
+  SettingsMissing: "DB_ROUTER_SETTINGS_MISSING",
   TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
   RouterClosed: "DB_ROUTER_CLOSED",
   PoolBusy: "DB_ROUTER_POOL_BUSY"
@@ -366,6 +370,20 @@ export const transactionActive = (group?: string): RouterError =>
     reason: "TransactionActive",
     description: `A transaction is already active${group === undefined ? "" : ` on the group ${JSON.stringify(group)}`}`,
     remedy: `Commit or roll it back first, or choose another "current": "commit", "rollback", "append" or "savepoint"`,
+    group
+  })
+
+/**
+ * A statement would run on a group without what SQL has set in the transaction on another one.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const settingsMissing = (group: string, holder: string): RouterError =>
+  new RouterError({
+    reason: "SettingsMissing",
+    description: `A statement for the group ${JSON.stringify(group)} was refused: it would run without what a statement (SET, set_config, a temporary table) has set in the transaction on the group ${JSON.stringify(holder)}`,
+    remedy: `Give the session its "settings", which hold on every group, or run the statement in a newSession`,
     group
   })
 

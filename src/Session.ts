@@ -37,7 +37,8 @@ export interface Options {
   /**
    * The isolation level of its transactions. Default: the server's (`default_transaction_isolation`, "read committed"). Reads
    * on replicas are outside of them: see `reads`. With `"serializable"` reads use the primary too: standbys have no such
-   * level.
+   * level. With `"repeatable read"` all reads are of one state: on one replica if the session is `readOnly`, else on the
+   * primary, where a conflict with what it writes is noticed.
    */
   readonly isolation?: "read uncommitted" | "read committed" | "repeatable read" | "serializable" | undefined
   /** Refuses what may write, with the reason `ReadOnlyViolation`. Default: `false`. */
@@ -52,9 +53,10 @@ export interface Options {
    */
   readonly idleTimeout?: Duration.DurationInput | undefined
   /**
-   * `"snapshot"`: all reads on replicas see one state of the data, in one REPEATABLE READ transaction on one replica. So do
-   * those on the primary, where there is no eligible replica or the session has written: its transaction is REPEATABLE READ
-   * too, unless `isolation` says otherwise. Default: `"replica"`, each for itself.
+   * `"snapshot"`: all reads see one state of the data, in one REPEATABLE READ transaction on the server of the first of them: a
+   * replica, or the primary where no replica is eligible then. From the session's first write on they are in its transaction
+   * on the primary, which is REPEATABLE READ too, unless `isolation` says otherwise. Default: `"replica"`, each for itself,
+   * but one state with `isolation: "repeatable read"`.
    */
   readonly reads?: "replica" | "snapshot" | undefined
   /**

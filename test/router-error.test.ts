@@ -51,6 +51,7 @@ const errors: ReadonlyArray<
   ["ConnectionLost", RouterError.connectionLost({ engine: "main", cause: boom }), ['to "main"', "again"]],
   ["OutcomeUnknown", RouterError.outcomeUnknown("commit", { engine: "main" }), ["COMMIT", 'to "main"', "not retried"]],
   ["OutcomeUnknown", RouterError.outcomeUnknown("statement"), ["write", "not retried"]],
+  ["SettingsMissing", RouterError.settingsMissing("analytics", "default"), ['"analytics"', '"default"', '"settings"']],
   ["TransactionActive", RouterError.transactionActive("default"), ['"default"', '"savepoint"']],
   ["TransactionActive", RouterError.transactionActive(), ["already active", '"savepoint"']],
   ["RouterClosed", RouterError.routerClosed(), ["closed", "layer"]],
@@ -105,6 +106,7 @@ describe("a RouterError", () => {
       CommitRolledBack: "DB_ROUTER_COMMIT_ROLLED_BACK",
       ConnectionLost: "DB_ROUTER_CONNECTION_LOST",
       OutcomeUnknown: "DB_ROUTER_OUTCOME_UNKNOWN",
+      SettingsMissing: "DB_ROUTER_SETTINGS_MISSING",
       TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
       RouterClosed: "DB_ROUTER_CLOSED",
       PoolBusy: "DB_ROUTER_POOL_BUSY"

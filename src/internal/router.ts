@@ -28,7 +28,7 @@ import { countMoved } from "./telemetry.js"
 import { Mark } from "./tracker.js"
 import type { OnEnd, Transaction } from "./transaction.js"
 import { run as runTrip, Trip } from "./trip.js"
-import type { Work } from "./work.js"
+import type { SessionWork, Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -206,8 +206,13 @@ export class Router extends Routes implements Writer {
     return decision.transaction !== undefined
       ? Effect.succeed(decision.transaction)
       : decision.begins
-        ? this.begun(decision.group, decision.engine, (engine) => work!.session!.transaction(decision.group, engine))
+        ? this.beginIn(work!.session!, decision)
         : undefined
+  }
+
+  private beginIn(session: SessionWork, { engine, group, kind }: Decision): Effect.Effect<Transaction, SqlError> {
+    if (kind === "read") session.snapshotGroup = group
+    return this.begun(group, engine, (engine) => session.transaction(group, engine))
   }
 
   /** What begins on an engine; on the primary of then, if it has to wait for one, which `restore` makes interruptible. */

@@ -9,13 +9,15 @@ import * as RoutingContext from "../RoutingContext.js"
 import type { Classification, SqlClassifier } from "../SqlClassifier.js"
 import { attributes, type Rule } from "../Telemetry.js"
 import { Causal } from "./causal.js"
+import type { Leaves } from "./classifier/finding.js"
+import { ofSession } from "./classifier/leaves.js"
 import { nowOf } from "./clock.js"
 import type { Servers } from "./servers.js"
 import type { Telemetry } from "./telemetry.js"
 import { currentTest } from "./testConnection.js"
 import type { Transaction } from "./transaction.js"
 import type { Trip, Went } from "./trip.js"
-import type { SessionWork, Work } from "./work.js"
+import type { Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -23,6 +25,8 @@ type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 export interface Decision extends Went {
   readonly reason: string
   readonly changesSchema: boolean
+  /** What it leaves behind for the statements after it. */
+  readonly leaves: Leaves | undefined
   /** The transaction it runs in. */
   readonly transaction: Transaction | undefined
   /** Whether it belongs in a transaction of the session that is begun for it. */
@@ -94,6 +98,8 @@ const nobody: ReadonlySet<Engine> = new Set()
 type ToDefault = (...why: Why) => Decision | RouterError.RouterError
 
 const insideTransaction: Why = ["transaction", "inside a transaction"]
+const insideSnapshot: Why = ["transaction", "inside a snapshot"]
+const insideHolder: Why = ["transaction", "after a statement that holds for the rest of the transaction"]
 const insideTest: Why = ["test", "inside a test's transaction"]
 const caughtUp: Why = ["caught_up", "causal: it has what the flow has seen"]
 const behind: Why = ["behind", "causal: no replica is known to have what the flow has seen"]
@@ -157,33 +163,51 @@ export class Routes {
     const test = this.testOf(fiber)
     if (test !== undefined) return this.decideInTest(test, classification, bound, work)
     const forced = fiber.getFiberRef(RoutingContext.forcePrimary)
+    const holder = work?.holder
     if (work?.level !== undefined) {
       const group = bound._tag === "Some" ? bound.value : work.level.group
       const transaction = work.transaction(group)
       if (transaction !== undefined) {
-        return this.decision(classification, group, transaction.engine, insideTransaction, {
-          transaction
-        })
+        return this.lacks(transaction, holder)
+          ? RouterError.settingsMissing(group, holder.group)
+          : this.decision(classification, group, transaction.engine, insideTransaction, { transaction })
       }
     }
     if (bound._tag === "Some") {
       const group = this.groups.get(bound.value)
-      return group === undefined
-        ? RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+      if (group === undefined) return RouterError.unknownGroup(bound.value, [...this.groups.keys()])
+      return this.lacks(session?.current(bound.value), holder)
+        ? RouterError.settingsMissing(bound.value, holder.group)
         : this.inGroup(group, classification, ["bound", `bound to the group ${group.name}`], take, work)
     }
+    const snapshot = session?.snapshot
+    if (snapshot !== undefined) {
+      // What says how to read belongs there too, where nothing but reads can follow.
+      const belongs = session!.isSnapshot
+        ? classification.kind === "read" || classification.leaves?.sets === true
+        : classification.kind === "read" && holder === undefined
+      if (belongs) {
+        return this.decision(classification, snapshot.group, snapshot.engine, insideSnapshot, { transaction: snapshot })
+      }
+    }
+    if (holder !== undefined && (holder.group === this.defaultGroup.name || classification.kind !== "write")) {
+      return this.decision(classification, holder.group, holder.engine, insideHolder, { transaction: holder })
+    }
+    if (this.lacks(undefined, holder)) return RouterError.settingsMissing(this.defaultGroup.name, holder.group)
     const toDefault: ToDefault = (...why) => this.inGroup(this.defaultGroup, classification, why, take, work)
     if (!this.config.enabled) return toDefault("disabled", "routing is disabled")
     if (forced) return toDefault("forced", "forced to the primary")
     if (classification.kind !== "read") return toDefault(classification.kind, classification.reason)
-    if (isGuess && !this.hasSnapshot(session)) return toDefault("write", classification.reason)
+    if (isGuess) return toDefault("write", classification.reason)
     return this.decideRead(fiber, work, classification, take, toDefault)
   }
 
-  /** Whether a session keeps to a snapshot that it has begun on a replica. */
-  private hasSnapshot(session: SessionWork | undefined): boolean {
-    const { readGroup } = this
-    return session?.isSnapshot === true && readGroup !== undefined && session.current(readGroup.name) !== undefined
+  /**
+   * Whether a statement that runs in a transaction, or in none, would run without the settings that another one of its unit
+   * of work has made in SQL.
+   */
+  private lacks(transaction: Transaction | undefined, holder: Transaction | undefined): holder is Transaction {
+    return holder?.writes.sets === true && holder !== transaction && transaction?.writes.sets !== true
   }
 
   /** In a test everything goes to one connection, whatever would decide otherwise. */
@@ -218,20 +242,30 @@ export class Routes {
     const { config, readGroup } = this
     const session = work?.session
     const explicit = fiber.getFiberRef(RoutingContext.preferReplica)
+    // Another fiber of it has begun to read there.
+    const isKept = readGroup !== undefined && session?.snapshotGroup === readGroup.name
     if (!explicit) {
       if (session?.current(this.defaultGroup.name)?.wrote === true)
         return toDefault("session_wrote", "the session has written")
+    }
+    if (!explicit && !isKept) {
       if (config.consistency.readsFromPrimary(fiber))
         return toDefault("consistency", `${config.consistency.name} after a write`)
       if (config.reads === "explicit") return toDefault("explicit", "reads are explicit")
     }
-    if (session?.readsOnPrimary === true) return toDefault("serializable", "standbys have no serializable isolation")
+    if (session?.readsOnPrimary === true) {
+      return toDefault(
+        "serializable",
+        session.isSerializable ? "standbys have no serializable isolation" : "repeatable read, and it may write"
+      )
+    }
+    if (session?.snapshotGroup === this.defaultGroup.name) return toDefault(...insideSnapshot)
     if (readGroup === undefined) return toDefault("no_read_group", "there is no read group")
-    const unfit = this.unfit(fiber, explicit)
+    const unfit = isKept ? undefined : this.unfit(fiber, explicit)
     const transaction = session?.current(readGroup.name)
     if (transaction !== undefined) {
-      // One state of the data stays as it is. Else every read stands for itself.
-      if (session?.isSnapshot === true || unfit?.engines.has(transaction.engine) !== true) {
+      // Every read stands for itself.
+      if (unfit?.engines.has(transaction.engine) !== true) {
         return this.decision(classification, readGroup.name, transaction.engine, ["read", classification.reason], {
           transaction
         })
@@ -330,6 +364,7 @@ export class Routes {
       rule,
       reason,
       changesSchema: classification.changesSchema,
+      leaves: classification.leaves ?? (classification.kind === "session" ? ofSession : undefined),
       transaction: how.transaction,
       begins: how.begins ?? false,
       movable: how.movable ?? false,
@@ -353,7 +388,9 @@ export class Routes {
         ? RouterError.unknownGroup(bound.value, [...this.groups.keys()])
         : { group: this.defaultGroup.name, engine: test }
     }
+    const holder = work?.holder
     const enclosing = work?.transaction(name) ?? work?.session?.current(name)
+    if (this.lacks(enclosing, holder)) return RouterError.settingsMissing(name, holder.group)
     if (enclosing !== undefined) return enclosing
     const group = this.groups.get(name)
     if (group === undefined) return RouterError.unknownGroup(name, [...this.groups.keys()])

@@ -13,6 +13,8 @@ import type { SessionWork } from "./work.js"
 /** A session's options after validation. */
 export interface SessionOptions {
   readonly isolation: string | undefined
+  /** Whether reads need the transaction on the primary: standbys cannot read at that level, or what reads may write. */
+  readonly readsOnPrimary: boolean
   readonly readOnly: boolean
   readonly deferrable: boolean
   readonly snapshot: boolean
@@ -38,6 +40,7 @@ export class Session implements SessionWork {
   readonly hooks: Hooks
   /** Whether it has ever begun a transaction. */
   private hasBegun = false
+  private keptGroup: string | undefined
   private readonly roots = new Map<string, Root>()
   private readonly beginnings = new Map<string, Lock>()
 
@@ -53,8 +56,12 @@ export class Session implements SessionWork {
     return this.options.readOnly
   }
 
-  get readsOnPrimary(): boolean {
+  get isSerializable(): boolean {
     return this.options.isolation === "serializable"
+  }
+
+  get readsOnPrimary(): boolean {
+    return this.options.readsOnPrimary
   }
 
   get readsInTransaction(): boolean {
@@ -63,6 +70,31 @@ export class Session implements SessionWork {
 
   get isSnapshot(): boolean {
     return this.options.snapshot && this.options.readOnly
+  }
+
+  get snapshotGroup(): string | undefined {
+    return this.keptGroup
+  }
+
+  set snapshotGroup(group: string | undefined) {
+    if (this.options.snapshot) this.keptGroup = group
+  }
+
+  get snapshot(): Transaction | undefined {
+    if (!this.options.snapshot || this.roots.size === 0) return undefined
+    const { defaultGroup, readGroup } = this.router
+    const onPrimary = this.current(defaultGroup.name)
+    // Its own writes are only there.
+    return onPrimary?.wrote === true ? onPrimary : ((readGroup && this.current(readGroup.name)) ?? onPrimary)
+  }
+
+  get holder(): Transaction | undefined {
+    if (this.roots.size === 0) return undefined
+    const { defaultGroup, readGroup } = this.router
+    const onPrimary = this.current(defaultGroup.name)
+    if (onPrimary?.writes.binds === true) return onPrimary
+    const onReplica = readGroup && this.current(readGroup.name)
+    return onReplica?.writes.binds === true ? onReplica : undefined
   }
 
   get isActive(): boolean {
@@ -156,7 +188,9 @@ export class Session implements SessionWork {
   private optionsOf(group: string, engine: Engine): TransactionOptions {
     const { deferrable, isolation, readOnly, settings, snapshot } = this.options
     const isReading = this.isReading(group)
-    const level = snapshot && (isReading || isolation === undefined) ? "repeatable read" : isolation
+    // What only reads reads one state, also on the primary.
+    const isOne = snapshot && (isReading || isolation === undefined || (readOnly && isolation !== "serializable"))
+    const level = isOne ? "repeatable read" : isolation
     return {
       begin: [
         "BEGIN",
@@ -192,7 +226,9 @@ export class Session implements SessionWork {
   }
 
   private forget(root: Root): void {
-    if (this.roots.get(root.group) === root) this.roots.delete(root.group)
+    if (this.roots.get(root.group) !== root) return
+    this.roots.delete(root.group)
+    if (this.keptGroup === root.group) this.keptGroup = undefined
   }
 
   private rollbackAll(group: string | undefined): Effect.Effect<void> {

@@ -29,6 +29,12 @@ const fields = check.struct({
   settings
 })
 
+/** Whether reads have to be of one state because of the isolation, whose reads nothing else is said of. */
+const isRepeatable = (given: {
+  readonly isolation?: string | undefined
+  readonly reads?: string | undefined
+}): boolean => given.isolation === "repeatable read" && given.reads === undefined
+
 const milliseconds = (duration: Duration.Duration): string =>
   `${Math.max(1, Math.round(Duration.toMillis(duration)))}ms`
 
@@ -38,7 +44,9 @@ export const resolve = (options: unknown): Either.Either<SessionOptions, RouterE
     isolation: given.isolation,
     readOnly: given.readOnly ?? false,
     deferrable: given.deferrable ?? false,
-    snapshot: given.reads === "snapshot",
+    snapshot: given.reads === "snapshot" || (isRepeatable(given) && given.readOnly === true),
+    // What reads and then writes at that level has to read where it writes: else another's write in between goes unnoticed.
+    readsOnPrimary: given.isolation === "serializable" || (isRepeatable(given) && given.readOnly !== true),
     settings: [
       ...(given.statementTimeout ? [["statement_timeout", milliseconds(given.statementTimeout)] as const] : []),
       ...(given.idleTimeout ? [["idle_in_transaction_session_timeout", milliseconds(given.idleTimeout)] as const] : []),

@@ -105,7 +105,7 @@ export class Transaction {
 
   /** Whether another transaction can stand in for it: a statement failed, or it could not begin. */
   get isSpent(): boolean {
-    return (this.shared.ended && this.shared.options.replaceable) || this.neverBegan
+    return (this.shared.ended && this.isReplaceable) || this.neverBegan
   }
 
   /** Whether it could not begin: nothing has run in it, and nothing will. */
@@ -115,7 +115,12 @@ export class Transaction {
 
   /** Whether another transaction can take its place now, and nobody would notice. */
   get isDispensable(): boolean {
-    return this.shared.options.replaceable && this.shared.uses === 0
+    return this.isReplaceable && this.shared.uses === 0
+  }
+
+  /** Whether each statement stands for itself: none has left anything behind for another. */
+  private get isReplaceable(): boolean {
+    return this.shared.options.replaceable && !this.shared.writes.binds
   }
 
   /**
@@ -460,13 +465,13 @@ export class Transaction {
 
   /** Runs something of this level while nothing else runs on the connection. */
   private alone<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
-    const { options, statements } = this.shared
+    const { statements } = this.shared
     const run = (effect: Effect.Effect<A, SqlError>) =>
       this.siblings.runWith(
         statements,
         Effect.suspend(() => (this.isEnded ? refused : effect))
       )
-    return options.replaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
+    return this.isReplaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
   }
 
   private endingWhenFailed<A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {

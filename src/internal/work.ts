@@ -10,12 +10,23 @@ export interface SessionWork {
   readonly ended: boolean
   /** Whether statements that may write are refused. */
   readonly readOnly: boolean
-  /** Whether its reads need the primary: standbys have no serializable isolation. */
+  /** Whether standbys have no such isolation. */
+  readonly isSerializable: boolean
+  /** Whether its reads need the primary. */
   readonly readsOnPrimary: boolean
   /** Whether its reads on replicas need a transaction there: for one snapshot, or for its settings. */
   readonly readsInTransaction: boolean
   /** Whether all that it does is to read one state of the data. */
   readonly isSnapshot: boolean
+  /** Where its snapshot is to be, from the first read on; `undefined` where there is none. */
+  snapshotGroup: string | undefined
+  /** The transaction in which it reads one state of the data, once it does. */
+  readonly snapshot: Transaction | undefined
+  /**
+   * Its transaction on the primary or on a replica that what comes next belongs in, because of what a statement in it has left
+   * behind. What was left behind in that of a bind group is for what is bound to it.
+   */
+  readonly holder: Transaction | undefined
   /** The session's transaction on a group, if it has one now. */
   readonly current: (group: string) => Transaction | undefined
   /** Whether a transaction is open that may have to be committed. */
@@ -36,6 +47,15 @@ export class Work {
     readonly hooks: Hooks,
     private readonly outer: Work | undefined
   ) {}
+
+  /** The innermost transaction that holds what statements have left behind for those after them. */
+  get holder(): Transaction | undefined {
+    return this.level?.writes.binds === true
+      ? this.level
+      : this.outer === undefined
+        ? this.session?.holder
+        : this.outer.holder
+  }
 
   /** The innermost transaction on a group. */
   transaction(group: string): Transaction | undefined {

@@ -2,6 +2,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
+import type { Leaves } from "./classifier/finding.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
 
@@ -19,10 +20,14 @@ const mayHaveWrittenNothing = (result: Result): boolean =>
  */
 const hasNoId = "SELECT WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
 
-/** What is known of the writes of one transaction, its savepoints included. */
+/** What is known of the writes of one transaction, its savepoints included, and of what they leave behind. */
 export class Writes {
   private mayHaveWritten = false
   private mayHaveChangedSchema = false
+  /** Whether a statement has left something behind that what comes after it needs: it stays in the transaction. */
+  binds = false
+  /** Whether what comes after it means something else without that. */
+  sets = false
   /** Whether the server has said that there were none. */
   none = false
   // Statements and streams, and the statements after which there may still have been none.
@@ -44,9 +49,16 @@ export class Writes {
   }
 
   /** Notes what a statement that is about to run may do. */
-  note(classification: { readonly kind: string; readonly changesSchema: boolean }): void {
-    if (classification.kind === "write") this.mayHaveWritten = true
-    if (classification.changesSchema) this.mayHaveChangedSchema = true
+  note(statement: {
+    readonly kind: string
+    readonly changesSchema: boolean
+    readonly leaves: Leaves | undefined
+  }): void {
+    if (statement.kind === "write") this.mayHaveWritten = true
+    if (statement.changesSchema) this.mayHaveChangedSchema = true
+    if (statement.leaves === undefined) return
+    this.binds = true
+    if (statement.leaves.sets) this.sets = true
   }
 
   /** A statement, or a stream, is sent. */
