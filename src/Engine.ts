@@ -12,6 +12,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Health from "./Health.js"
+import type { Leaves } from "./internal/classifier/finding.js"
 import { elapsedOf } from "./internal/clock.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import type { Config } from "./internal/driver/guard.js"
@@ -86,7 +87,13 @@ export interface Engine extends Candidate {
    */
   readonly begin: (request: Request, callback: Callback) => Effect.Effect<void>
   /** The rows of one autocommitted statement, on a connection of its own. `movable`: until it has rows, as for `query`. */
-  readonly stream: (sql: string, params: ReadonlyArray<unknown>, movable?: boolean) => Stream.Stream<object, SqlError>
+  readonly stream: (
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    movable?: boolean,
+    /** What the statement leaves behind on its connection. */
+    leaves?: Leaves
+  ) => Stream.Stream<object, SqlError>
   /** A connection for one's own use until the scope closes. */
   readonly reserve: Effect.Effect<ExclusiveConnection, SqlError, Scope.Scope>
   /**
@@ -314,13 +321,21 @@ class EngineImpl implements Engine {
     return this.pool.begin(request, true, callback)
   }
 
-  stream(sql: string, params: ReadonlyArray<unknown>, movable = false): Stream.Stream<object, SqlError> {
+  stream(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    movable = false,
+    leaves?: Leaves
+  ): Stream.Stream<object, SqlError> {
     return Stream.suspend(() => {
       const { pool } = this
       if (movable) return movableRows(pool, sql, params)
       return rows(
         pool,
-        Effect.map(pool.checkout(false), (lease) => lease.connection!),
+        Effect.map(pool.checkout(false), ({ connection }) => {
+          if (leaves !== undefined) connection!.traces.note(leaves)
+          return connection!
+        }),
         sql,
         params
       )

@@ -2,6 +2,7 @@ import { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
+import type { Leaves } from "./classifier/finding.js"
 import type { Request } from "./driver/pool.js"
 import { acquireFailed, isOfServer } from "./failure.js"
 import { refused } from "./refused.js"
@@ -116,8 +117,13 @@ export class Beginning {
     this.endWaiting()
   }
 
-  /** Gives the connection back. */
-  readonly giveBack: Effect.Effect<void> = Effect.suspend(() => this.connection.giveBack)
+  /** Gives the connection back, with what was left behind on it. */
+  giveBack(leaves?: Leaves): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (leaves !== undefined) this.connection.leave(leaves)
+      return this.connection.giveBack
+    })
+  }
 
   private elsewhere<A>(run: Run<A>, moved: (engine: Engine) => void, anew: Anew): Effect.Effect<A, SqlError> {
     const { engine } = this
@@ -140,7 +146,7 @@ export class Beginning {
   private beginOn(engine: Engine): Effect.Effect<void, SqlError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
-        Effect.zipRight(this.giveBack, engine.transaction(this.options.begin, restore)),
+        Effect.zipRight(this.giveBack(), engine.transaction(this.options.begin, restore)),
         (connection): Effect.Effect<void, SqlError> => {
           if (this.isStopped) return Effect.ensuring(refused, connection.giveBack)
           this.engine = engine

@@ -128,7 +128,9 @@ export class ReservedConnection extends AnyConnection {
 
   private noted(sql: string): Effect.Effect<void, never, Scope.Scope> {
     return Effect.suspend(() => {
-      this.wrote ||= this.router.mayWrite(sql)
+      const { kind, leaves } = this.router.classified(sql)
+      if (leaves !== undefined) this.connection.leave(leaves)
+      this.wrote ||= kind === "write"
       return this.wrote ? this.router.writes(this.engine) : Effect.void
     })
   }

@@ -14,6 +14,7 @@ import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Anew } from "./beginning.js"
 import type { Causal } from "./causal.js"
+import type { Leaves } from "./classifier/finding.js"
 import { clockOf, elapsedOf, nowOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isAnswer, judge, ofWrite } from "./failure.js"
@@ -48,6 +49,7 @@ export class Router extends Routes implements Writer {
   /** Waits for a primary. */
   readonly patience: Patience
   private readonly reads = new Reads(this, this)
+  private hasWarned = false
 
   /** Ends what goes on by itself. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
@@ -330,11 +332,6 @@ export class Router extends Routes implements Writer {
       : answered
   }
 
-  /** Whether a statement may write. */
-  mayWrite(sql: string): boolean {
-    return this.classifier.classify(sql).kind === "write"
-  }
-
   /** Runs a statement on a connection from `reserve`. */
   onReserved<A>(
     group: string,
@@ -422,12 +419,26 @@ export class Router extends Routes implements Writer {
 
   /** Runs a statement that is no plain read, outside transactions. */
   write(fiber: AnyFiber, decision: Decision, request: Request): Effect.Effect<Result, SqlError> {
-    return Effect.mapError(this.autocommit(fiber, decision, request), ofWrite(decision))
+    const { leaves } = decision
+    if (leaves === undefined) return Effect.mapError(this.autocommit(fiber, decision, request), ofWrite(decision))
+    return Effect.zipRight(
+      this.warnOf(leaves),
+      Effect.mapError(this.autocommit(fiber, decision, { ...request, leaves }), ofWrite(decision))
+    )
+  }
+
+  /** Says once what becomes of state that a statement leaves on a connection of the pool. */
+  private warnOf({ until }: Leaves): Effect.Effect<void> {
+    if (until !== "connection" || this.hasWarned) return Effect.void
+    this.hasWarned = true
+    return Effect.logWarning(leftBehind)
   }
 
   /** The rows of one. */
   writeRows(decision: Decision, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
-    const rows = decision.engine.stream(sql, params)
+    const { leaves } = decision
+    const all = decision.engine.stream(sql, params, false, leaves)
+    const rows = leaves === undefined ? all : Stream.unwrap(Effect.as(this.warnOf(leaves), all))
     return Stream.mapError(
       decision.kind === "write"
         ? Stream.unwrapScoped(Effect.as(this.writes(decision.engine), rows))
@@ -513,3 +524,6 @@ export const rowsOf = (result: Result): ReadonlyArray<never> =>
   (Array.isArray(result) ? result.map((one) => one.rows ?? []) : ((result as { rows?: unknown }).rows ?? [])) as never
 
 const wasRefused = (error: SqlError): boolean => Option.contains(RouterError.reasonOf(error), "SessionClosed")
+
+const leftBehind =
+  'A statement outside a transaction has set something on a connection of the pool (SET, a temporary table, an advisory lock, LISTEN, ...). The next statement may have another connection, and this one is reset before it is used again. For a unit of work give the session its "settings"; sql.reserve gives a connection that keeps its state until its scope closes. Logged once.'

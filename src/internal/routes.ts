@@ -104,6 +104,10 @@ const insideTest: Why = ["test", "inside a test's transaction"]
 const caughtUp: Why = ["caught_up", "causal: it has what the flow has seen"]
 const behind: Why = ["behind", "causal: no replica is known to have what the flow has seen"]
 
+/** What a statement leaves behind. A classifier that does not say it of a `session` statement leaves all to be expected. */
+const leavesOf = ({ kind, leaves }: Classification): Leaves | undefined =>
+  leaves ?? (kind === "session" ? ofSession : undefined)
+
 /** Where every statement goes. Runs none. */
 export class Routes {
   readonly defaultGroup: EngineGroup
@@ -135,6 +139,12 @@ export class Routes {
       this.causal = new Causal(positions, servers.writing, servers.reading)
     }
     this.groups = new Map([...own, ...others].map((group) => [group.name, group]))
+  }
+
+  /** What a statement does, as far as whoever has a connection to himself needs to know. */
+  classified(sql: string): { readonly kind: Classification["kind"]; readonly leaves: Leaves | undefined } {
+    const classification = this.classifier.classify(sql)
+    return { kind: classification.kind, leaves: leavesOf(classification) }
   }
 
   /** Says where a statement goes, to all who want to know. */
@@ -364,7 +374,7 @@ export class Routes {
       rule,
       reason,
       changesSchema: classification.changesSchema,
-      leaves: classification.leaves ?? (classification.kind === "session" ? ofSession : undefined),
+      leaves: leavesOf(classification),
       transaction: how.transaction,
       begins: how.begins ?? false,
       movable: how.movable ?? false,

@@ -192,6 +192,8 @@ class TestExclusive implements ExclusiveConnection {
   readonly isUsable = true
   readonly begun = Effect.void
   readonly giveBack = Effect.void
+  /** The connection of a test is never used again as it is. */
+  readonly leave = () => {}
   readonly cancel: Effect.Effect<void> = Effect.suspend(() =>
     this.open === undefined ? Effect.void : this.connection.cancel(this.open)
   )

@@ -160,7 +160,7 @@ export class Transaction {
 
   /** Gives the connection back: the last thing that happens, once it has ended. */
   get giveBack(): Effect.Effect<void> {
-    return this.shared.beginning.giveBack
+    return Effect.suspend(() => this.shared.beginning.giveBack(this.shared.writes.leaves))
   }
 
   /** Where it runs. Once it has begun that does not change. */

@@ -3,6 +3,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import type { Leaves } from "./classifier/finding.js"
+import { both } from "./classifier/leaves.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
 
@@ -24,10 +25,8 @@ const hasNoId = "SELECT WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NUL
 export class Writes {
   private mayHaveWritten = false
   private mayHaveChangedSchema = false
-  /** Whether a statement has left something behind that what comes after it needs: it stays in the transaction. */
-  binds = false
-  /** Whether what comes after it means something else without that. */
-  sets = false
+  /** What its statements have left behind. */
+  leaves: Leaves | undefined
   /** Whether the server has said that there were none. */
   none = false
   // Statements and streams, and the statements after which there may still have been none.
@@ -44,6 +43,16 @@ export class Writes {
     return this.begun > 0
   }
 
+  /** Whether what comes after has to stay in the transaction, because of what was left behind in it. */
+  get binds(): boolean {
+    return this.leaves !== undefined
+  }
+
+  /** Whether what comes after would mean something else elsewhere. */
+  get sets(): boolean {
+    return this.leaves?.sets === true
+  }
+
   get ofSchema(): boolean {
     return this.mayHaveChangedSchema && !this.none
   }
@@ -56,9 +65,7 @@ export class Writes {
   }): void {
     if (statement.kind === "write") this.mayHaveWritten = true
     if (statement.changesSchema) this.mayHaveChangedSchema = true
-    if (statement.leaves === undefined) return
-    this.binds = true
-    if (statement.leaves.sets) this.sets = true
+    if (statement.leaves !== undefined) this.leaves = both(this.leaves, statement.leaves)
   }
 
   /** A statement, or a stream, is sent. */

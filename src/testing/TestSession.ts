@@ -19,6 +19,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type { DbRouter } from "../DbRouter.js"
 import type { Engine } from "../Engine.js"
+import { ofSession } from "../internal/classifier/leaves.js"
 import { command } from "../internal/driver/run.js"
 import * as service from "../internal/service.js"
 import * as testConnection from "../internal/testConnection.js"
@@ -29,6 +30,7 @@ const begin: Effect.Effect<Engine, SqlError, DbRouter | Scope.Scope> = Effect.fl
     const { primary } = runner.router
     return Effect.gen(function* () {
       const connection = yield* primary.reserve
+      connection.leave(ofSession)
       const run = (sql: string) => connection.query(command(sql))
       yield* Effect.acquireRelease(run("BEGIN"), () =>
         Effect.catchAllCause(Effect.zipRight(connection.cancel, run("ROLLBACK")), () => connection.destroy)

@@ -21,7 +21,8 @@ const begins: Leaves = { ...onConnection, controls: true }
 
 const rank = { transaction: 0, unknown: 1, connection: 2 }
 
-const both = (a: Leaves | undefined, b: Leaves | undefined): Leaves | undefined => {
+/** What two leave together. */
+export const both = (a: Leaves | undefined, b: Leaves | undefined): Leaves | undefined => {
   if (a === undefined || b === undefined || a === b) return a ?? b
   return {
     until: rank[a.until] < rank[b.until] ? b.until : a.until,

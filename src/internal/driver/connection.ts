@@ -11,6 +11,7 @@ import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
 import type { Text } from "./prepared.js"
 import { type Descriptions, Statement, type Wire } from "./statement.js"
+import { Traces } from "./traces.js"
 import { NotSent, unsendable } from "./values.js"
 
 /** What the driver's client has and its type declarations leave out. */
@@ -30,6 +31,10 @@ interface Internals {
     readonly stream: Duplex & { readonly remoteAddress?: string; readonly remotePort?: number }
     close(message: { readonly type: "S" | "P"; readonly name: string }): void
     on(event: "readyForQuery", listener: (message: { readonly status: string }) => void): void
+    on(
+      event: "parameterStatus",
+      listener: (message: { readonly parameterName: string; readonly parameterValue: string }) => void
+    ): void
     on(event: "errorMessage", listener: (error: Error) => void): void
     on(event: "notice", listener: (notice: { readonly code?: string; readonly message?: string }) => void): void
   }
@@ -99,6 +104,8 @@ export class Connection {
   idleSince = 0
   /** The names of the statements that are prepared on it, and when each was last used: later is more. */
   readonly prepared = new Map<string, number>()
+  /** What its users have left behind, that the next one must not find. */
+  readonly traces = new Traces()
   private readonly descriptions: Descriptions = new Map()
   private readonly asked: Asked = { isPrepared: false }
   /** Whether the outcome of what runs must be known, so that it is never cancelled. */
@@ -136,6 +143,9 @@ export class Connection {
       else if (this.isConnected) throw new ProtocolViolation("The server has become ready though nothing was asked")
       this.isConnected = true
     })
+    connection.on("parameterStatus", ({ parameterName, parameterValue }) => {
+      this.traces.hear(parameterName, parameterValue)
+    })
     connection.on("errorMessage", (error) => {
       this.lastError = error
     })
@@ -158,6 +168,7 @@ export class Connection {
       // The driver goes on with what it has received after an error.
       if (hasEnded) return
       hasEnded = true
+      this.traces.opened()
       callback(error ?? undefined)
     })
   }
@@ -344,6 +355,33 @@ export class Connection {
     this.descriptions.delete(name)
     // Unlike DEALLOCATE it never fails, so it cannot abort a transaction. It is answered with the next statement.
     connection.close({ type: "S", name })
+  }
+
+  /**
+   * Takes away what its users have left behind; `initial` runs first on every connection. Calls back when that is done, or has
+   * failed, and then the connection is not usable.
+   */
+  reset(initial: string | undefined, callback: () => void): void {
+    const { reset } = this.traces
+    if (reset === undefined || !this.isUsable) {
+      callback()
+      return
+    }
+    if (reset.isFull) this.forgetPrepared()
+    this.query({ text: initial === undefined ? reset.text : `${reset.text}; ${initial}` }, (error) => {
+      if (error === undefined) this.traces.over()
+      else this.fail(error)
+    })
+    this.whenReady(callback)
+  }
+
+  /** The server has forgotten, or is about to forget, all prepared statements. */
+  private forgetPrepared(): void {
+    const { parsedStatements } = this.internals.connection
+    for (const name of Object.keys(parsedStatements)) delete parsedStatements[name]
+    this.prepared.clear()
+    this.descriptions.clear()
+    this.asked.isPrepared = false
   }
 
   /** Calls back when the server is ready again or the connection has failed. It fails if that takes too long. */

@@ -189,13 +189,21 @@ export class Connections {
   giveBack(connection: Connection): void {
     // A failed statement is reported before the server is ready again; only then is its transaction status known. A text
     // that left a transaction open ("BEGIN; ...") must not hand it to the next user of the connection.
-    connection.whenReady(() => this.put(connection))
+    connection.whenReady(() => {
+      if (connection.traces.reset !== undefined && this.mayUse(connection)) {
+        connection.reset(this.initial, () => this.put(connection))
+      } else this.put(connection)
+    })
+  }
+
+  private mayUse(connection: Connection): boolean {
+    return connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)
   }
 
   /** For whoever waits, for later, or to be closed. */
   private put(connection: Connection): void {
     this.movedAt = this.limits.now()
-    const isGood = connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)
+    const isGood = this.mayUse(connection)
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
       waiter.got(undefined, connection)

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Stream from "effect/Stream"
 import * as bounded from "../bounded.js"
+import type { Leaves } from "../classifier/finding.js"
 import { refused } from "../refused.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
@@ -31,6 +32,11 @@ export class Exclusive {
   /** Whether it can run another statement. */
   get isUsable(): boolean {
     return this.lease.connection?.isUsable ?? false
+  }
+
+  /** A statement is about to run that leaves something behind: it is taken away before somebody else has the connection. */
+  leave(leaves: Leaves): void {
+    this.lease.connection?.traces.note(leaves)
   }
 
   /** Gives it back, if the scope that it has come from has not. */

@@ -1,4 +1,5 @@
 import type { SqlError } from "@effect/sql/SqlError"
+import type { Leaves } from "../classifier/finding.js"
 import { giveUp } from "./cancel.js"
 import type { Connection, Member, Query, Result } from "./connection.js"
 import type { Opening } from "./opening.js"
@@ -14,6 +15,8 @@ export interface Request {
   readonly asArrays: boolean
   /** Whether it may run as a server-side prepared statement. */
   readonly prepare: boolean
+  /** What it leaves behind on its connection. */
+  readonly leaves?: Leaves | undefined
   /** Who hears of the server's position right after it. Not for COPY, which takes no message behind it. */
   readonly sampler?: Sampler
 }
@@ -69,6 +72,7 @@ export abstract class Run implements Member {
       this.end(connection, connection.unsentError, undefined)
       return
     }
+    if (this.request.leaves !== undefined) connection.traces.note(this.request.leaves)
     let values: ReadonlyArray<unknown>
     try {
       values = toWire(this.request.params)
