@@ -1,0 +1,394 @@
+/**
+ * Units of work that are interrupted at every stage of their life, on servers that answer as late as a seed says; and what is
+ * wrong afterwards.
+ */
+import { SqlClient } from "@effect/sql"
+import {
+  Cause,
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  LogLevel,
+  Option,
+  type Scope,
+  Stream,
+  Utils
+} from "effect"
+import { Consistency, DbRouter, RouterError, Session } from "effect-db-router"
+import * as fakeServer from "./fakeServer.js"
+
+/** How many times as fast as in truth the router's time goes by: its limits of 5 seconds are 100 ms. */
+const speed = 50
+
+const fastClock: Clock.Clock = (() => {
+  const real = Clock.make()
+  return Object.assign(Object.create(real) as Clock.Clock, {
+    sleep: (duration: Duration.Duration) => real.sleep(Duration.times(duration, 1 / speed))
+  })
+})()
+
+const inRealTime = Effect.withClock(Clock.make())
+const pause = (millis: number) => inRealTime(Effect.sleep(millis))
+
+/** Answers, in milliseconds: at once, in time, after the router's limits, never. */
+const answers = { fast: 0, slow: 3, late: 160, never: Number.POSITIVE_INFINITY } as const
+type Late = keyof typeof answers
+
+const stages = {
+  connecting: undefined,
+  waiting: undefined,
+  begin: /^BEGIN/,
+  statement: /^insert/,
+  between: /^insert/,
+  read: /^select/,
+  savepoint: /^(?:RELEASE )?SAVEPOINT/,
+  beforeCommit: /beforeCommit/,
+  commit: /COMMIT$/,
+  rollback: /^ROLLBACK/,
+  hooks: undefined
+} as const
+type Stage = keyof typeof stages
+
+/** What is done in a unit of work, for a key that it inserts. */
+type Body = (key: string) => Effect.Effect<unknown, unknown, Services>
+type Services = DbRouter.Services
+
+const query = (sql: string) => Effect.flatMap(SqlClient.SqlClient, (client) => client.unsafe(sql))
+const transaction = (body: Effect.Effect<unknown, unknown, Services>) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(body))
+const after = (first: Effect.Effect<unknown, unknown, Services>, next: Effect.Effect<unknown, unknown, Services>) =>
+  Effect.zipRight(first, next)
+
+const reserved = (key: string, end: string) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const connection = yield* (yield* SqlClient.SqlClient).reserve
+      for (const sql of ["BEGIN", `insert into t values ('${key}')`, end]) {
+        yield* connection.executeUnprepared(sql, [], undefined)
+      }
+    })
+  )
+
+const rows = Effect.flatMap(SqlClient.SqlClient, (sql) => Stream.runDrain(sql.unsafe("select many from t").stream))
+
+const atomic = (current: Session.Current) => (body: Body) =>
+  DbRouter.session()(after(body("one"), Effect.exit(DbRouter.atomic(body("two"), { current }))))
+
+/** Every unit of work. The first key's fate is that of the unit where it `isWhole`. */
+const units: Readonly<
+  Record<string, { readonly run: (body: Body) => Effect.Effect<unknown, unknown, Services>; readonly isWhole?: true }>
+> = {
+  readOnly: { run: () => DbRouter.readOnly(after(query("select 1"), query("select 2"))) },
+  session: { run: (body) => DbRouter.session()(body("one")), isWhole: true },
+  "session with settings": {
+    run: (body) => DbRouter.session({ settings: { "app.user": "1" } })(body("one")),
+    isWhole: true
+  },
+  "session of a snapshot": { run: (body) => DbRouter.session({ reads: "snapshot" })(body("one")), isWhole: true },
+  "serializable session": {
+    run: (body) => DbRouter.session({ isolation: "serializable" })(body("one")),
+    isWhole: true
+  },
+  newSession: { run: (body) => DbRouter.session()(after(body("one"), DbRouter.newSession(body("two")))) },
+  "session, committed early": {
+    run: (body) => DbRouter.session()(after(body("one"), after(DbRouter.commit, body("two"))))
+  },
+  "session, rolled back early": {
+    run: (body) => DbRouter.session()(after(body("one"), after(DbRouter.rollback, body("two"))))
+  },
+  "atomic, commit": { run: atomic("commit") },
+  "atomic, rollback": { run: atomic("rollback") },
+  "atomic, append": { run: atomic("append") },
+  "atomic, savepoint": { run: atomic("savepoint") },
+  "atomic, fail": { run: atomic("fail") },
+  "Session.scoped": { run: (body) => Effect.scoped(after(Session.scoped() as never, body("one"))) },
+  withTransaction: { run: (body) => transaction(body("one")), isWhole: true },
+  "withTransaction, nested": { run: (body) => transaction(after(body("one"), Effect.exit(transaction(body("two"))))) },
+  "withTransaction in a session": { run: (body) => DbRouter.session()(after(body("one"), transaction(body("two")))) },
+  reserve: { run: () => reserved("three", "COMMIT") },
+  "reserve, left open": { run: () => reserved("three", "select 1") },
+  stream: { run: () => rows },
+  "stream in a session": { run: (body) => DbRouter.session()(after(body("one"), rows)) }
+}
+
+type Kind = "from outside" | "of the unit" | "of the body"
+
+/** What a seed says. */
+export interface Combination {
+  readonly seed: number
+  readonly unit: string
+  readonly stage: Stage
+  readonly late: Late
+  readonly part: "work" | "answer"
+  readonly cancel: Late
+  readonly connections: number
+  readonly ending: "success" | "failure" | "defect"
+  readonly interruptions: ReadonlyArray<{ readonly kind: Kind; readonly gap: number }>
+}
+
+export const combinationOf = (seed: number): Combination => {
+  const chance = new Utils.PCGRandom(seed)
+  chance.number()
+  const of = <A>(all: ReadonlyArray<A>): A => all[chance.integer(all.length)]!
+  const lateness = (): Late => of(["fast", "fast", "fast", "slow", "slow", "slow", "slow", "slow", "late", "never"])
+  return {
+    seed,
+    unit: of(Object.keys(units)),
+    stage: of(Object.keys(stages) as Array<Stage>),
+    late: lateness(),
+    part: of(["work", "answer"]),
+    cancel: lateness(),
+    connections: of([1, 2]),
+    ending: of(["success", "success", "failure", "defect"]),
+    interruptions: Array.from({ length: chance.integer(4) }, () => ({
+      kind: of<Kind>(["from outside", "of the unit", "of the body"]),
+      gap: of([0, 0, 1, 2, 4, 8])
+    }))
+  }
+}
+
+/** A router with its servers, of which nothing else knows. */
+export interface Rig {
+  readonly servers: ReadonlyArray<fakeServer.Server>
+  readonly services: Context.Context<Services>
+}
+
+export const rigOf = (connections: number): Effect.Effect<Rig, unknown, Scope.Scope> =>
+  Effect.gen(function* () {
+    const servers = [yield* fakeServer.make, yield* fakeServer.make]
+    const [primary, replica] = servers.map(({ port }, index) => ({
+      host: "127.0.0.1",
+      port,
+      name: `server${index}`,
+      username: "u",
+      database: "d",
+      maxConnections: connections,
+      connectTimeout: "1 second" as const
+    }))
+    const services = yield* Layer.build(
+      DbRouter.layer({
+        groups: { default: [primary!], read: [replica!] },
+        consistency: Consistency.sticky(),
+        health: false,
+        shutdownTimeout: "1 second"
+      }).pipe(Layer.provide(Logger.minimumLogLevel(LogLevel.None)))
+    )
+    return { servers, services }
+  }).pipe(Effect.withClock(fastClock))
+
+/** Waits until something holds, in real time. */
+const until = (millis: number, holds: () => boolean): Effect.Effect<boolean> =>
+  Effect.gen(function* () {
+    for (const began = performance.now(); ; ) {
+      if (holds()) return true
+      if (performance.now() - began >= millis) return false
+      yield* pause(1)
+    }
+  })
+
+const brokenBy = (exit: Exit.Exit<unknown, unknown>) =>
+  Exit.isFailure(exit) ? Option.getOrUndefined(Cause.failureOption(exit.cause)) : undefined
+
+/** Runs a combination, and says what is wrong after it. */
+export const violations = (rig: Rig, combination: Combination): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.gen(function* () {
+    const { ending, interruptions, late, part, seed, stage, unit } = combination
+    const { servers, services } = rig
+    const found: Array<string> = []
+    const keyOf = (key: string) => `${seed}-${key}-${Math.floor(Number(process.hrtime.bigint()))}`
+    const keys = new Map<
+      string,
+      { readonly key: string; commits: number; rollbacks: number; isRegistered: boolean; isInserted: boolean }
+    >()
+    const reached = yield* Deferred.make<void>()
+    const signals = yield* Effect.forEach(interruptions, () => Deferred.make<void>())
+    const pattern = stages[stage]
+    for (const server of servers) {
+      server.delayOf = (sql) => ({
+        work: 0,
+        answer: 0,
+        ...(pattern?.test(sql) === true && stage !== "between" ? { [part]: answers[late] } : {})
+      })
+      server.cancelDelay = answers[combination.cancel]
+      server.connectDelay = stage === "connecting" ? answers[late] : 0
+      server.onStatement = (sql) => {
+        if (pattern?.test(sql) === true) Deferred.unsafeDone(reached, Effect.void)
+      }
+    }
+    const ofKind = (kind: Kind) => signals.filter((_, index) => interruptions[index]!.kind === kind)
+    const endedBy =
+      (all: ReadonlyArray<Deferred.Deferred<void>>) =>
+      (self: Effect.Effect<unknown, unknown, Services>): Effect.Effect<unknown, unknown, Services> =>
+        all.reduce((self, signal) => Effect.raceFirst(self, Effect.as(Deferred.await(signal), "ended")), self)
+    const atHooks =
+      stage === "hooks"
+        ? Effect.zipRight(Deferred.succeed(reached, undefined), pause(late === "fast" ? 0 : 5))
+        : Effect.void
+    const body: Body = (name) =>
+      Effect.gen(function* () {
+        const entry = { key: keyOf(name), commits: 0, rollbacks: 0, isRegistered: false, isInserted: false }
+        keys.set(name, entry)
+        yield* Effect.uninterruptible(
+          Effect.gen(function* () {
+            yield* DbRouter.afterCommit(
+              Effect.zipRight(
+                Effect.sync(() => entry.commits++),
+                atHooks
+              )
+            )
+            yield* DbRouter.afterRollback(
+              Effect.zipRight(
+                Effect.sync(() => entry.rollbacks++),
+                atHooks
+              )
+            )
+            if (stage === "beforeCommit") yield* DbRouter.beforeCommit(query("select 'beforeCommit'"))
+            entry.isRegistered = true
+          })
+        )
+        yield* query(`insert into t values ('${entry.key}')`)
+        entry.isInserted = true
+        if (stage === "between") yield* pause(4)
+        yield* query("select 1")
+        if (ending === "failure") yield* Effect.fail("on purpose")
+        if (ending === "defect") yield* Effect.die("on purpose")
+        return "done"
+      }).pipe(endedBy(ofKind("of the body")))
+    const running = units[unit]!.run(body).pipe(endedBy(ofKind("of the unit")), Effect.provide(services))
+    // For "waiting": everything is taken for a while.
+    const held = stage === "waiting" ? Math.min(answers[late], 200) : undefined
+    const holder =
+      held === undefined
+        ? undefined
+        : yield* Effect.forkDaemon(
+            Effect.scoped(
+              Effect.flatMap(
+                Effect.replicateEffect(
+                  Effect.flatMap(SqlClient.SqlClient, (sql) => sql.reserve),
+                  combination.connections
+                ),
+                () => Effect.zipRight(Deferred.succeed(reached, undefined), pause(held))
+              )
+            ).pipe(Effect.provide(services), Effect.exit)
+          )
+    if (holder !== undefined) yield* inRealTime(Effect.timeoutOption(Deferred.await(reached), 300))
+    const fiber = yield* Effect.forkDaemon(running)
+    if (interruptions.length > 0) {
+      yield* inRealTime(Effect.timeoutOption(Deferred.await(reached), 25))
+      for (const [index, { gap, kind }] of interruptions.entries()) {
+        if (gap > 0) yield* pause(gap)
+        if (kind === "from outside") yield* Fiber.interruptFork(fiber)
+        else yield* Deferred.succeed(signals[index]!, undefined)
+      }
+    }
+    let exit: Exit.Exit<unknown, unknown> | undefined
+    fiber.addObserver((ended) => {
+      exit = ended
+    })
+    const isOver = yield* until(400, () => exit !== undefined)
+    // A statement that is never answered, and not interrupted, has no limit of its own.
+    if (!isOver) yield* Fiber.interruptFork(fiber)
+    if (!(yield* until(5_000, () => exit !== undefined))) {
+      found.push("it does not end")
+      return found
+    }
+    for (const server of servers) Object.assign(server, { delayOf: () => ({ work: 2, answer: 0 }), connectDelay: 0 })
+    const bystander = yield* inRealTime(
+      Effect.timeoutOption(Effect.either(Effect.provide(query("select 'bystander'"), services)), 4_000)
+    )
+    if (bystander._tag === "None") found.push("a read of somebody else gets no answer")
+    else if (bystander.value._tag === "Left") {
+      const { cause } = bystander.value.left as {
+        readonly cause?: { readonly code?: string; readonly message?: string }
+      }
+      found.push(`a read of somebody else fails: ${cause?.code ?? cause?.message}`)
+    }
+    if (holder !== undefined) yield* Fiber.await(holder)
+    const { status } = Context.get(services, DbRouter.DbRouter)
+    let engines = yield* status
+    const isWhole = () =>
+      engines.every(({ inFlight, pool }) => inFlight === 0 && pool.waiting === 0 && pool.total === pool.idle)
+    for (let waited = 0; waited < 2_000 && !isWhole(); waited++) {
+      yield* pause(1)
+      engines = yield* status
+    }
+    if (!isWhole()) {
+      found.push(
+        ...engines.map(
+          ({ inFlight, name, pool }) =>
+            `${name}: ${pool.idle} of ${pool.total} idle, ${inFlight} in flight, ${pool.waiting} wait`
+        )
+      )
+    }
+    const connected = () => servers.reduce((sum, server) => sum + server.connections(), 0)
+    const total = engines.reduce((sum, { pool }) => sum + pool.total, 0)
+    if (!(yield* until(2_000, () => connected() <= total)))
+      found.push(`${connected()} connections at the servers, ${total} in pools`)
+    if (!(yield* until(2_000, () => servers.every((server) => server.open() === 0))))
+      found.push("a transaction is open")
+    yield* until(2_000, () => servers.every((server) => server.isQuiet()))
+    const committed = (key: string) => servers.some((server) => server.committed.has(key))
+    const mayBeUnknown =
+      !isOver || late === "late" || late === "never" || combination.cancel === "late" || combination.cancel === "never"
+    for (const [name, { commits, isInserted, isRegistered, key, rollbacks }] of keys) {
+      const isThere = committed(key)
+      const ran = `${isThere ? "committed" : "not committed"}; afterCommit ran ${commits}, afterRollback ${rollbacks}`
+      if (commits + rollbacks > 1 || (isThere ? rollbacks : isInserted ? commits : 0) > 0)
+        found.push(`${name} is ${ran}`)
+      // The outer key of a session whose inner transaction only has rolled back is in no doubt either.
+      if (isRegistered && commits + rollbacks === 0 && !mayBeUnknown) found.push(`${name} is ${ran}`)
+    }
+    const one = keys.get("one")
+    if (units[unit]!.isWhole === true && one !== undefined) {
+      const isThere = committed(one.key)
+      const error = brokenBy(exit!)
+      if (Exit.isSuccess(exit!) && exit.value === "done" && !isThere) found.push("it succeeded and is not committed")
+      if (error !== undefined && RouterError.outcomeOf(error) === "not done" && isThere) {
+        found.push(`it is committed, and outcomeOf says "not done": ${error}`)
+      }
+      if (Exit.isSuccess(exit!) && exit.value === "done" && one.commits !== 1)
+        found.push("it succeeded without its afterCommit")
+    }
+    return found
+  }).pipe(Effect.withClock(fastClock))
+
+/** Runs the combinations of some seeds, and says which of them have broken something. */
+export const run = (seeds: ReadonlyArray<number>, workers: number): Effect.Effect<ReadonlyArray<string>, unknown> =>
+  Effect.gen(function* () {
+    const failures: Array<string> = []
+    const queues = Array.from({ length: workers }, (_, worker) =>
+      seeds.filter((_, index) => index % workers === worker)
+    )
+    const attempt = (seed: number, rigs: Map<number, Rig>) =>
+      Effect.gen(function* () {
+        const combination = combinationOf(seed)
+        const { connections } = combination
+        const rig = rigs.get(connections) ?? (yield* Effect.retry(rigOf(connections), { times: 9 }))
+        rigs.set(connections, rig)
+        const found = yield* violations(rig, combination)
+        // What is broken is not to break the next one.
+        if (found.length > 0) rigs.delete(connections)
+        return found
+      })
+    yield* Effect.forEach(
+      queues,
+      (seeds) =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const rigs = new Map<number, Rig>()
+            for (const seed of seeds) {
+              const found = yield* attempt(seed, rigs)
+              if (found.length > 0) failures.push(`${JSON.stringify(combinationOf(seed))}: ${found.join("; ")}`)
+            }
+          })
+        ),
+      { concurrency: "unbounded", discard: true }
+    )
+    return failures
+  })
