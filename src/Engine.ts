@@ -24,6 +24,7 @@ import { ServerLost } from "./internal/failure.js"
 import { Probe } from "./internal/probe.js"
 import type { Restore } from "./internal/restore.js"
 import { type Positions, Tracker } from "./internal/tracker.js"
+import { trial } from "./internal/trial.js"
 import type { ResolvedClient, ResolvedEngine } from "./RouterConfig.js"
 import * as RouterError from "./RouterError.js"
 import type { Candidate } from "./Selector.js"
@@ -106,6 +107,12 @@ export interface Engine extends Candidate {
     restore: Restore,
     isMovable?: boolean
   ) => Effect.Effect<ExclusiveConnection, SqlError>
+  /** How many statements have succeeded on it. */
+  readonly answered: number
+  /** Whether statements run there, and none has ended for so long, in milliseconds. */
+  readonly isSilent: (millis: number) => boolean
+  /** Runs a statement such as programs send on a connection of its own. Takes no longer than `limit`. */
+  readonly trial: (limit: Duration.Duration) => Effect.Effect<void, SqlError>
   /** Tells how long a statement took, in milliseconds, for strategies that choose by latency. */
   readonly observeLatency: (millis: number) => void
   /**
@@ -340,6 +347,18 @@ class EngineImpl implements Engine {
         params
       )
     })
+  }
+
+  get answered(): number {
+    return this.pool.answered
+  }
+
+  isSilent(millis: number): boolean {
+    return this.pool.inFlight > 0 && elapsedOf(this.clock) - this.pool.connections.movedAt > millis
+  }
+
+  trial(limit: Duration.Duration): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() => trial(poolConfig(this.client), limit))
   }
 
   observeLatency(millis: number): void {

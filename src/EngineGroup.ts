@@ -37,7 +37,7 @@ export interface EngineGroup {
  *
  * - `healthy`: engines that are `up`. Nobody has asked for this server, so it has to be a good one
  * - `answering`: engines that answer, be they behind or foreign: whoever binds to the group has named them. Where none
- *   does, those that are `suspect`
+ *   does, those that are `suspect` or `ejected`
  * - a function: the engines that it accepts, however they are
  *
  * An engine that is drained gets nothing, and to the first two one that nobody probes counts as well.
@@ -47,7 +47,8 @@ export interface EngineGroup {
  */
 export type Admission = "healthy" | "answering" | ((engine: Engine) => boolean)
 
-const isDoubtful = ({ health, isDrained }: Engine) => !isDrained && health?.state === "suspect"
+const isDoubtful = ({ health, isDrained }: Engine) =>
+  !isDrained && (health?.state === "suspect" || health?.state === "ejected")
 
 const whyNot = (engines: ReadonlyArray<Engine>) =>
   engines.length === 0

@@ -15,11 +15,12 @@ import { contentEnd } from "./Position.js"
  * - `foreign`: it answers, but does not belong to the primary: another system, another timeline, or it has stopped following
  * - `suspect`: a statement or a probe has failed; the next probe decides
  * - `down`: probes fail
+ * - `ejected`: a replica answers probes, but statements fail on it or have no answer; after a while it is tried again
  *
  * @since 0.1.0
  * @category models
  */
-export type State = "starting" | "up" | "lagging" | "foreign" | "suspect" | "down"
+export type State = "starting" | "up" | "lagging" | "foreign" | "suspect" | "down" | "ejected"
 
 /**
  * The state as the status shows it: `draining` is a server that `drain` has taken out, `unchecked` one that nobody probes
@@ -241,6 +242,18 @@ export const unanswered = (health: Health, reason: string, limits: Limits, now: 
  */
 export const suspected = (health: Health, reason: string, now: number): Health =>
   answers(health) ? { ...health, state: "suspect", since: now, reason } : health
+
+/**
+ * Too many statements have failed on a server that answers probes, for that reason. It is out of use until it is tried again.
+ *
+ * @since 0.1.0
+ * @category transitions
+ */
+export const ejected = (health: Health, reason: string, now: number): Health => ({
+  ...health,
+  ...become(health, "ejected", now),
+  reason
+})
 
 /**
  * Whether reads that nobody has sent there by name may go to a server.

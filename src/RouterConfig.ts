@@ -221,6 +221,19 @@ export interface HealthOptions {
    * less. Default: `67108864` (64 MiB).
    */
   readonly maxLagBytes?: number | undefined
+  /**
+   * A replica on which at least five statements of the last 30 seconds, and this share of them, have failed because of it (the
+   * connection broke, or a cancel had no answer) gets no reads for `ejectTime`, although it answers probes. One on which
+   * nothing has ended for 5 seconds is tried with a statement of the router's own, and is taken out if that has no answer
+   * within `timeout`. The primary is never taken out, nor, with `onNoReplica: "fail"`, the last replica. Default: `0.5`.
+   */
+  readonly ejectShare?: number | undefined
+  /**
+   * How long a replica is out then, at first. After that a statement of the router's own has to succeed on it; each time that it
+   * fails, or that the replica fails again soon, it is out for twice as long, up to five minutes. `0`: none is ever taken
+   * out so. Default: `"10 seconds"`.
+   */
+  readonly ejectTime?: Duration.DurationInput | undefined
 }
 
 /**
@@ -342,6 +355,8 @@ export interface RouterConfig {
 export interface ResolvedHealth extends Limits {
   readonly interval: Duration.Duration
   readonly timeout: Duration.Duration
+  readonly ejectShare: number
+  readonly ejectTime: Duration.Duration
 }
 
 const isOptions = check.struct(

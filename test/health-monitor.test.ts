@@ -52,6 +52,9 @@ class Server {
       this.lost++
     }
     self.restoreIsolation = () => {}
+    self.answered = 0
+    self.isSilent = () => false
+    self.trial = () => Effect.void
     self.drop = () =>
       Effect.sync(() => {
         this.dropped++
@@ -80,6 +83,7 @@ const start = (engines: ReadonlyArray<Server>, startTimeout: Duration.DurationIn
     servers,
     others: [],
     named: new Set([first!]),
+    needsReplica: false,
     startTimeout: Duration.decode(startTimeout),
     telemetry: undefined
   })

@@ -207,7 +207,16 @@ export const make = (
     const { health, metrics, waitForPrimary } = config
     const telemetry = metrics ? yield* Telemetry.make : undefined
     const startTimeout = waitForPrimary.atStart
-    const monitor = yield* Monitor.make({ config: health, servers, others, named, startTimeout, telemetry })
+    const needsReplica = config.onNoReplica === "fail"
+    const monitor = yield* Monitor.make({
+      config: health,
+      servers,
+      others,
+      named,
+      needsReplica,
+      startTimeout,
+      telemetry
+    })
     const refresh = refreshing(monitor)
     if (refresh !== undefined) yield* refresh.start
     const classifier = yield* makeClassifier(config, servers)

@@ -23,6 +23,7 @@ import { log, logReadOnly, logRebound, logSerializable } from "./eventLog.js"
 import { acquireFailed, isOfStatement, isServerError, judge, saysSerializableDefault } from "./failure.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
+import { Outlier } from "./outlier.js"
 import type { Servers } from "./servers.js"
 import type { Telemetry } from "./telemetry.js"
 
@@ -37,6 +38,10 @@ interface Watched {
   readonly hurry: Effect.Latch
   /** Whether the next probe has to connect anew: what made the server suspect may not touch a connection that is open. */
   fresh: boolean
+  /** How statements do there. */
+  outlier: Outlier
+  /** When it was last tried with a statement. */
+  triedAt: number
   /** When it was last probed at once. */
   hurriedAt: number
   /** Whether it has named its timeline at two probes in a row. */
@@ -62,6 +67,8 @@ export interface Options {
   readonly others: ReadonlyArray<EngineGroup>
   /** Those that were named as ones that may be the primary. */
   readonly named: ReadonlySet<Engine>
+  /** Whether reads fail where there is no replica. */
+  readonly needsReplica: boolean
   /** How long the start waits for a primary. */
   readonly startTimeout: Duration.Duration
   /** What hears how the engines are; `undefined` where nobody wants to know. */
@@ -145,7 +152,7 @@ export class Monitor {
         if (engine === this.options.servers.lastWriter) this.options.servers.forget()
         if (engine.health !== undefined) engine.setHealth(Health.starting(this.date))
         const watched = this.watched.get(engine)
-        if (watched !== undefined) Object.assign(watched, unknown)
+        if (watched !== undefined) Object.assign(watched, unknown, { outlier: new Outlier(this.options.config) })
         this.sample(engine)
         return Effect.zipRight(logRebound(this.eventOf(engine).group, engine), this.check(engine))
       })
@@ -205,6 +212,8 @@ export class Monitor {
       lock: new Lock(),
       hurry: Effect.unsafeMakeLatch(false),
       fresh: false,
+      outlier: new Outlier(this.options.config),
+      triedAt: Number.NEGATIVE_INFINITY,
       hurriedAt: Number.NEGATIVE_INFINITY,
       ...unknown,
       stop: Effect.void
@@ -319,7 +328,8 @@ export class Monitor {
           if (engine.client !== client) return Effect.sync(() => watched.hurry.unsafeOpen())
           // It has become suspect meanwhile: that may be the news.
           if (watched.fresh && Either.isRight(found)) return Effect.void
-          const settled = this.settle(watched, found, config)
+          const tried = Either.isRight(found) ? this.tryOut(watched, config) : Effect.void
+          const settled = Effect.zipRight(tried, this.settle(watched, found, config))
           return fresh && Either.isRight(found)
             ? Effect.zipRight(settled, this.heedReadOnly(watched, found.right, hasRefused, config))
             : settled
@@ -374,7 +384,7 @@ export class Monitor {
     if (Either.isRight(found)) {
       watched.silentSince = undefined
       watched.isConfirmed = saysTheSame(engine.health?.report, found.right)
-      this.become(engine, this.answered(engine, found.right, config, date))
+      this.become(engine, this.unlessOut(watched, this.answered(engine, found.right, config, date), date))
       return
     }
     watched.silentSince ??= this.now
@@ -489,11 +499,71 @@ export class Monitor {
     }
     // What values can provoke is no reason to take the server from others.
     if (!found.suspect || isOfStatement(error)) return
+    if (this.mayEject(engine)) {
+      const why = watched.outlier.fail(this.now, engine.answered)
+      if (why !== undefined) {
+        this.eject(watched, why)
+        return
+      }
+    }
     const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.date)
     if (next === engine.health) return
     watched.fresh = true
     watched.hurry.unsafeOpen()
     this.become(engine, next)
+  }
+
+  /** The primary stays, and the last replica where reads need one. */
+  private mayEject(engine: Engine): boolean {
+    const { needsReplica, servers } = this.options
+    const { reading } = servers
+    if (engine === servers.lastWriter) return false
+    return (
+      !needsReplica ||
+      reading === undefined ||
+      !reading.engines.includes(engine) ||
+      reading.engines.some((other) => other !== engine && reading.isEligible(other))
+    )
+  }
+
+  /** How an engine is that has answered a probe. One that has become the primary is out no more. */
+  private unlessOut({ engine, outlier }: Watched, next: Health.Health, date: number): Health.Health {
+    if (engine === this.options.servers.lastWriter && outlier.isOut) outlier.admit()
+    if (!outlier.isOut || next.state !== "up") return next
+    const { reason, since, state } = engine.health!
+    const why = state === "ejected" && reason !== undefined ? reason : "it answers probes, but statements have failed"
+    return { ...Health.ejected(next, why, date), since: state === "ejected" ? since : date }
+  }
+
+  private eject({ engine, outlier }: Watched, why: string): void {
+    outlier.eject(this.now)
+    this.become(engine, Health.ejected(engine.health!, `it answers probes, but ${why}`, this.date))
+  }
+
+  /**
+   * After a probe that has succeeded: a statement decides whether a server that was taken out comes back, and whether one on
+   * which nothing ends is out.
+   */
+  private tryOut(watched: Watched, config: ResolvedHealth): Effect.Effect<void> {
+    const { engine, outlier } = watched
+    const { now } = this
+    const isSilent =
+      Duration.toMillis(config.ejectTime) > 0 &&
+      !outlier.isOut &&
+      now - watched.triedAt >= silentMillis &&
+      engine.isSilent(silentMillis) &&
+      this.mayEject(engine)
+    if (!isSilent && !outlier.mayReturn(now)) return Effect.void
+    watched.triedAt = now
+    return Effect.match(engine.trial(config.timeout), {
+      onSuccess: () => outlier.admit(),
+      onFailure: ({ cause, message }) => {
+        const why = cause instanceof Error ? cause.message : message
+        this.eject(watched, `a statement fails there: ${why}`)
+        // What still waits for its answers has waited in vain.
+        if (isSilent) engine.lose(`The server ${engine.name} does not answer statements`)
+      }
+    })
   }
 
   private become(engine: Engine, health: Health.Health): void {
@@ -550,6 +620,9 @@ const unknown = {
 /** Whether a server has named the same timeline twice. */
 const saysTheSame = (before: Health.Report | undefined, report: Health.Report): boolean =>
   before !== undefined && before.system === report.system && before.timeline === report.timeline
+
+/** A server on which nothing has ended for so long is tried. */
+const silentMillis = 5_000
 
 /** How often engines are looked at that nobody probes. */
 const sampling = Schedule.spaced("5 seconds")

@@ -41,6 +41,7 @@ const stateNames: ReadonlyArray<Health.Shown> = [
   "foreign",
   "suspect",
   "down",
+  "ejected",
   "draining",
   "unchecked"
 ]

@@ -126,6 +126,18 @@ export const options = {
     default: "`67108864`",
     meaning: "A replica that has more bytes of the primary's write-ahead log to replay gets no reads until it has less"
   },
+  "health.ejectShare": {
+    type: "`number`",
+    default: "`0.5`",
+    meaning:
+      "A replica on which at least five statements in 30 seconds, and this share of them, failed because of it gets no reads for `health.ejectTime`, although it answers probes; so does one that leaves a trial statement without an answer when nothing has ended on it for 5 seconds"
+  },
+  "health.ejectTime": {
+    type: "`DurationInput`",
+    default: '`"10 seconds"`',
+    meaning:
+      'How long it is out; then a trial statement decides, and each failure doubles the time, up to 5 minutes. `0`: never. The primary never is, nor the last replica with `onNoReplica: "fail"`'
+  },
   topology: {
     type: "`Topology`",
     default: "`Topology.fixed`",

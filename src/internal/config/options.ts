@@ -20,7 +20,9 @@ const healthFields = {
   timeout: check.duration({ positive: true }),
   failures: check.integer(1),
   maxLag: check.duration({ positive: true }),
-  maxLagBytes: check.integer(1)
+  maxLagBytes: check.integer(1),
+  ejectShare: check.share,
+  ejectTime: check.duration({ positive: false })
 }
 
 const waitForPrimaryFields = {
@@ -116,12 +118,15 @@ export const maxPrepared = (given: boolean | check.Struct<typeof prepareFields> 
 /** With its defaults; `undefined`: nothing is probed. */
 export const healthOf = (given: boolean | check.Struct<typeof healthFields> | undefined) => {
   if (given === false) return undefined
-  const { failures, interval, maxLag, maxLagBytes, timeout } = typeof given === "object" ? given : {}
+  const { ejectShare, ejectTime, failures, interval, maxLag, maxLagBytes, timeout } =
+    typeof given === "object" ? given : {}
   return Object.freeze({
     interval: interval ?? Duration.seconds(2),
     timeout: timeout ?? Duration.seconds(1),
     failures: failures ?? 2,
     maxLag: maxLag ?? Duration.seconds(10),
-    maxLagBytes: BigInt(maxLagBytes ?? 64 * 1024 * 1024)
+    maxLagBytes: BigInt(maxLagBytes ?? 64 * 1024 * 1024),
+    ejectShare: ejectShare ?? 0.5,
+    ejectTime: ejectTime ?? Duration.seconds(10)
   })
 }

@@ -24,7 +24,9 @@ export class Pipelines {
 
   constructor(
     private readonly connections: Connections,
-    private readonly now: () => number
+    private readonly now: () => number,
+    /** Hears of a connection on which everything was cancelled. */
+    private readonly cancelled: (connection: Connection) => void
   ) {}
 
   /** A connection for a read that is prepared under that name, behind others. */
@@ -81,6 +83,7 @@ export class Pipelines {
       Effect.sync(() => {
         connection.isCancelling = false
         connection.pipeline.length = 0
+        this.cancelled(connection)
         this.connections.giveBack(connection)
       })
     )

@@ -37,6 +37,7 @@ interface Loser {
 /** The statements that run on one server. */
 export class Pool implements Runs {
   inFlight = 0
+  answered = 0
   readonly prepared: PreparedStatements | undefined
   readonly connections: Connections
   readonly pipelines: Pipelines
@@ -73,7 +74,7 @@ export class Pool implements Runs {
       onBroken: options.onBroken,
       share: (name) => this.pipelines.find(name)
     })
-    this.pipelines = new Pipelines(this.connections, options.now)
+    this.pipelines = new Pipelines(this.connections, options.now, (connection) => this.cancelled(connection))
     this.prepared = options.maxPrepared > 0 ? new PreparedStatements(options.maxPrepared) : undefined
   }
 
@@ -171,7 +172,10 @@ export class Pool implements Runs {
       if (connection.isBusy) {
         return Effect.ensuring(
           cancel(connection),
-          Effect.sync(() => this.connections.giveBack(connection))
+          Effect.sync(() => {
+            this.cancelled(connection)
+            this.connections.giveBack(connection)
+          })
         )
       }
       this.connections.giveBack(connection)
@@ -222,6 +226,12 @@ export class Pool implements Runs {
     // The others have not been sent either. They may wait for a server that answers.
     this.connections.refuseAll(reason)
     this.connections.closeIdle()
+  }
+
+  /** What ran on a connection was cancelled. Where the server has not answered that, the connection is closed. */
+  private cancelled(connection: Connection): void {
+    if (!connection.isUsable)
+      this.failed(connection.statementError(new Error("Connection terminated: a cancel had no answer")))
   }
 
   failed(error: SqlError): SqlError {

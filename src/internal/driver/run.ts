@@ -33,6 +33,8 @@ export interface Runs {
   readonly prepared: PreparedStatements | undefined
   /** How many there are. */
   inFlight: number
+  /** How many have succeeded. */
+  answered: number
   /** Notes an error, and returns it. */
   failed(error: SqlError): SqlError
 }
@@ -121,6 +123,7 @@ export abstract class Run implements Member {
 
   private end(connection: Connection, error: SqlError | undefined, result: Result | undefined): void {
     this.runs.inFlight--
+    if (error === undefined) this.runs.answered++
     this.connection = undefined
     this.ended(connection, error && this.runs.failed(error), result)
   }

@@ -91,11 +91,11 @@ const clock = (at) => new Date(at).toLocaleTimeString("en-GB")
 const total = ({ others, reads, writes }) => reads + writes + others
 
 /** @param {Server} server */
-const answers = ({ state }) => state !== "down" && state !== "suspect" && state !== "starting"
+const answers = ({ state }) => state !== "down" && state !== "suspect" && state !== "ejected" && state !== "starting"
 
 /** @type {Record<string, string>} */
 const tones = { up: "good", unchecked: "quiet", starting: "quiet", draining: "quiet", lagging: "warn", suspect: "warn",
-  foreign: "bad", down: "bad" }
+  foreign: "bad", down: "bad", ejected: "bad" }
 /** @type {Record<string, string>} */
 const marks = { good: "\u25CF", quiet: "\u25CB", warn: "\u25B2", bad: "\u2716" }
 

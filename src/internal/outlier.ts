@@ -1,0 +1,80 @@
+/**
+ * When a server that answers probes is taken out all the same, because statements fail on it ("outlier ejection", as Envoy
+ * calls it), and when it is tried again. Pure: times are milliseconds of the clock that never goes back.
+ */
+import * as Duration from "effect/Duration"
+import type { ResolvedHealth } from "../RouterConfig.js"
+
+/** For how long statements are counted together. */
+const windowMillis = 30_000
+
+/** So many have to fail before their share counts. */
+const fewest = 5
+
+/** The longest time out, and how many times the time out it takes in use to begin with the shortest again. */
+const longestMillis = 300_000
+const probations = 10
+
+type Limits = Pick<ResolvedHealth, "ejectShare" | "ejectTime">
+
+/** What is known of the statements of one server. */
+export class Outlier {
+  /** Until when it is out. */
+  private until = Number.NEGATIVE_INFINITY
+  /** How long the last time out was. `0`: it has not been out lately. */
+  private millis = 0
+  private isOutNow = false
+  private since = Number.NEGATIVE_INFINITY
+  private failed = 0
+  private answeredBefore = 0
+
+  /** Without limits it never is taken out. */
+  constructor(private readonly limits: Limits | undefined) {}
+
+  get isOut(): boolean {
+    return this.isOutNow
+  }
+
+  /** Whether it has been out for as long as it has to be. */
+  mayReturn(now: number): boolean {
+    return this.isOutNow && now >= this.until
+  }
+
+  /** A statement has failed there because of it; so many were answered since it is known. Why it is to be taken out now, if so. */
+  fail(now: number, answered: number): string | undefined {
+    const { limits } = this
+    if (this.isOutNow || limits === undefined || Duration.toMillis(limits.ejectTime) === 0) return undefined
+    if (now - this.since > windowMillis) {
+      this.since = now
+      this.failed = 0
+      this.answeredBefore = answered
+    }
+    this.failed++
+    const all = this.failed + Math.max(0, answered - this.answeredBefore)
+    // One that has come back has to do better than before.
+    const few = this.isOnProbation(now) ? 1 : fewest
+    return this.failed >= few && this.failed / all >= limits.ejectShare
+      ? `${this.failed} of its last ${all} statements have failed because of it`
+      : undefined
+  }
+
+  /** Takes it out, for twice as long as the last time. */
+  eject(now: number): void {
+    const shortest = this.limits === undefined ? 0 : Duration.toMillis(this.limits.ejectTime)
+    this.millis = this.isOnProbation(now) || this.isOutNow ? Math.min(2 * this.millis, longest(shortest)) : shortest
+    this.until = now + this.millis
+    this.isOutNow = true
+  }
+
+  /** It is in use again, on probation. */
+  admit(): void {
+    this.isOutNow = false
+    this.since = Number.NEGATIVE_INFINITY
+  }
+
+  private isOnProbation(now: number): boolean {
+    return this.millis > 0 && now - this.until < probations * this.millis
+  }
+}
+
+const longest = (shortest: number): number => Math.max(longestMillis, shortest)

@@ -1,0 +1,222 @@
+/** A replica that answers probes but not statements gets no reads. */
+import * as Net from "node:net"
+import { SqlClient } from "@effect/sql"
+import { assert, describe, layer, it as plain } from "@effect/vitest"
+import { Context, Duration, Effect, Layer, Option, Redacted } from "effect"
+import { Consistency, DbRouter, type RouterConfig, RouterError } from "effect-db-router"
+import { PgCluster } from "effect-db-router/testing"
+import { Outlier } from "../src/internal/outlier.js"
+import * as engines from "./support/engine.js"
+import * as health from "./support/health.js"
+
+engines.refuseWarnings()
+
+describe("a server that fails statements", () => {
+  const seconds = (count: number) => count * 1_000
+  const make = () => new Outlier({ ejectShare: 0.5, ejectTime: Duration.seconds(10) })
+
+  plain("is out when enough of them have failed, and as many as have succeeded", () => {
+    const outlier = make()
+    for (let i = 0; i < 4; i++) assert.isUndefined(outlier.fail(i, 0))
+    assert.strictEqual(outlier.fail(4, 0), "5 of its last 5 statements have failed because of it")
+    const busy = make()
+    for (let i = 0; i < 9; i++) assert.isUndefined(busy.fail(i, i === 0 ? 0 : 10))
+    assert.isDefined(busy.fail(10, 10))
+  })
+
+  plain("is not out for what failed long ago, nor without a time to be out", () => {
+    const outlier = make()
+    for (let i = 0; i < 20; i++) assert.isUndefined(outlier.fail(seconds(8 * i), 0))
+    const never = new Outlier({ ejectShare: 0.5, ejectTime: Duration.zero })
+    for (let i = 0; i < 20; i++) assert.isUndefined(never.fail(i, 0))
+  })
+
+  plain("is tried after a while, and after twice as long each time, at most five minutes", () => {
+    const outlier = make()
+    let now = 0
+    for (const expected of [10, 20, 40, 80, 160, 300, 300]) {
+      outlier.eject(now)
+      assert.isFalse(outlier.mayReturn(now + seconds(expected) - 1))
+      now += seconds(expected)
+      assert.isTrue(outlier.mayReturn(now))
+    }
+  })
+
+  plain("is out at its first failure soon after it came back, and begins anew after long", () => {
+    const outlier = make()
+    outlier.eject(0)
+    outlier.admit()
+    assert.isFalse(outlier.isOut)
+    assert.isDefined(outlier.fail(seconds(11), 0))
+    outlier.eject(seconds(11))
+    assert.isFalse(outlier.mayReturn(seconds(30)))
+    outlier.admit()
+    assert.isUndefined(outlier.fail(seconds(500), 0))
+    outlier.eject(seconds(500))
+    assert.isTrue(outlier.mayReturn(seconds(510)))
+  })
+})
+
+/** What becomes of statements, on connections that are not those of probes. */
+type Mode = "well" | "silent" | "broken"
+
+/** A replica behind a proxy that lets probes through. */
+const unwell = (node: PgCluster.Node) =>
+  Effect.acquireRelease(
+    Effect.async<{ mode: Mode; readonly url: Redacted.Redacted; readonly stop: () => void }>((resume) => {
+      const sockets = new Set<Net.Socket>()
+      const target = new URL(Redacted.value(node.url))
+      const ready = Buffer.from("5a0000000549", "hex")
+      const server = Net.createServer((client) => {
+        const upstream = Net.connect(Number(target.port), target.hostname)
+        for (const socket of [client, upstream]) {
+          sockets.add(socket)
+          socket.on("error", () => {})
+          socket.on("close", () => {
+            client.destroy()
+            upstream.destroy()
+          })
+        }
+        let isOfProbe: boolean | undefined
+        let isReady = false
+        upstream.on("data", (data) => {
+          if (data.includes(ready)) isReady = true
+          client.write(data)
+        })
+        client.on("data", (data) => {
+          isOfProbe ??= data.includes(" health\0")
+          if (isOfProbe || !isReady || proxy.mode === "well") upstream.write(data)
+          else if (proxy.mode === "broken") client.destroy()
+        })
+      })
+      const proxy = {
+        mode: "well" as Mode,
+        url: Redacted.make(""),
+        stop: () => {
+          server.close()
+          for (const socket of sockets) socket.destroy()
+        }
+      }
+      server.listen(0, "127.0.0.1", () => {
+        const url = new URL(target)
+        url.hostname = "127.0.0.1"
+        url.port = String((server.address() as Net.AddressInfo).port)
+        resume(Effect.succeed(Object.assign(proxy, { url: Redacted.make(url.href) })))
+      })
+    }),
+    ({ stop }) => Effect.sync(stop)
+  )
+
+layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true, timeout: "3 minutes" })("a replica", (it) => {
+  const over = (options: Partial<RouterConfig.Options> = {}) =>
+    Effect.gen(function* () {
+      const { primary, replicas } = yield* PgCluster.PgCluster
+      const proxy = yield* unwell(replicas[0]!)
+      const context = yield* Layer.build(
+        DbRouter.layer({
+          groups: {
+            default: [{ url: primary.url, name: "primary" }],
+            read: [
+              { url: proxy.url, name: "unwell" },
+              { url: replicas[1]!.url, name: "other" }
+            ]
+          },
+          consistency: Consistency.eventual(),
+          shutdownTimeout: "100 millis",
+          health: { interval: "200 millis", timeout: "1 second", ejectTime: "2 seconds" },
+          ...options
+        })
+      )
+      return { proxy, context: Context.omit(PgCluster.PgCluster)(context) }
+    })
+
+  const read = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT 1 AS n`)
+
+  const readsUntil = (state: string) =>
+    Effect.zipRight(
+      Effect.repeat(Effect.zipRight(read, Effect.sleep("20 millis")), {
+        until: () => Effect.map(health.statusOf("unwell"), (status) => status.state === state)
+      }),
+      health.statusOf("unwell")
+    )
+
+  it.scoped("whose connections break under statements is out, and in again once one succeeds there", () =>
+    Effect.gen(function* () {
+      const { context, proxy } = yield* over()
+      yield* Effect.gen(function* () {
+        yield* health.becomes("unwell", "up")
+        proxy.mode = "broken"
+        const status = yield* Effect.timeout(readsUntil("ejected"), "30 seconds")
+        assert.match(status.reason ?? "", /answers probes, but \d+ of its last \d+ statements have failed/)
+        assert.isFalse(status.eligible)
+        // Not because a probe succeeds.
+        yield* Effect.sleep("1 second")
+        assert.strictEqual((yield* health.statusOf("unwell")).state, "ejected")
+        yield* Effect.replicateEffect(read, 20)
+        proxy.mode = "well"
+        yield* Effect.timeout(readsUntil("up"), "30 seconds")
+      }).pipe(Effect.provide(context))
+    })
+  )
+
+  it.scoped("that leaves statements without an answer is out, and they are answered elsewhere", () =>
+    Effect.gen(function* () {
+      const { context, proxy } = yield* over()
+      yield* Effect.gen(function* () {
+        yield* health.becomes("unwell", "up")
+        yield* Effect.replicateEffect(read, 10)
+        proxy.mode = "silent"
+        // Some of them have gone there, and nobody limits their time.
+        yield* Effect.timeout(
+          Effect.all(
+            Array.from({ length: 20 }, () => read),
+            { concurrency: "unbounded" }
+          ),
+          "30 seconds"
+        )
+        const status = yield* health.statusOf("unwell")
+        assert.strictEqual(status.state, "ejected")
+        assert.match(status.reason ?? "", /A statement had no answer within 1000 ms/)
+        yield* engines.eventually(
+          Effect.map(health.statusOf("unwell"), ({ inFlight, pool }) => [
+            inFlight,
+            pool.waiting,
+            pool.total - pool.idle
+          ]),
+          (all) => all.every((count) => count === 0)
+        )
+      }).pipe(Effect.provide(context))
+    })
+  )
+
+  it.scoped("that is slow stays in: a statement of the router's own is answered", () =>
+    Effect.gen(function* () {
+      const { context } = yield* over()
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* health.becomes("unwell", "up")
+        const slow = Array.from({ length: 4 }, () => sql`SELECT current_setting('cluster_name'), pg_sleep(8)`)
+        yield* Effect.all(slow, { concurrency: "unbounded" })
+        assert.strictEqual((yield* health.statusOf("unwell")).state, "up")
+      }).pipe(Effect.provide(context))
+    })
+  )
+
+  it.scoped('that is the last one stays in where reads need one (onNoReplica: "fail")', () =>
+    Effect.gen(function* () {
+      const { context, proxy } = yield* over({ onNoReplica: "fail" })
+      yield* Effect.gen(function* () {
+        const router = yield* DbRouter.DbRouter
+        yield* health.becomes("unwell", "up")
+        yield* router.drain("other")
+        proxy.mode = "broken"
+        for (let i = 0; i < 15; i++) {
+          const error = yield* Effect.flip(read)
+          assert.deepStrictEqual(RouterError.reasonOf(error), Option.some("NoEngineAvailable"))
+          yield* Effect.sleep("100 millis")
+        }
+        assert.notStrictEqual((yield* health.statusOf("unwell")).state, "ejected")
+      }).pipe(Effect.provide(context))
+    })
+  )
+})
