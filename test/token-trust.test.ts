@@ -13,12 +13,14 @@ const primary = (options: {
   readonly known?: Position.Position
   readonly now?: Position.Position
   readonly settled?: Settled
+  readonly system?: string
 }) => {
   const state = { ...options, asked: 0, held: undefined as Deferred.Deferred<void> | undefined }
   const tokens = new Tokens(
     { keys, lifetime },
     {
       known: () => state.known,
+      system: () => state.system,
       ask: Effect.gen(function* () {
         state.asked++
         const answer = state.now
@@ -180,6 +182,14 @@ describe("what a flow tells others", () => {
       assert.isUndefined(yield* tokens.position)
     })
   )
+
+  it.effect("is that also right after a connection to the primary broke, when its position is not known any more", () =>
+    Effect.gen(function* () {
+      const { tokens } = primary({ system: at(0n).system, settled: { positions: [], isOpen: true } })
+      const position = (yield* tokens.position)!
+      assert.isTrue(isBefore(position, at(0n, 1)))
+    })
+  )
 })
 
 describe("without keys", () => {
@@ -192,6 +202,7 @@ describe("without keys", () => {
       )
       const source = {
         known: () => at(100n),
+        system: () => undefined,
         ask: Effect.succeed(undefined),
         settled: () => Effect.succeed({ positions: [], isOpen: false })
       }

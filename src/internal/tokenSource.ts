@@ -35,6 +35,7 @@ const sourceOf = (router: Router): Source => {
       const { isPrimary, known } = router.primary.positions
       return isPrimary ? known : undefined
     },
+    system: () => router.primary.health?.report?.system,
     ask: isCausal ? ask(router) : Effect.succeed(undefined),
     settled: (fiber) =>
       causal === undefined

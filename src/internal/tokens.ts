@@ -33,6 +33,8 @@ export interface Settled {
 export interface Source {
   /** Where the primary was when it last said so. */
   readonly known: () => Position.Position | undefined
+  /** The system of the primary, also while its position is not known: its connection may just have broken. */
+  readonly system: () => string | undefined
   /** Where it is now; `undefined` when it does not say so soon. */
   readonly ask: Effect.Effect<Position.Position | undefined>
   /** What the flow of a fiber has seen, as far as that can be known soon. */
@@ -135,7 +137,7 @@ export class Tokens {
   )
 
   private systemOf(positions: ReadonlyArray<Position.Position>): string | undefined {
-    return this.source.known()?.system ?? positions[0]?.system
+    return this.source.known()?.system ?? positions[0]?.system ?? this.source.system()
   }
 
   private latestOf(positions: ReadonlyArray<Position.Position>): Position.Position | undefined {
