@@ -45,6 +45,7 @@ const tokensOf = (ask: Effect.Effect<typeof position>) =>
     { keys: undefined, lifetime: Duration.minutes(1) },
     {
       known: () => undefined,
+      system: () => undefined,
       ask,
       settled: () => Effect.succeed({ positions: [], isOpen: true })
     }
