@@ -388,7 +388,9 @@ class EngineImpl implements Engine {
       const question = this.positions.ask()
       return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (found) => {
         const report = Health.continued(this.health?.report, found)
-        if (this.client === client) this.positions.report(question, at, report)
+        // One that comes from another server than new connections do is asked on a new one the next time.
+        if (this.client === client && !this.positions.report(question, at, report, fresh || isOther))
+          this.probed = undefined
         return report
       })
     })
@@ -437,6 +439,13 @@ class EngineImpl implements Engine {
       },
       onBroken: () => {
         if (pool === this.pool) this.positions.forget()
+      },
+      // Whoever counts on what another server has said runs elsewhere.
+      met: (startedAt) => {
+        if (pool !== this.pool || this.health === undefined || !this.positions.meet(startedAt)) return
+        this.probed = undefined
+        this.renew()
+        this.pool.lose(new ServerLost(`Another server answers at the address of ${this.name}`))
       },
       now: () => elapsedOf(this.clock)
     })

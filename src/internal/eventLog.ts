@@ -77,6 +77,17 @@ export const logSerializable = ({ name }: Engine): Effect.Effect<void> =>
     { [attributes.event]: "isolation_changed", [attributes.engine]: name }
   )
 
+/** Logs that an engine is several servers. */
+export const logBalanced = ({ name }: Engine): Effect.Effect<void> =>
+  annotated(
+    Log.warning(
+      `Several servers answer at the address of ${name}, in turn: an engine must be one server. What they have replayed is not ` +
+        "known, so reads go to the primary for a while after a write; list the servers, or use Topology.dns"
+    ),
+    "balanced",
+    { [attributes.engine]: name }
+  )
+
 /** Logs that a primary takes no writes though it is the primary, or takes them again. */
 export const logReadOnly = ({ name }: Engine, isReadOnly: boolean): Effect.Effect<void> =>
   annotated(

@@ -19,7 +19,7 @@ import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
 import { elapsedOf } from "./clock.js"
 import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
-import { log, logReadOnly, logRebound, logSerializable } from "./eventLog.js"
+import { log, logBalanced, logReadOnly, logRebound, logSerializable } from "./eventLog.js"
 import { acquireFailed, isOfStatement, isServerError, judge, saysSerializableDefault } from "./failure.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
@@ -52,6 +52,8 @@ interface Watched {
   hasRefused: boolean
   /** Whether, as the primary, it was found to be read-only. */
   isReadOnly: boolean
+  /** Whether it was logged that it is several servers. */
+  isToldBalanced: boolean
   /** When its connections were last replaced because of that. */
   renewedAt: number
   /** Ends its probes. */
@@ -273,7 +275,7 @@ export class Monitor {
 
   private watch(watched: Watched, config: ResolvedHealth): Effect.Effect<void, never, Scope.Scope> {
     watched.engine.onError((error) => this.hear(watched, error))
-    const probes = Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config)))
+    const probes = Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config, true)))
     return Effect.map(Effect.forkScoped(probes), (fiber) => {
       watched.stop = Fiber.interrupt(fiber).pipe(Effect.asVoid)
     })
@@ -310,7 +312,8 @@ export class Monitor {
     })
   }
 
-  private probe(watched: Watched, config: ResolvedHealth): Effect.Effect<void> {
+  /** `isRegular`: it is one of those that go on for ever, and not one that a statement waits for. */
+  private probe(watched: Watched, config: ResolvedHealth, isRegular = false): Effect.Effect<void> {
     const { engine } = watched
     return watched.lock.run(
       Effect.suspend(() => {
@@ -319,9 +322,11 @@ export class Monitor {
         // The name of one that is not the primary any more may lead to the next one from any moment on.
         const isMoving = writer === undefined && engine === lastWriter
         const { hasRefused } = watched
-        const fresh = watched.fresh || isMoving || hasRefused || watched.isReadOnly
+        // Those that have been refused wait for their probe, all of a crowd: one anew for all of them is enough.
+        const isLooking = isRegular && (hasRefused || watched.isReadOnly)
+        const fresh = watched.fresh || isMoving || isLooking
         watched.fresh = false
-        watched.hasRefused = false
+        if (isRegular) watched.hasRefused = false
         watched.hurry.unsafeClose()
         return Effect.flatMap(Effect.either(ask(watched, config.timeout, fresh)), (found) => {
           // Of the server that it was bound to before.
@@ -329,8 +334,11 @@ export class Monitor {
           // It has become suspect meanwhile: that may be the news.
           if (watched.fresh && Either.isRight(found)) return Effect.void
           const tried = Either.isRight(found) ? this.tryOut(watched, config) : Effect.void
-          const settled = Effect.zipRight(tried, this.settle(watched, found, config))
-          return fresh && Either.isRight(found)
+          const settled = Effect.zipRight(
+            Effect.zipRight(tried, this.settle(watched, found, config)),
+            tellBalanced(watched)
+          )
+          return isLooking && Either.isRight(found)
             ? Effect.zipRight(settled, this.heedReadOnly(watched, found.right, hasRefused, config))
             : settled
         })
@@ -614,6 +622,7 @@ const unknown = {
   silentSince: undefined,
   hasRefused: false,
   isReadOnly: false,
+  isToldBalanced: false,
   renewedAt: Number.NEGATIVE_INFINITY
 } satisfies Partial<Watched>
 
@@ -639,6 +648,13 @@ const untilLimit = ({ health }: Engine, { interval, maxLag }: ResolvedHealth): n
 
 const connectTimeoutOf = ({ client: { connectTimeout } }: Engine): Duration.Duration =>
   connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? Duration.seconds(5) : connectTimeout
+
+const tellBalanced = (watched: Watched): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (watched.isToldBalanced || watched.engine.positions?.isBalanced !== true) return Effect.void
+    watched.isToldBalanced = true
+    return logBalanced(watched.engine)
+  })
 
 /** Probes a server. Whatever goes wrong is a probe that has failed, what throws too: it must not end the probing. */
 const ask = ({ engine }: Watched, limit: Duration.Duration, fresh: boolean): Effect.Effect<Health.Report, SqlError> =>

@@ -333,6 +333,7 @@ export class Routes {
 
   /** How old the data of a replica may be, in milliseconds. */
   private stalenessOf({ health, positions }: Engine, now: number): number {
+    if (positions.isBalanced) return Number.POSITIVE_INFINITY
     if (health?.lag === undefined) return Number.POSITIVE_INFINITY
     // What it was compared with is as old as the primary's own last probe.
     return health.lag.millis + now - Math.min(positions.probedAt, this.primary.positions.probedAt)

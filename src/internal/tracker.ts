@@ -16,6 +16,11 @@ export class Tracker {
   refused: string | undefined
   /** Whether it was a primary when it last said something. */
   isPrimary = false
+  /** Whether several servers answer at its address: what one of them says holds for no other. */
+  isBalanced = false
+  /** When the server has started that new connections lead to, and those that they led to before. */
+  private server: number | undefined
+  private readonly former = new Set<number>()
   /** Whether it tells if a transaction was assigned an id, as far as is known. */
   tellsIds = true
   /** Goes up when nothing that it has told counts any more. */
@@ -105,8 +110,35 @@ export class Tracker {
     if (refusals.includes((error as { readonly code?: string }).code ?? "")) this.tellsIds = false
   }
 
-  /** What a probe has found; it was sent as that question, at that time. */
-  report(question: number, at: number, report: Health.Report): void {
+  /**
+   * A new connection has led to the server that has started then. Tells whether that is another one than before: it has started
+   * anew, or its address leads elsewhere. One that comes again after another is one of several behind a balancer.
+   */
+  meet(startedAt: number): boolean {
+    const { server } = this
+    if (this.isBalanced || server === startedAt) return false
+    this.server = startedAt
+    if (server === undefined) return false
+    this.forget()
+    this.former.add(server)
+    if (!this.former.has(startedAt)) return true
+    this.isBalanced = true
+    this.refused ??= "several servers answer at its address"
+    return false
+  }
+
+  /**
+   * What a probe has found; it was sent as that question, at that time. Tells whether it comes from the server that new
+   * connections lead to.
+   */
+  report(question: number, at: number, report: Health.Report, isNew = false): boolean {
+    if (isNew) this.meet(report.startedAt)
+    const isOwn = this.isBalanced || this.server === undefined || this.server === report.startedAt
+    if (!isOwn) {
+      this.forget()
+      this.identity = undefined
+      return false
+    }
     const { identity } = this
     const isOther =
       identity !== undefined && (identity.system !== report.system || identity.startedAt !== report.startedAt)
@@ -116,6 +148,7 @@ export class Tracker {
     this.probedAt = at
     const { position: lsn, role, timeline } = report
     this.hear(question, this.epoch, { isStandby: role === "replica", lsn, timeline })
+    return true
   }
 
   /** What it says after having been asked later than that, in the same epoch. */
@@ -136,6 +169,9 @@ export class Tracker {
     this.isNew = this.isTelling
     this.identity = undefined
     this.refused = undefined
+    this.isBalanced = false
+    this.server = undefined
+    this.former.clear()
     this.tellsIds = true
     this.probedAt = Number.NEGATIVE_INFINITY
   }

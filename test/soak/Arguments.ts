@@ -22,6 +22,10 @@ ${rows.map(({ fault, name }) => `                  ${name.padEnd(20)} ${fault}`)
   --json FILE   writes all figures there too
   --markdown    prints the table of the README, and nothing else, to the standard output
   --help        this text
+
+npm run soak -- fuzz [--count N] [--seed N] [--only CASE]
+
+Feeds the driver conversations with a real server, changed in every way: 100,000 unless another count is given.
 `
 
 /** Throws an error that says what is wrong. */

@@ -1,6 +1,8 @@
 /**
  * `npm run soak`: what users of a router notice while servers fail, lag and move, measured under load on a real cluster.
  */
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
 import { Console, Effect } from "effect"
 import { runMain } from "../support/main.js"
 import * as Arguments from "./Arguments.js"
@@ -20,11 +22,20 @@ const endsByItself = Effect.sync(() => {
 
 const all = [...rows, ...external]
 
-const main = Effect.try({
+/** `npm run soak -- fuzz`: conversations with a server, changed in every way. */
+const fuzz = Effect.async<boolean>((resume) => {
+  const file = fileURLToPath(new URL("../fuzz/main.ts", import.meta.url))
+  const child = spawn(process.execPath, ["--import", "tsx", file, ...process.argv.slice(3)], { stdio: "inherit" })
+  child.on("close", (code) => resume(Effect.succeed(code === 0)))
+  return Effect.sync(() => child.kill())
+})
+
+const rowsOf = Effect.try({
   try: () => Arguments.parse(process.argv.slice(2), all),
   catch: (error) => error as Error
-}).pipe(
-  Effect.flatMap((options) => (options.help ? Effect.as(Console.log(Arguments.help(all)), true) : run(options))),
+}).pipe(Effect.flatMap((options) => (options.help ? Effect.as(Console.log(Arguments.help(all)), true) : run(options))))
+
+const main = Effect.suspend(() => (process.argv[2] === "fuzz" ? fuzz : rowsOf)).pipe(
   Effect.flatMap((met) =>
     Effect.sync(() => {
       if (!met) process.exitCode = 1

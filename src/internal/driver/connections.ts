@@ -6,6 +6,7 @@ import { ServerLost } from "../failure.js"
 import { type Place, Queue } from "../queue.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
+import { startOf, startQuery } from "./start.js"
 
 export interface Limits {
   /** The most connections, those that are being opened and closed included. */
@@ -24,6 +25,8 @@ export interface Limits {
   readonly now: () => number
   /** Hears that a connection has broken that nobody has closed here: the server may have started anew. */
   readonly onBroken: () => void
+  /** Hears when the server of a new connection has started; `undefined` where it need not. */
+  readonly met: ((startedAt: number) => void) | undefined
   /** A connection on which a statement may run behind others, that is prepared under that name. */
   readonly share: (name: string) => Connection | undefined
 }
@@ -346,9 +349,29 @@ export class Connections {
     connection.connect((error) => {
       connection.openedAt = this.limits.now()
       const { initial } = this
-      if (error !== undefined || initial === undefined) return opened(error)
-      connection.query({ text: initial }, (error) => connection.whenReady(() => opened(error)))
+      if (error !== undefined) return opened(error)
+      if (initial === undefined) return this.meet(connection, opened)
+      connection.query({ text: initial }, (error) =>
+        connection.whenReady(() => (error === undefined ? this.meet(connection, opened) : opened(error)))
+      )
     })
+  }
+
+  /** Asks a new connection for its server, before anything runs there that counts on it. What it does not tell is no error. */
+  private meet(connection: Connection, opened: (error: Error | undefined) => void): void {
+    const { met } = this.limits
+    if (met === undefined) {
+      opened(undefined)
+      return
+    }
+    connection.query({ text: startQuery, asArrays: true }, (error, result) =>
+      connection.whenReady(() => {
+        if (error !== undefined && !connection.isUsable) return opened(error)
+        const startedAt = error === undefined ? startOf(result) : undefined
+        if (startedAt !== undefined) met(startedAt)
+        opened(undefined)
+      })
+    )
   }
 
   /** Gives up connections that are being opened for nobody. */

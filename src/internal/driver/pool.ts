@@ -60,6 +60,8 @@ export class Pool implements Runs {
       readonly onError: (error: SqlError) => void
       /** Hears that a connection has broken. */
       readonly onBroken: () => void
+      /** Hears when the server of a new connection has started. */
+      readonly met?: ((startedAt: number) => void) | undefined
       readonly now: () => number
     }
   ) {
@@ -72,6 +74,7 @@ export class Pool implements Runs {
       movableMillis: options.movableMillis,
       now: options.now,
       onBroken: options.onBroken,
+      met: options.met,
       share: (name) => this.pipelines.find(name)
     })
     this.pipelines = new Pipelines(this.connections, options.now, (connection) => this.cancelled(connection))

@@ -1,10 +1,12 @@
 import type { ExternalRow, Row } from "../Row.js"
 import * as Conflicts from "./Conflicts.js"
+import * as DoubleFailover from "./DoubleFailover.js"
 import * as Exhausted from "./Exhausted.js"
 import * as Frozen from "./Frozen.js"
 import * as Killed from "./Killed.js"
 import * as Lag from "./Lag.js"
 import * as Migration from "./Migration.js"
+import * as Mistake from "./Mistake.js"
 import * as Patroni from "./Patroni.js"
 import * as Promotion from "./Promotion.js"
 import * as Slow from "./Slow.js"
@@ -18,7 +20,9 @@ export const rows: ReadonlyArray<Row> = [
   Slow.row,
   Lag.row,
   Killed.both,
+  Mistake.row,
   Promotion.row,
+  DoubleFailover.row,
   Terminated.row,
   Conflicts.row,
   Migration.row,
