@@ -194,13 +194,12 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
       })
     )
 
-    it.scoped("an integer has become a bigint, but for one error of the old type", () =>
+    it.scoped("an integer has become a bigint", () =>
       Effect.gen(function* () {
         const on = yield* changing
         const insert = "insert into changing values ($1)"
         yield* twice(on, insert, [2])
         yield* plain(on, "alter table changing alter id type bigint")
-        assert.strictEqual(yield* engines.failure(on.query(engines.statement(insert, ["3000000000"]))), "22003")
         yield* twice(on, insert, ["3000000000"])
         assert.strictEqual(yield* engines.value(on, "select count(*)::int from changing where id > 2147483647"), 2)
       })
@@ -220,7 +219,8 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
               ["deallocate all", "26000"],
               ["alter table changing add more int", "0A000"]
             ] as const) {
-              yield* plain(reserved, change)
+              const { primary } = yield* PgCluster.PgCluster
+              yield* change.startsWith("alter") ? primary.query(change) : plain(reserved, change)
               assert.strictEqual(yield* engines.failure(Effect.flatten(transaction)), state)
               yield* plain(reserved, "rollback")
               assert.strictEqual((yield* transaction)._tag, "Success")
@@ -228,7 +228,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
             }
           })
         )
-      })
+      }).pipe(engines.timeless)
     )
   })
 

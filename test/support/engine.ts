@@ -43,6 +43,12 @@ export const partsOf = (node: PgCluster.Node) => {
   }
 }
 
+/** Runs an effect with a clock that stands still, though everything else goes on: nothing is slow, and nothing ages. */
+export const timeless = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.clockWith((clock) =>
+    Effect.withClock(effect, Object.assign(Object.create(clock), { unsafeCurrentTimeNanos: () => 0n }))
+  )
+
 /** A statement as an engine takes it. */
 export const statement = (sql: string, params: ReadonlyArray<unknown> = [], prepare = true) => ({
   sql,

@@ -4,13 +4,17 @@ import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
 import { brokenBefore, isOnlyOfStatement, isServerError, ProtocolViolation, Unanswered } from "../failure.js"
 import { Batch, type Progress } from "./batch.js"
+import { CastQuestion } from "./casts.js"
 import { type Config, makeClient } from "./guard.js"
 import type { Opening } from "./opening.js"
+import { known } from "./parameters.js"
 import { Plain } from "./plain.js"
 import { Portal } from "./portal.js"
 import { type Asked, Question, type Sampler } from "./position.js"
-import type { Text } from "./prepared.js"
-import { type Descriptions, Statement, type Wire } from "./statement.js"
+import type { Effects, Prepared, Text } from "./prepared.js"
+import { schema } from "./schema.js"
+import { Statement, type Wire } from "./statement.js"
+import { Surroundings } from "./surroundings.js"
 import { Traces } from "./traces.js"
 import { NotSent, unsendable } from "./values.js"
 
@@ -25,6 +29,7 @@ interface Internals {
   readonly readyForQuery?: boolean
   readonly _queryQueue: Array<object>
   readonly _types: unknown
+  readonly _activeQuery: unknown
   readonly binary: boolean
   readonly connectionParameters: { readonly query_timeout: number | false }
   readonly connection: Wire & {
@@ -36,6 +41,10 @@ interface Internals {
       listener: (message: { readonly parameterName: string; readonly parameterValue: string }) => void
     ): void
     on(event: "errorMessage", listener: (error: Error) => void): void
+    on(
+      event: "parameterDescription",
+      listener: (message: { readonly dataTypeIDs: ReadonlyArray<number> }) => void
+    ): void
     on(event: "notice", listener: (notice: { readonly code?: string; readonly message?: string }) => void): void
   }
 }
@@ -76,7 +85,7 @@ export interface Query {
   readonly values?: ReadonlyArray<unknown>
   /** Rows as arrays instead of objects. */
   readonly asArrays?: boolean
-  /** The name of its prepared statement. */
+  /** The name of its prepared statement; an empty one is none, for a single statement that the extended protocol takes. */
   readonly name?: string | undefined
   /** Whether it may go behind statements that run. */
   readonly isShared?: boolean
@@ -89,10 +98,14 @@ export interface Query {
 }
 
 type Callback = (error: Error | undefined, result: Result | undefined) => void
+type Done = (error: Error | null | undefined, result: Result | undefined) => void
 
 /** How long the server may take to become ready again after an error, and to end the conversation. */
 const readyMillis = 5_000
 const endMillis = 1_000
+
+/** How often a server may leave a question for its casts without an answer. */
+const mostUnanswered = 3
 
 /** One connection to a server, and what there is to know about it. */
 export class Connection {
@@ -102,11 +115,17 @@ export class Connection {
   generation = 0
   /** When it was last given back, for its pool. */
   idleSince = 0
-  /** The names of the statements that are prepared on it, and when each was last used: later is more. */
-  readonly prepared = new Map<string, number>()
   /** What its users have left behind, that the next one must not find. */
   readonly traces = new Traces()
-  private readonly descriptions: Descriptions = new Map()
+  /** The statements that are prepared on it, by their names. */
+  readonly prepared = new Map<string, Prepared>()
+  /** What names without a schema stand for. */
+  readonly surroundings = new Surroundings()
+  /** The types that casts of extensions lead away from, once that is known. */
+  unsafeTypes: ReadonlySet<number> | undefined
+  private unansweredCasts = 0
+  /** Whether what runs may change a schema, until it is committed. */
+  private isChangingSchema = false
   private readonly asked: Asked = { isPrepared: false }
   /** Whether the outcome of what runs must be known, so that it is never cancelled. */
   mustFinish = false
@@ -139,15 +158,21 @@ export class Connection {
     connection.on("readyForQuery", ({ status }) => {
       this.status = status
       this.lastError = undefined
+      if (status === "I") this.transactionEnded()
       if (this.unanswered > 0) this.unanswered--
       else if (this.isConnected) throw new ProtocolViolation("The server has become ready though nothing was asked")
       this.isConnected = true
     })
     connection.on("parameterStatus", ({ parameterName, parameterValue }) => {
       this.traces.hear(parameterName, parameterValue)
+      if (parameterName === "search_path") this.surroundings.heard(parameterValue)
     })
     connection.on("errorMessage", (error) => {
       this.lastError = error
+    })
+    connection.on("parameterDescription", (message) => {
+      const { _activeQuery } = this.internals
+      if (_activeQuery instanceof Statement) _activeQuery.handleParameterDescription(message)
     })
     // When a backend is stopped at once, or waits with a commit for a standby, it says why in a warning.
     connection.on("notice", (notice) => {
@@ -157,6 +182,7 @@ export class Connection {
     this.client.on("error", (error: Error) => this.fail(this.lastError ?? error))
     this.client.on("drain", () => this.wake())
     this.client.on("end", () => {
+      this.transactionEnded()
       this.wake()
       ended(this)
     })
@@ -169,6 +195,7 @@ export class Connection {
       if (hasEnded) return
       hasEnded = true
       this.traces.opened()
+      this.surroundings.opened()
       callback(error ?? undefined)
     })
   }
@@ -195,22 +222,36 @@ export class Connection {
   }
 
   /**
-   * Whether it takes a statement behind those that run. Only one that is prepared on it and has run, so that there is nothing
-   * to go wrong halfway. The driver's own time limits begin when it sends a statement, which it does not do then.
+   * Whether it takes a statement behind those that run. The driver's own time limits begin when it sends a statement, which it
+   * does not do then.
    */
-  takesBehind(name: string): boolean {
+  get takesBehind(): boolean {
     return (
       this.isUsable &&
       !this.isCancelling &&
       this.waiting.length === 0 &&
-      this.hasRun(name) &&
+      this.surroundings.isHome &&
       !this.internals.connectionParameters.query_timeout
     )
   }
 
-  /** Whether a statement is prepared on it and has run, so that nothing but its run is left to send. */
-  hasRun(name: string): boolean {
-    return this.prepared.has(name) && this.descriptions.has(name)
+  /** A text is about to be sent that does more than to read and write rows. */
+  affects(effects: Effects, sql: string, params: ReadonlyArray<unknown>, now: number): void {
+    if (effects === "call") this.surroundings.called(sql, params)
+    else this.surroundings.sent(sql)
+    if (effects !== "schema") return
+    // A temporary table takes the place of another one for this connection alone.
+    for (const prepared of this.prepared.values()) prepared.end()
+    if (this.isChangingSchema) return
+    this.isChangingSchema = true
+    schema.begin(now)
+  }
+
+  private transactionEnded(): void {
+    this.surroundings.ended()
+    if (!this.isChangingSchema) return
+    this.isChangingSchema = false
+    schema.end()
   }
 
   /**
@@ -236,7 +277,9 @@ export class Connection {
     if (query.isShared === true) this.corkForNow()
     stream.cork()
     try {
-      this.submit(query, done)
+      const asksCasts = query.name !== undefined && query.name !== "" && this.unsafeTypes === undefined
+      if (asksCasts) this.submitAsking(query, isNow, done)
+      else this.submit(query, done)
       if (sampler === undefined) return
       const question = new Question(sampler, this.asked, query.isNamed === true)
       if (!this.isUsable) {
@@ -252,6 +295,27 @@ export class Connection {
     } finally {
       this.uncork()
     }
+  }
+
+  /** Asks for what makes types unsafe, behind the first statement that is prepared: that has ended when both are answered. */
+  private submitAsking(query: Query, isNow: boolean, done: Done): void {
+    const { _queryQueue, connection } = this.internals
+    let ended: (() => void) | undefined
+    let isAnswered = false
+    const question = new CastQuestion((types) => {
+      isAnswered = true
+      // In a transaction that has failed there is no answer. A server that never has one makes no type safe.
+      this.unsafeTypes = types ?? (++this.unansweredCasts >= mostUnanswered ? new Set(known) : undefined)
+      ended?.()
+    })
+    this.submit(query, (error, result) => {
+      const isFailure = error !== null && error !== undefined && !isServerError({ cause: error })
+      if (isAnswered || isFailure || !this.isUsable) done(error, result)
+      else ended = () => done(error, result)
+    })
+    if (isNow) question.send(connection.stream)
+    this.unanswered++
+    _queryQueue.push(question)
   }
 
   /**
@@ -272,15 +336,13 @@ export class Connection {
     }
   }
 
-  private submit(
-    { asArrays, isShared, name, opening, text, values = [] }: Query,
-    done: (error: Error | null | undefined, result: Result | undefined) => void
-  ): void {
+  private submit({ asArrays, isShared, name, opening, text, values = [] }: Query, done: Done): void {
     if (name === undefined) {
       this.client.query(new Plain(text, values, asArrays === true, done))
       return
     }
-    const statement = new Statement(name, text, values, asArrays === true, this.descriptions, opening, done)
+    const prepared = this.prepared.get(name)
+    const statement = new Statement(name, text, values, asArrays === true, prepared, opening, done)
     if (isShared !== true || this.isDriverFree) {
       this.client.query(statement)
       return
@@ -352,7 +414,6 @@ export class Connection {
   closeStatement(name: string): void {
     const { connection } = this.internals
     delete connection.parsedStatements[name]
-    this.descriptions.delete(name)
     // Unlike DEALLOCATE it never fails, so it cannot abort a transaction. It is answered with the next statement.
     connection.close({ type: "S", name })
   }
@@ -369,8 +430,9 @@ export class Connection {
     }
     if (reset.isFull) this.forgetPrepared()
     this.query({ text: initial === undefined ? reset.text : `${reset.text}; ${initial}` }, (error) => {
-      if (error === undefined) this.traces.over()
-      else this.fail(error)
+      if (error !== undefined) return this.fail(error)
+      this.traces.over()
+      this.surroundings.reset()
     })
     this.whenReady(callback)
   }
@@ -380,7 +442,6 @@ export class Connection {
     const { parsedStatements } = this.internals.connection
     for (const name of Object.keys(parsedStatements)) delete parsedStatements[name]
     this.prepared.clear()
-    this.descriptions.clear()
     this.asked.isPrepared = false
   }
 

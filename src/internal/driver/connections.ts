@@ -27,8 +27,8 @@ export interface Limits {
   readonly onBroken: () => void
   /** Hears when the server of a new connection has started; `undefined` where it need not. */
   readonly met: ((startedAt: number) => void) | undefined
-  /** A connection on which a statement may run behind others, that is prepared under that name. */
-  readonly share: (name: string) => Connection | undefined
+  /** A connection on which a statement may run behind others. */
+  readonly share: () => Connection | undefined
 }
 
 /** Every connection stayed in use for so long. */
@@ -44,8 +44,9 @@ export class AllInUse extends Error {
 export interface Wish {
   /** Whether another server will do. */
   readonly isMovable?: boolean | undefined
-  /** The name of a prepared statement that may run behind others. */
-  readonly name?: string | undefined
+  /** Whether it is for a statement that may run behind others. */
+  readonly isShared?: boolean
+
   /** Ends the waiting. */
   timer?: NodeJS.Timeout | undefined
   /** While it waits. */
@@ -133,9 +134,9 @@ export class Connections {
   }
 
   /** While somebody waits newcomers share none: who needs one for himself would never get it. */
-  private shared({ name }: Wish, isFirst: boolean): Connection | undefined {
-    if (name === undefined || this.all.size < this.limits.max) return undefined
-    return isFirst || this.waiters.size === 0 ? this.limits.share(name) : undefined
+  private shared({ isShared }: Wish, isFirst: boolean): Connection | undefined {
+    if (isShared !== true || this.all.size < this.limits.max) return undefined
+    return isFirst || this.waiters.size === 0 ? this.limits.share() : undefined
   }
 
   private limit(wish: Wish): void {
@@ -231,7 +232,7 @@ export class Connections {
   /** Lets those who have waited longest share connections, as long as they can. */
   admit(): void {
     for (let waiter = this.waiters.first; waiter !== undefined; waiter = this.waiters.first) {
-      const connection = waiter.name === undefined ? undefined : this.limits.share(waiter.name)
+      const connection = waiter.isShared === true ? this.limits.share() : undefined
       if (connection === undefined) return
       this.withdraw(waiter)
       waiter.got(undefined, connection)

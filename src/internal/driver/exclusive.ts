@@ -11,14 +11,20 @@ import type { Connection } from "./connection.js"
 import { type Cursor, PortalCursor } from "./cursor.js"
 import type { Opening } from "./opening.js"
 import type { Lease, Pool, Request, Result } from "./pool.js"
+import { Stale } from "./prepared.js"
 import { command } from "./run.js"
 import { rows } from "./stream.js"
+
+/** What a transaction begins with that says nothing to the caller. */
+const isRepeatable = /^\s*(?:savepoint|set)\b|^SELECT set_config\([^;]*$/i
 
 /**
  * A connection that is checked out for one's own use: a transaction, or `reserve`. One statement at a time. Once it was
  * given back, every use of it fails: somebody else may have the connection by then.
  */
 export class Exclusive {
+  /** What has run in its transaction, while all of it can run again; none otherwise. */
+  private repeatable: ReadonlyArray<Request> | undefined
   /** How often what runs was to be cancelled. */
   private cancels = 0
 
@@ -27,7 +33,9 @@ export class Exclusive {
     private readonly pool: Pool,
     private readonly lease: Lease,
     private readonly opening?: Opening
-  ) {}
+  ) {
+    if (opening !== undefined) this.repeatable = []
+  }
 
   /** Whether it can run another statement. */
   get isUsable(): boolean {
@@ -63,17 +71,57 @@ export class Exclusive {
     )
   })
 
-  /** Runs one statement. An interruption cancels it on the server, and waits until the connection is ready again. */
+  /**
+   * Runs one statement. An interruption cancels it on the server, and waits until the connection is ready again. The first one
+   * of a transaction that turns out to be prepared no more begins it again, and runs without a name.
+   */
   query(request: Request): Effect.Effect<Result, SqlError> {
     return Effect.suspend(() => {
-      const { lease, pool } = this
+      const { lease, pool, repeatable } = this
       const { connection } = lease
       if (connection === undefined) return refused
-      if (this.hasBegun) return pool.queryOn(connection, request)
-      return pool.takesOpening(connection, request)
-        ? pool.queryOn(connection, request, this.opening)
-        : Effect.zipRight(this.begun, pool.queryOn(connection, request))
+      if (repeatable === undefined) {
+        return this.hasBegun ? pool.queryOn(connection, request) : this.first(connection, request)
+      }
+      return Effect.matchEffect(this.hasBegun ? pool.queryOn(connection, request) : this.first(connection, request), {
+        onFailure: (error) => {
+          this.repeatable = undefined
+          return error instanceof Stale ? this.again(connection, request, repeatable) : Effect.fail(error)
+        },
+        onSuccess: (result) => {
+          this.repeatable = isRepeatable.test(request.sql) ? [...repeatable, request] : undefined
+          return Effect.succeed(result)
+        }
+      })
     })
+  }
+
+  private first(connection: Connection, request: Request): Effect.Effect<Result, SqlError> {
+    const { pool } = this
+    return pool.takesOpening(request)
+      ? pool.queryOn(connection, request, this.opening)
+      : Effect.zipRight(this.begun, pool.queryOn(connection, request))
+  }
+
+  private again(
+    connection: Connection,
+    request: Request,
+    before: ReadonlyArray<Request>
+  ): Effect.Effect<Result, SqlError> {
+    const { pool } = this
+    const run = (request: Request) => pool.queryOn(connection, { ...request, prepare: false })
+    return Effect.zipRight(
+      Effect.map(pool.queryOn(connection, command("ROLLBACK")), () => {
+        this.opening!.isDone = false
+      }),
+      Effect.zipRight(
+        this.begun,
+        Effect.zipRight(
+          Effect.forEach(before, run, { discard: true }),
+          Effect.suspend(() => run(request))
+        )
+      )
+    )
   }
 
   /**
@@ -127,9 +175,10 @@ export class Exclusive {
   readonly destroy: Effect.Effect<void> = Effect.sync(() => this.lease.connection?.destroy())
 
   /** The connection, once its transaction has begun. */
-  private readonly inside: Effect.Effect<Connection, SqlError> = Effect.suspend(() =>
-    this.hasBegun ? this.connection : Effect.zipRight(this.begun, this.connection)
-  )
+  private readonly inside: Effect.Effect<Connection, SqlError> = Effect.suspend(() => {
+    this.repeatable = undefined
+    return this.hasBegun ? this.connection : Effect.zipRight(this.begun, this.connection)
+  })
 
   private readonly connection: Effect.Effect<Connection, SqlError> = Effect.suspend(() =>
     this.lease.connection === undefined ? refused : Effect.succeed(this.lease.connection)

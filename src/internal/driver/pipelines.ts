@@ -29,13 +29,13 @@ export class Pipelines {
     private readonly cancelled: (connection: Connection) => void
   ) {}
 
-  /** A connection for a read that is prepared under that name, behind others. */
-  find(name: string): Connection | undefined {
+  /** A connection for a read, behind others. */
+  find(): Connection | undefined {
     let best: Connection | undefined
     let depth = maxDepth
     for (const connection of this.open) {
       const { length } = connection.pipeline
-      if (length < depth && connection.takesBehind(name) && this.connections.isGood(connection)) {
+      if (length < depth && connection.takesBehind && this.connections.isGood(connection)) {
         best = connection
         depth = length
       }

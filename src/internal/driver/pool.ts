@@ -13,7 +13,7 @@ import type { Connection, Result } from "./connection.js"
 import { AllInUse, Connections, type Wish } from "./connections.js"
 import type { Opening } from "./opening.js"
 import { Pipelines } from "./pipelines.js"
-import { judge, PreparedStatements } from "./prepared.js"
+import { PreparedStatements, Stale } from "./prepared.js"
 import { type Callback, type Request, Run, type Runs } from "./run.js"
 
 export type { Result } from "./connection.js"
@@ -39,6 +39,7 @@ export class Pool implements Runs {
   inFlight = 0
   answered = 0
   readonly prepared: PreparedStatements | undefined
+  readonly now: () => number
   readonly connections: Connections
   readonly pipelines: Pipelines
   /** What has to hear that the server does not answer any more. */
@@ -75,9 +76,10 @@ export class Pool implements Runs {
       now: options.now,
       onBroken: options.onBroken,
       met: options.met,
-      share: (name) => this.pipelines.find(name)
+      share: () => this.pipelines.find()
     })
     this.pipelines = new Pipelines(this.connections, options.now, (connection) => this.cancelled(connection))
+    this.now = options.now
     this.prepared = options.maxPrepared > 0 ? new PreparedStatements(options.maxPrepared) : undefined
   }
 
@@ -199,10 +201,9 @@ export class Pool implements Runs {
     })
   }
 
-  /** Whether BEGIN may go out with a statement: only if it is prepared there and has run, as nothing else may go wrong then. */
-  takesOpening(connection: Connection, { prepare, sql }: Request): boolean {
-    const name = prepare ? this.prepared?.nameOf(sql) : undefined
-    return name !== undefined && connection.hasRun(name)
+  /** Whether BEGIN may go out with a statement: a single one, that has run before. */
+  takesOpening({ prepare, sql }: Request): boolean {
+    return prepare && this.prepared?.nameOf(sql) !== undefined
   }
 
   /** The same without a fiber of its own: calls back once. */
@@ -300,11 +301,6 @@ class Job extends Run implements Wish {
     this.isShared = isMovable && !isRetry && text?.name !== undefined && text.isShort
   }
 
-  /** The name of the prepared statement that may run behind others. */
-  get name(): string | undefined {
-    return this.isShared ? this.text!.name : undefined
-  }
-
   /** Runs it, before those who wait if it `isFirst`. */
   begin(isFirst: boolean): void {
     if (this.isMovable) this.losing = this.pool.losing.add(this)
@@ -358,7 +354,7 @@ class Job extends Run implements Wish {
 
   /** Whether it has not run, and would on another connection. */
   private mayRepeat(error: SqlError): boolean {
-    return cameTooLate(error) || (this.isShared && error.cause instanceof Error && judge(error.cause, true) === "stale")
+    return cameTooLate(error) || (this.isShared && error instanceof Stale)
   }
 
   private answer(error: SqlError | undefined, result: Result | undefined): void {

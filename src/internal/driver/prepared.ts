@@ -1,9 +1,13 @@
 import { createHash } from "node:crypto"
+import { SqlError } from "@effect/sql/SqlError"
 import { TextCache } from "../textCache.js"
+import { saysTheSame } from "./parameters.js"
+import { changesSchema, schema } from "./schema.js"
+import { mayMoveByCall, type Surroundings } from "./surroundings.js"
 
 // A statement is worth a name from its second use on: most texts that are used once are never used again.
 const maxTextLength = 16_384
-const preparable = /^\s*(?:select|insert|update|delete|with|values|merge)\b/i
+const isQuery = /^\s*(?:select|insert|update|delete|with|values|merge)\b/i
 
 /** Bounds of what is known of texts, per pool: how many, and their UTF-16 code units in all. */
 const maxTexts = 4_096
@@ -16,19 +20,93 @@ const shortMillis = 3
 const runsForOne = 2_000
 const mostAtOnce = 3
 
+/** How long what was parsed is used, in milliseconds. It bounds what a change that shows in nothing can do. */
+const lifeMillis = 1_000
+
+/** How long a text runs without a name that went stale twice, or that the server plans badly: in milliseconds. */
+const restMillis = 60_000
+
+/** What is known of a text's parameters is asked again after this time, in milliseconds. */
+const typesMillis = 60_000
+
+/** A run under a name is slow that takes as long as this, in milliseconds, and so many times as long as the fastest. */
+const slowMillis = 2
+const slowTimes = 8
+
+/** So much faster without a name, for so many slow runs, and a plan of its own is worth it. That many runs make up for one. */
+const fasterTimes = 4
+const slowRuns = 3
+const runsForSlow = 300
+
+/** What a text may do to the connection, or to the schema, but for the statement that it is. */
+export type Effects = "none" | "call" | "command" | "schema"
+
 /** A text that was used before. */
 export class Text {
+  readonly effects: Effects
   /** Its fastest run, in milliseconds. What else is in a measurement, such as the program's own work, only adds to it. */
   private fastest = Number.POSITIVE_INFINITY
   private credit = 1
+  /** The types of its parameters, as they were heard last. */
+  private types: ReadonlyArray<number> | undefined
+  private typesUntil = 0
+  private typesVersion = 0
+  private restsUntil = Number.NEGATIVE_INFINITY
+  private wentStaleAt = Number.NEGATIVE_INFINITY
+  /** The last slow run under a name, until one without has shown how long it takes. */
+  private slow: number | undefined
+  private slowness = 0
 
   /** `name` is for its prepared statement; none for what cannot or need not be prepared. */
-  constructor(readonly name: string | undefined) {}
+  constructor(
+    readonly name: string | undefined,
+    sql: string,
+    isSingle: boolean
+  ) {
+    this.effects = effectsOf(sql, isSingle)
+  }
 
   /** It has run; for how long, where that is known. */
   ran(millis = Number.POSITIVE_INFINITY): void {
     if (millis < this.fastest) this.fastest = millis
     if (this.credit < mostAtOnce) this.credit += 1 / runsForOne
+  }
+
+  /**
+   * How long it has taken, with a plan for any values under a name, or one for its own. PostgreSQL settles for the former by
+   * what it believes to cost for most values, which may be far more for others.
+   */
+  took(millis: number, isNamed: boolean, now: number): void {
+    if (!isNamed) {
+      if (this.slow !== undefined && millis * fasterTimes < this.slow && ++this.slowness >= slowRuns) this.rest(now)
+      this.slow = undefined
+    } else if (millis >= slowMillis && millis > slowTimes * this.fastest) {
+      this.slow = millis
+    } else if (this.slowness > 0) {
+      this.slowness = Math.max(0, this.slowness - 1 / runsForSlow)
+    }
+    if (millis < this.fastest) this.fastest = millis
+  }
+
+  /** The server has found its prepared statement out of date, for no reason that is known here. */
+  wentStale(now: number): void {
+    if (now - this.wentStaleAt < restMillis) this.rest(now)
+    this.wentStaleAt = now
+  }
+
+  /** The types of its parameters are these. */
+  hasTypes(types: ReadonlyArray<number>, now: number): void {
+    this.types = types
+    this.typesUntil = now + typesMillis
+    this.typesVersion = schema.version
+  }
+
+  /** Whether it is not to be parsed under a name, as far as is known. */
+  isBetterUnnamed(params: ReadonlyArray<unknown>, now: number): boolean {
+    if (this.slow !== undefined || now < this.restsUntil) return true
+    const { types } = this
+    if (types === undefined || this.typesVersion !== schema.version || now >= this.typesUntil) return false
+    return !areSafe(types, params)
   }
 
   /** It has kept others waiting. */
@@ -40,12 +118,56 @@ export class Text {
   get isShort(): boolean {
     return this.fastest <= shortMillis && this.credit >= 1
   }
+
+  private rest(now: number): void {
+    this.restsUntil = now + restMillis
+    this.slowness = 0
+  }
+}
+
+/** What a text does that is sent for the first time. One with parameters is a single statement. */
+export const effectsOf = (sql: string, isSingle: boolean): Effects => {
+  if (isQuery.test(sql) && (isSingle || !sql.includes(";"))) return mayMoveByCall(sql) ? "call" : "none"
+  return changesSchema(sql) ? "schema" : "command"
+}
+
+/** A statement that is prepared on a connection. */
+export class Prepared {
+  /** When it was last used: later is more. */
+  use = 0
+  /** The types of its parameters, once the server has told them. */
+  types: ReadonlyArray<number> | undefined
+  /** What the driver keeps of its columns, once it has run. */
+  columns: unknown
+
+  constructor(
+    private readonly parsedAt: number,
+    private version: number
+  ) {}
+
+  /** It is out of date from now on. */
+  end(): void {
+    this.version = -1
+  }
+
+  /** Whether it may still be used. */
+  isFresh(now: number): boolean {
+    return this.version === schema.version && now - this.parsedAt < lifeMillis
+  }
+
+  /** Whether nothing that is known here explains that the server finds it out of date. */
+  get isUpToDate(): boolean {
+    return this.version === schema.version
+  }
 }
 
 /** A connection, as far as it matters here. */
-interface Holder {
-  /** The names of the statements that are prepared on it, and when each was last used: later is more. */
-  readonly prepared: Map<string, number>
+export interface Holder {
+  /** The statements that are prepared on it, by their names. */
+  readonly prepared: Map<string, Prepared>
+  readonly surroundings: Surroundings
+  /** The types that casts of extensions lead away from, once that is known. */
+  readonly unsafeTypes: ReadonlySet<number> | undefined
 }
 
 /**
@@ -62,27 +184,48 @@ export class PreparedStatements {
   textOf(sql: string, parameters: number): Text | undefined {
     if (sql.length > maxTextLength) return undefined
     const text = this.texts.get(sql)
-    if (text === undefined) this.texts.set(sql, new Text(newName(sql, parameters)))
+    if (text === undefined) this.texts.set(sql, new Text(newName(sql, parameters), sql, parameters > 0))
     return text
   }
 
-  /** The name of the prepared statement of a text, if it has one by now. */
+  /** The name that is for the prepared statement of a text, if it was used before. */
   nameOf(sql: string): string | undefined {
     return this.texts.get(sql)?.name
   }
 
   /**
-   * Notes that a connection is about to use a name. Returns the names that have to be closed there first: one that it
-   * holds beyond the limit, and this one at its first use, because somebody else may have prepared a statement under
-   * it (a former user of the same connection, behind a proxy).
+   * The name under which a text is to run on a connection with these values. None if the statement that is prepared there
+   * might read them otherwise than one that is parsed now.
    */
-  use(connection: Holder, name: string): ReadonlyArray<string> {
+  nameOn(connection: Holder, text: Text, params: ReadonlyArray<unknown>, now: number): string | undefined {
+    if (text.name === undefined || connection.surroundings.isUnknown || schema.isChanging(now)) return undefined
+    if (text.isBetterUnnamed(params, now)) return undefined
+    const name = connection.surroundings.nameOf(text.name)
+    const prepared = connection.prepared.get(name)
+    // What is parsed now is right for all values.
+    if (prepared === undefined || !prepared.isFresh(now)) return name
+    const { types } = prepared
+    const { unsafeTypes } = connection
+    if (types === undefined || !areSafe(types, params)) return undefined
+    if (types.length === 0) return name
+    return unsafeTypes === undefined || types.some((type) => unsafeTypes.has(type)) ? undefined : name
+  }
+
+  /**
+   * Notes that a connection is about to use a name. Returns the names that have to be closed there first: one that it
+   * holds beyond the limit, and this one where it is to be parsed, because it is out of date, or because somebody else may
+   * have prepared a statement under it (a former user of the same connection, behind a proxy).
+   */
+  use(connection: Holder, name: string, now: number): ReadonlyArray<string> {
     const { prepared } = connection
-    const isKnown = prepared.has(name)
+    const known = prepared.get(name)
+    const isFresh = known?.isFresh(now) === true
+    const current = isFresh ? known : new Prepared(now, schema.version)
     // Not by taking it out and putting it in again: that would make a new table after every few statements.
-    prepared.set(name, ++this.uses)
-    if (isKnown) return none
-    if (prepared.size <= this.maxPerConnection) return [name]
+    current.use = ++this.uses
+    if (isFresh) return none
+    prepared.set(name, current)
+    if (known !== undefined || prepared.size <= this.maxPerConnection) return [name]
     const oldest = leastOf(prepared)
     prepared.delete(oldest)
     return [oldest, name]
@@ -96,33 +239,47 @@ export class PreparedStatements {
 
 const none: ReadonlyArray<string> = []
 
-const leastOf = (uses: ReadonlyMap<string, number>): string => {
+const leastOf = (all: ReadonlyMap<string, Prepared>): string => {
   let least: string | undefined
-  for (const [name, use] of uses) if (least === undefined || use < uses.get(least)!) least = name
+  for (const [name, { use }] of all) if (least === undefined || use < all.get(least)!.use) least = name
   return least!
+}
+
+const areSafe = (types: ReadonlyArray<number>, params: ReadonlyArray<unknown>): boolean => {
+  for (let i = 0; i < types.length; i++) if (!saysTheSame(types[i]!, params[i])) return false
+  return true
 }
 
 const newName = (sql: string, parameters: number): string | undefined => {
   // Without parameters a text may hold several statements, which only the simple protocol takes.
   const isSingle = parameters > 0 || !sql.includes(";")
-  return isSingle && preparable.test(sql)
+  return isSingle && isQuery.test(sql)
     ? `edr_${createHash("sha256").update(sql).digest("hex").slice(0, 40)}`
     : undefined
 }
 
+/** The statement was prepared, and would run if it were parsed again: in a transaction that can begin again, or not at all. */
+export class Stale extends SqlError {}
+
 // The re-analysis of a statement whose parameters have the types that columns had when it was prepared.
 const mismatches = ["42883", "42804", "42846"]
+
+/** Whether the server found that the result of a prepared statement has changed. No statement of a user's can say so. */
+export const isOutOfDate = (error: Error): boolean => {
+  const { code, routine } = error as { readonly code?: string; readonly routine?: string }
+  return code === "0A000" && routine === "RevalidateCachedQuery"
+}
 
 /**
  * What the error of a statement says about its being prepared. `"stale"`: it never ran, and would if it were prepared
  * again. The server does not know it (26000: somebody ran DEALLOCATE or DISCARD ALL), knows it although the driver does not
  * (42P05), or DDL has changed its result (0A000 of RevalidateCachedQuery) or the types of its parameters. `"suspect"`: it
- * failed on its own account, or on that of the old types of its parameters (22003 for an integer that has become a
- * bigint), so it is better prepared again before its next use.
+ * failed on its own account, or on that of the old types of its parameters, so it is better prepared again before its next
+ * use.
  */
 export const judge = (error: Error, isReused: boolean): "stale" | "suspect" | "fine" => {
-  const { code, routine } = error as { readonly code?: string; readonly routine?: string }
-  if (code === "26000" || code === "42P05" || (code === "0A000" && routine === "RevalidateCachedQuery")) return "stale"
+  const { code } = error as { readonly code?: string }
+  if (code === "26000" || code === "42P05" || isOutOfDate(error)) return "stale"
   if (code === undefined || !isReused) return "fine"
   if (mismatches.includes(code)) return "stale"
   return code.startsWith("22") || code.startsWith("42") ? "suspect" : "fine"

@@ -4,7 +4,8 @@ import { giveUp } from "./cancel.js"
 import type { Connection, Member, Query, Result } from "./connection.js"
 import type { Opening } from "./opening.js"
 import type { Sampler } from "./position.js"
-import { judge, type PreparedStatements, type Text } from "./prepared.js"
+import { effectsOf, isOutOfDate, judge, type PreparedStatements, Stale, type Text } from "./prepared.js"
+import { schema } from "./schema.js"
 import { toWire, unsendable } from "./values.js"
 
 /** A statement as the driver takes it. */
@@ -31,6 +32,8 @@ export type Callback = (error: SqlError | undefined, result: Result | undefined)
 export interface Runs {
   /** None where nothing is prepared. */
   readonly prepared: PreparedStatements | undefined
+  /** The clock, in milliseconds. */
+  readonly now: () => number
   /** How many there are. */
   inFlight: number
   /** How many have succeeded. */
@@ -83,42 +86,62 @@ export abstract class Run implements Member {
       return
     }
     const { isShared, opening, runs, text } = this
-    const { asArrays, sampler, sql } = this.request
+    const { asArrays, params, sampler, sql } = this.request
+    const now = runs.now()
+    const effects = text === undefined ? effectsOf(sql, params.length > 0) : text.effects
+    if (effects !== "none") connection.affects(effects, sql, params, now)
     const asked = sampler?.isWanted === true ? sampler : undefined
     const isNamed = runs.prepared !== undefined
-    const query = { name: text?.name, text: sql, values, asArrays, isShared, opening, sampler: asked, isNamed }
-    this.send(connection, query, false)
+    // A single statement without a name is parsed for this run.
+    const name = text?.name === undefined ? undefined : (runs.prepared!.nameOn(connection, text, params, now) ?? "")
+    const query = { name, text: sql, values, asArrays, isShared, opening, sampler: asked, isNamed }
+    this.send(connection, query, now)
   }
 
-  private send(connection: Connection, query: Query, isRetry: boolean): void {
-    const { name } = query
-    const closed = name === undefined ? [] : this.runs.prepared!.use(connection, name)
+  private send(connection: Connection, query: Query, began: number): void {
+    const { runs, text } = this
+    const name = query.name === "" ? undefined : query.name
+    const closed = name === undefined ? [] : runs.prepared!.use(connection, name, began)
+    const prepared = name === undefined ? undefined : connection.prepared.get(name)
     for (const other of closed) connection.closeStatement(other)
+    const isAlone = !connection.isBusy
     connection.query(query, (error, result) => {
       if (error === undefined) {
+        if (prepared?.types !== undefined && closed.length > 0) text!.hasTypes(prepared.types, began)
+        if (isAlone) text?.took(runs.now() - began, prepared !== undefined, began)
         this.end(connection, undefined, result)
         return
       }
-      const verdict = name === undefined ? "fine" : judge(error, closed.length === 0)
-      if (verdict !== "fine") this.runs.prepared!.forget(connection, name!)
-      // One that shares a connection is repeated on one of its own.
-      if (verdict !== "stale" || isRetry || query.isShared === true) {
-        this.fail(connection, error)
-        return
+      const verdict = prepared === undefined ? "fine" : judge(error, closed.length === 0)
+      if (verdict !== "fine" || prepared?.columns === undefined) this.forget(connection, name)
+      if (verdict !== "stale") return this.fail(connection, error, false)
+      if (isOutOfDate(error) && prepared!.isUpToDate) {
+        text!.wentStale(began)
+        schema.changed()
       }
+      // One that shares a connection is repeated on one of its own.
+      if (query.isShared === true) return this.fail(connection, error, true)
       connection.whenReady(() => {
-        // In a transaction the error has aborted it already: only the caller can start again.
+        // In a transaction the error has aborted it already: it has to begin again, if it can.
         const mayRetry = connection.isUsable && connection.isOutsideTransaction && this.isWanted
-        if (mayRetry) this.send(connection, query, true)
-        else this.fail(connection, error)
+        if (mayRetry) this.send(connection, { ...query, name: "" }, runs.now())
+        else this.fail(connection, error, true)
       })
     })
   }
 
-  private fail(connection: Connection, error: Error): void {
+  private forget(connection: Connection, name: string | undefined): void {
+    if (name !== undefined) this.runs.prepared!.forget(connection, name)
+  }
+
+  private fail(connection: Connection, error: Error, isStale: boolean): void {
     // Whatever still comes is the answer to what nobody waits for any more.
     if (error.message === "Query read timeout") giveUp(connection, error)
-    connection.whenAnswered(error, () => this.end(connection, connection.statementError(error), undefined))
+    connection.whenAnswered(error, () => {
+      const failed = connection.statementError(error)
+      const { cause, message } = failed
+      this.end(connection, isStale && connection.isUsable ? new Stale({ cause, message }) : failed, undefined)
+    })
   }
 
   private end(connection: Connection, error: SqlError | undefined, result: Result | undefined): void {

@@ -2,6 +2,7 @@ import * as Pg from "pg"
 import { ProtocolViolation } from "../failure.js"
 import { executeAndSync, runWith } from "./messages.js"
 import type { Opening } from "./opening.js"
+import type { Prepared } from "./prepared.js"
 import { suspendedUnasked } from "./unasked.js"
 
 /** What the driver's connection understands. Its type declarations ask for more than it reads. */
@@ -11,7 +12,7 @@ export interface Wire {
   readonly submittedNamedStatements: Record<string, string>
   parse(message: { readonly name: string; readonly text: string }): void
   bind(message: { readonly statement: string; readonly values: ReadonlyArray<unknown>; readonly binary: boolean }): void
-  describe(message: { readonly type: "P"; readonly name: string }): void
+  describe(message: { readonly type: "P" | "S"; readonly name: string }): void
   sendCopyFail(message: string): void
 }
 
@@ -28,13 +29,10 @@ interface Internals extends Columns {
   parseRow(fields: ReadonlyArray<string | null>): object
 }
 
-/** What the prepared statements of one connection return, by their names. */
-export type Descriptions = Map<string, Columns>
-
 type Callback = (error: Error | null | undefined, result: Pg.QueryResult) => void
 
 /**
- * One run of a prepared statement, for `client.query`, which calls the methods `submit` and `handle...`. What a statement
+ * One run of a statement, for `client.query`, which calls the methods `submit` and `handle...`. What a prepared one takes and
  * returns is asked once: for as long as it is prepared the server runs it with that result, or not at all ("cached plan
  * must not change result type").
  */
@@ -46,12 +44,13 @@ export class Statement {
   private isDescribed = false
   private isSent = false
 
+  /** Without a name it is parsed for this run alone. */
   constructor(
     readonly name: string,
     readonly text: string,
     private readonly values: ReadonlyArray<unknown>,
     asArrays: boolean,
-    private readonly descriptions: Descriptions,
+    private readonly prepared: Prepared | undefined,
     private readonly opening: Opening | undefined,
     /** The driver puts another one in its place where there is a time limit. */
     public callback: Callback
@@ -73,7 +72,7 @@ export class Statement {
   send(wire: Wire): void {
     const { binary, name, text, values } = this
     this.isSent = true
-    const known = this.descriptions.get(name)
+    const known = this.prepared?.columns as Columns | undefined
     if (known !== undefined && wire.parsedStatements[name] !== undefined) {
       this.isDescribed = true
       const { opening, result } = this
@@ -90,14 +89,20 @@ export class Statement {
       if (this.opening !== undefined && wire.stream.writable) wire.stream.write(this.opening.bytes)
       if (wire.parsedStatements[name] === undefined) {
         wire.parse({ name, text })
-        wire.submittedNamedStatements[name] = text
+        if (name !== "") wire.submittedNamedStatements[name] = text
       }
+      // The types of its parameters, and its columns. Only a portal knows that they are binary.
+      if (name !== "") wire.describe({ type: "S", name })
       wire.bind({ statement: name, values, binary })
-      wire.describe({ type: "P", name: "" })
+      if (name === "" || binary) wire.describe({ type: "P", name: "" })
       if (wire.stream.writable) wire.stream.write(executeAndSync)
     } finally {
       wire.stream.uncork()
     }
+  }
+
+  handleParameterDescription({ dataTypeIDs }: { readonly dataTypeIDs: ReadonlyArray<number> }): void {
+    if (this.prepared !== undefined) this.prepared.types = [...dataTypeIDs]
   }
 
   handleRowDescription({ fields }: { readonly fields: ReadonlyArray<unknown> }): void {
@@ -126,9 +131,9 @@ export class Statement {
       return
     }
     this.result.addCommandComplete(message)
-    if (this.isDescribed || this.failure !== undefined) return
+    if (this.isDescribed || this.failure !== undefined || this.prepared === undefined) return
     const { _parsers, _prebuiltEmptyResultObject, fields } = this.result
-    this.descriptions.set(this.name, { fields, _parsers, _prebuiltEmptyResultObject })
+    this.prepared.columns = { fields, _parsers, _prebuiltEmptyResultObject }
   }
 
   handleEmptyQuery(): void {}
@@ -148,7 +153,7 @@ export class Statement {
   }
 
   handleReadyForQuery(): void {
-    if (this.failure !== undefined) this.descriptions.delete(this.name)
+    if (this.failure !== undefined && this.prepared !== undefined) this.prepared.columns = undefined
     this.callback(this.failure, this._result)
   }
 
