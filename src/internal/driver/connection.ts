@@ -277,7 +277,9 @@ export class Connection {
     if (query.isShared === true) this.corkForNow()
     stream.cork()
     try {
-      const asksCasts = query.name !== undefined && query.name !== "" && this.unsafeTypes === undefined
+      const { name, values } = query
+      const hasTypes = name !== undefined && name !== "" && values !== undefined && values.length > 0
+      const asksCasts = hasTypes && this.unsafeTypes === undefined
       if (asksCasts) this.submitAsking(query, isNow, done)
       else this.submit(query, done)
       if (sampler === undefined) return
