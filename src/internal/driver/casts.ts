@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream"
 import * as messages from "./messages.js"
+import { copyUnasked, suspendedUnasked } from "./unasked.js"
 
 /**
  * The types that casts of extensions lead away from without being asked, to one of the same category: where a `text` becomes
@@ -41,6 +42,14 @@ export class CastQuestion {
   handleCommandComplete(): void {}
 
   handleEmptyQuery(): void {}
+
+  handlePortalSuspended(): void {
+    throw suspendedUnasked()
+  }
+
+  handleCopyInResponse(): void {
+    throw copyUnasked()
+  }
 
   handleError(): void {
     this.answer(undefined)
