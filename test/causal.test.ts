@@ -284,7 +284,7 @@ layer(Causal.layer({ consistency: Consistency.causal() }), { excludeTestServices
           (id: number) => DbRouter.primary(sees(id)),
           (id: number) => sql.withTransaction(sees(id)),
           (id: number) =>
-            Effect.map(sql`SELECT id, pg_is_in_recovery() FROM note WHERE id = ${id}`, (rows) => rows.length === 1),
+            Effect.map(sql`SELECT id, pg_current_snapshot() FROM note WHERE id = ${id}`, (rows) => rows.length === 1),
           (id: number) => DbRouter.session(DbRouter.primary(sees(id))),
           (id: number) => Effect.flatMap(Effect.fork(DbRouter.primary(sees(id))), Fiber.join),
           (id: number) =>

@@ -397,6 +397,7 @@ export class Monitor {
     }
     watched.silentSince ??= this.now
     const { cause, message } = found.left
+    watched.outlier.forget()
     const reason = printable(cause instanceof Error ? cause.message : message)
     this.become(engine, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, date))
     // A server that refuses the probe may well work on what it has.
@@ -507,13 +508,8 @@ export class Monitor {
     }
     // What values can provoke is no reason to take the server from others.
     if (!found.suspect || isOfStatement(error)) return
-    if (this.mayEject(engine)) {
-      const why = watched.outlier.fail(this.now, engine.answered)
-      if (why !== undefined) {
-        this.eject(watched, why)
-        return
-      }
-    }
+    // Whether it is out, or down, the next probe tells.
+    watched.outlier.fail(this.now, engine.answered)
     const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.date)
     if (next === engine.health) return
     watched.fresh = true
@@ -537,6 +533,11 @@ export class Monitor {
   /** How an engine is that has answered a probe. One that has become the primary is out no more. */
   private unlessOut({ engine, outlier }: Watched, next: Health.Health, date: number): Health.Health {
     if (engine === this.options.servers.lastWriter && outlier.isOut) outlier.admit()
+    if (next.state === "up" && outlier.verdict !== undefined && this.mayEject(engine)) {
+      const why = `it answers probes, but ${outlier.verdict}`
+      outlier.eject(this.now)
+      return Health.ejected(next, why, date)
+    }
     if (!outlier.isOut || next.state !== "up") return next
     const { reason, since, state } = engine.health!
     const why = state === "ejected" && reason !== undefined ? reason : "it answers probes, but statements have failed"

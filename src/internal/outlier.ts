@@ -27,6 +27,7 @@ export class Outlier {
   private since = Number.NEGATIVE_INFINITY
   private failed = 0
   private answeredBefore = 0
+  private why: string | undefined
 
   /** Without limits it never is taken out. */
   constructor(private readonly limits: Limits | undefined) {}
@@ -40,22 +41,36 @@ export class Outlier {
     return this.isOutNow && now >= this.until
   }
 
-  /** A statement has failed there because of it; so many were answered since it is known. Why it is to be taken out now, if so. */
+  /** Why it is to be taken out, once a probe has succeeded, if so. */
+  get verdict(): string | undefined {
+    return this.why
+  }
+
+  /** A statement has failed there because of it; so many were answered since it is known. The verdict. */
   fail(now: number, answered: number): string | undefined {
     const { limits } = this
     if (this.isOutNow || limits === undefined || Duration.toMillis(limits.ejectTime) === 0) return undefined
     if (now - this.since > windowMillis) {
+      this.forget()
       this.since = now
-      this.failed = 0
       this.answeredBefore = answered
     }
     this.failed++
     const all = this.failed + Math.max(0, answered - this.answeredBefore)
     // One that has come back has to do better than before.
     const few = this.isOnProbation(now) ? 1 : fewest
-    return this.failed >= few && this.failed / all >= limits.ejectShare
-      ? `${this.failed} of its last ${all} statements have failed because of it`
-      : undefined
+    this.why =
+      this.failed >= few && this.failed / all >= limits.ejectShare
+        ? `${this.failed} of its last ${all} statements have failed because of it`
+        : undefined
+    return this.why
+  }
+
+  /** Its probes fail too: its statements tell nothing more. */
+  forget(): void {
+    this.since = Number.NEGATIVE_INFINITY
+    this.failed = 0
+    this.why = undefined
   }
 
   /** Takes it out, for twice as long as the last time. */
@@ -64,12 +79,13 @@ export class Outlier {
     this.millis = this.isOnProbation(now) || this.isOutNow ? Math.min(2 * this.millis, longest(shortest)) : shortest
     this.until = now + this.millis
     this.isOutNow = true
+    this.forget()
   }
 
   /** It is in use again, on probation. */
   admit(): void {
     this.isOutNow = false
-    this.since = Number.NEGATIVE_INFINITY
+    this.forget()
   }
 
   private isOnProbation(now: number): boolean {

@@ -18,6 +18,7 @@ import type { Leaves } from "./classifier/finding.js"
 import { clockOf, elapsedOf, nowOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isAnswer, judge, ofWrite } from "./failure.js"
+import * as Log from "./log.js"
 import type { Monitor } from "./monitor.js"
 import { orElse } from "./orElse.js"
 import { type Deadline, Patience } from "./patience.js"
@@ -431,7 +432,7 @@ export class Router extends Routes implements Writer {
   private warnOf({ until }: Leaves): Effect.Effect<void> {
     if (until !== "connection" || this.hasWarned) return Effect.void
     this.hasWarned = true
-    return Effect.logWarning(leftBehind)
+    return Log.warning(leftBehind)
   }
 
   /** The rows of one. */
