@@ -14,6 +14,7 @@ import * as Stream from "effect/Stream"
 import * as Health from "./Health.js"
 import type { Leaves } from "./internal/classifier/finding.js"
 import { elapsedOf } from "./internal/clock.js"
+import { isSameServer } from "./internal/config/sameServer.js"
 import { Exclusive } from "./internal/driver/exclusive.js"
 import type { Config } from "./internal/driver/guard.js"
 import { Opening } from "./internal/driver/opening.js"
@@ -21,6 +22,7 @@ import { type Callback, type Cancellable, Pool, type Request, type Result } from
 import { command } from "./internal/driver/run.js"
 import { movableRows, rows } from "./internal/driver/stream.js"
 import { ServerLost } from "./internal/failure.js"
+import { obtain } from "./internal/password.js"
 import { Probe } from "./internal/probe.js"
 import type { Restore } from "./internal/restore.js"
 import { type Positions, Tracker } from "./internal/tracker.js"
@@ -74,6 +76,8 @@ export interface Engine extends Candidate {
   readonly hasRoom: boolean
   /** Whether nothing has ended on its connections, all of which are in use, for much longer than its statements take. */
   readonly isStuck: boolean
+  /** Which server it is bound to: another number once it has moved to another one. New credentials alone are no move. */
+  readonly binding: number
   /** What is known of its positions in the write-ahead log. */
   readonly positions: Positions
   /**
@@ -147,9 +151,10 @@ export interface Engine extends Candidate {
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
   /**
-   * Moves the engine to another server, or other credentials. The new pool has to answer first; only then do new statements
-   * go there. What runs or waits on the old one gets up to `shutdownTimeout` to end. Fails, and changes nothing, when the
-   * new one does not answer.
+   * Moves the engine to another server. The new pool has to answer first; only then do new statements go there. What runs or
+   * waits on the old one gets up to `shutdownTimeout` to end. With the same server, database and user (another password or
+   * certificate, other limits) only new connections are opened with it, and nothing is cut or forgotten. Fails, and changes
+   * nothing, when a connection with the new configuration does not answer.
    */
   readonly rebind: (config: ResolvedEngine) => Effect.Effect<void, SqlError>
 }
@@ -163,6 +168,16 @@ const stuckTimes = 10
 
 /** How long connecting to a server may take when the configuration does not say: `PgClient`'s own default. */
 const defaultConnectTimeout = Duration.seconds(5)
+
+/** How long connecting may take at most. What a password has is a little less: then the error says what it was. */
+const connectLimit = ({ connectTimeout = defaultConnectTimeout }: ResolvedClient): Duration.Duration =>
+  Duration.toMillis(connectTimeout) === 0 ? defaultConnectTimeout : connectTimeout
+
+const passwordOf = (client: ResolvedClient): Config["password"] => {
+  const { password, passwordEffect } = client
+  if (passwordEffect !== undefined) return () => obtain(passwordEffect, Duration.times(connectLimit(client), 0.9))
+  return password && Redacted.value(password)
+}
 
 /**
  * The driver's options for an engine.
@@ -178,7 +193,7 @@ export const poolConfig = (client: ResolvedClient): Config => {
     user: client.username,
     host: client.host,
     database: client.database,
-    password: client.password && Redacted.value(client.password),
+    password: passwordOf(client),
     ssl: client.ssl,
     port: client.port,
     ...(client.stream && { stream: client.stream }),
@@ -193,6 +208,10 @@ export const poolConfig = (client: ResolvedClient): Config => {
   }
 }
 
+/** How long a wish waits for a connection, a new one or a free one. */
+const waitMillisOf = ({ connectTimeout = defaultConnectTimeout }: ResolvedClient): number =>
+  Duration.toMillis(connectTimeout)
+
 class EngineImpl implements Engine {
   readonly name: string
   weight: number
@@ -203,10 +222,11 @@ class EngineImpl implements Engine {
   isDrained = false
   isWritable: boolean
   health: Health.Health | undefined
+  binding = 0
   private pool: Pool
   readonly positions = new Tracker(() => elapsedOf(this.clock))
   private readonly prober = new Probe(() => this.positions.forget())
-  private probed: ResolvedClient | undefined
+  private probed: number | undefined
   private initial: string | undefined
   private listener: (error: SqlError) => void = () => {}
   /** The pools of servers that it was bound to before, until they are closed. */
@@ -245,24 +265,35 @@ class EngineImpl implements Engine {
         return restore(pool.query(command("SELECT 1"))).pipe(
           Effect.onError(() => pool.close(Duration.zero, RouterError.routerClosed())),
           Effect.zipRight(
-            Effect.suspend(() => {
-              const left = this.leave(
-                this.options.shutdownTimeout,
-                new ServerLost(`${this.name} has moved to another server`)
-              )
-              this.pool = pool
-              this.initial = undefined
-              this.positions.rebind()
-              this.address = config.address
-              this.client = config.client
-              this.isWritable = config.writable
-              this.latency = 0
-              return left
-            })
+            Effect.suspend(() =>
+              isSameServer(this, config) ? this.reconfigure(pool, config) : this.move(pool, config)
+            )
           )
         )
       })
     )
+  }
+
+  /** Goes on with another pool, to another server. */
+  private move(pool: Pool, config: ResolvedEngine): Effect.Effect<void> {
+    const before = this.pool
+    this.pool = pool
+    this.binding++
+    this.initial = undefined
+    this.positions.rebind()
+    this.address = config.address
+    this.client = config.client
+    this.isWritable = config.writable
+    this.latency = 0
+    return this.leave(before, this.options.shutdownTimeout, new ServerLost(`${this.name} has moved to another server`))
+  }
+
+  /** Opens connections with another configuration from now on; those that are open stay. `proof` has shown that it can. */
+  private reconfigure(proof: Pool, { client, writable }: ResolvedEngine): Effect.Effect<void> {
+    this.client = client
+    this.isWritable = writable
+    this.pool.renew(poolConfig(client), waitMillisOf(client))
+    return this.leave(proof, Duration.zero, RouterError.routerClosed())
   }
 
   /** Closes every connection, and those to servers of before. */
@@ -278,7 +309,7 @@ class EngineImpl implements Engine {
 
   drop(reason: string): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const left = this.leave(Duration.zero, new ServerLost(reason))
+      const left = this.leave(this.pool, Duration.zero, new ServerLost(reason))
       this.pool = this.makePool(this.client)
       this.positions.forget()
       if (this.initial !== undefined) this.pool.beginWith(this.initial)
@@ -286,9 +317,9 @@ class EngineImpl implements Engine {
     })
   }
 
-  /** Closes the pool of now, in the background. */
-  private leave(limit: Duration.Duration, reason: Error): Effect.Effect<void> {
-    return Effect.map(Effect.forkDaemon(this.pool.close(limit, reason)), (fiber) => {
+  /** Closes a pool, in the background. */
+  private leave(pool: Pool, limit: Duration.Duration, reason: Error): Effect.Effect<void> {
+    return Effect.map(Effect.forkDaemon(pool.close(limit, reason)), (fiber) => {
       this.leaving.add(fiber)
       fiber.addObserver(() => this.leaving.delete(fiber))
     })
@@ -380,16 +411,16 @@ class EngineImpl implements Engine {
 
   probe(limit: Duration.Duration, fresh: boolean): Effect.Effect<Health.Report, SqlError> {
     return Effect.suspend(() => {
-      const { client } = this
-      const isOther = this.probed !== client
-      this.probed = client
+      const { binding, client } = this
+      const isOther = this.probed !== binding
+      this.probed = binding
       const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
       const at = elapsedOf(this.clock)
       const question = this.positions.ask()
       return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (found) => {
         const report = Health.continued(this.health?.report, found)
         // One that comes from another server than new connections do is asked on a new one the next time.
-        if (this.client === client && !this.positions.report(question, at, report, fresh || isOther))
+        if (this.binding === binding && !this.positions.report(question, at, report, fresh || isOther))
           this.probed = undefined
         return report
       })
@@ -427,10 +458,9 @@ class EngineImpl implements Engine {
   }
 
   private makePool(client: ResolvedClient): Pool {
-    const waitMillis = Duration.toMillis(client.connectTimeout ?? defaultConnectTimeout)
     const pool: Pool = new Pool(poolConfig(client), {
       maxPrepared: this.options.maxPrepared,
-      waitMillis,
+      waitMillis: waitMillisOf(client),
       movableMillis: Duration.toMillis(this.options.waitForReplica),
       busyError: (millis) => RouterError.poolBusy(this.name, client.maxConnections, millis),
       // What is left of a pool to another server says nothing of this one.

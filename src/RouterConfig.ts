@@ -9,6 +9,7 @@ import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import type * as Redacted from "effect/Redacted"
 import * as Consistency from "./Consistency.js"
 import type { Limits } from "./Health.js"
 import * as check from "./internal/config/check.js"
@@ -36,7 +37,14 @@ import * as Topology from "./Topology.js"
  * @since 0.1.0
  * @category models
  */
-export interface EngineConfig extends PgClientConfig {
+export interface EngineConfig extends Omit<PgClientConfig, "password"> {
+  /**
+   * The role's password. An Effect is run for each new connection, and has as long as connecting may take: for tokens that expire
+   * (RDS IAM, a vault), also beside a `url` without a password. Where it fails the connection does, with an error that shows
+   * nothing of it. Programs that are started with the client's configuration, such as `pg_dump`, get none then. Default:
+   * `PGPASSWORD`, else `~/.pgpass`.
+   */
+  readonly password?: Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown> | undefined
   /**
    * What `explain`, spans, metrics and error messages call the engine, unique among all groups. Default: the group and
    * the position in it, from 1: `"read-2"`. A server that is in two groups is two engines, each with its own pool and name.
@@ -265,6 +273,8 @@ export interface ResolvedEngine {
  * @category models
  */
 export interface ResolvedClient extends Omit<PgClientConfig, "path"> {
+  /** Yields the password of each new connection, where it was given as an Effect. Then there is no `password`. */
+  readonly passwordEffect?: Effect.Effect<Redacted.Redacted, unknown> | undefined
   /** Default: `10`, as in `pg`. */
   readonly maxConnections: number
   /** Default: `0`. */

@@ -89,7 +89,8 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `ReadOnlyViolation`: a write inside `readOnly`, or inside a session that is read-only
  * - `PartialCommit`: of several groups that a session wrote to, some committed and some did not
  * - `CommitRolledBack`: COMMIT was answered with ROLLBACK, because a statement of the transaction had failed
- * - `ConnectionLost`: the connection of a transaction broke before its COMMIT; nothing of it is there
+ * - `ConnectionLost`: the connection of a transaction broke before its COMMIT; nothing of it is there. Or a stream of `listen` has
+ *   lost the server that it listened to; notifications may have been missed
  * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not
  * - `SettingsMissing`: a statement was bound to another group than the one in whose transaction SQL (`SET LOCAL`, `SET ROLE`,
  *   `set_config`, a temporary table) has set what it would run without
@@ -339,6 +340,20 @@ export const connectionLost = (options: Where = {}): RouterError =>
     reason: "ConnectionLost",
     description: `The connection of the transaction${at(options.engine)} broke before its COMMIT; nothing of it is there`,
     remedy: "Run the whole transaction again",
+    ...options
+  })
+
+/**
+ * A stream of `listen` has lost the server that it listened to. `why` says how ("primary is drained").
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const listenEnded = (why: string, options: Where = {}): RouterError =>
+  new RouterError({
+    reason: "ConnectionLost",
+    description: `The connection that listens was given up, because ${why}: notifications may have been missed`,
+    remedy: "Listen again (Stream.retry), and read what the missed ones would have told",
     ...options
   })
 

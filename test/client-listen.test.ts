@@ -8,7 +8,7 @@ import * as RouterTest from "./support/router.js"
 const listeners = (count: number) =>
   Effect.flatMap(RouterTest.PgCluster.PgCluster, ({ primary }) =>
     primary
-      .query<{ pid: number }>("SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query LIKE 'UNLISTEN%'")
+      .query<{ pid: number }>("SELECT pid FROM pg_stat_activity WHERE application_name = 'effect-db-router listen'")
       .pipe(
         Effect.delay("10 millis"),
         Effect.repeat({ until: (rows) => rows.length === count }),

@@ -221,6 +221,6 @@ export const make = (
     if (refresh !== undefined) yield* refresh.start
     const classifier = yield* makeClassifier(config, servers)
     const router = new Router({ config, servers, others, classifier, monitor, refresh, telemetry })
-    const made = yield* Client.make(router)
+    const made = yield* Client.make(router, monitor.events)
     return { ...made, monitor, tokens: tokenSource.make(router) }
   })

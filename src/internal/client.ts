@@ -3,9 +3,11 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import * as Statement from "@effect/sql/Statement"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
+import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
+import type * as Health from "../Health.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { TransformRows } from "./connection.js"
 import * as listen from "./listen.js"
@@ -16,7 +18,8 @@ import * as RoutedStatement from "./statement.js"
 
 /** The routed client: everything that `SqlClient` and `PgClient` promise. */
 export const make = (
-  router: Router
+  router: Router,
+  events: PubSub.PubSub<Health.Event>
 ): Effect.Effect<
   { readonly client: PgClient.PgClient; readonly runner: Runner },
   never,
@@ -33,7 +36,7 @@ export const make = (
     const { connection, spanAttributes } = runner
     const statements = (compiler: Statement.Compiler, transformRows: TransformRows) =>
       RoutedStatement.make({ connection, compiler, spanAttributes, transformRows })
-    const listenTo = yield* listen.make(() => router.primary)
+    const listenTo = yield* listen.make(router, events)
     const rest = {
       [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
       [PgClient.TypeId as PgClient.TypeId]: PgClient.TypeId as PgClient.TypeId,

@@ -56,7 +56,15 @@ export const log: (event: Health.Event) => Effect.Effect<void> = Health.Event.$m
     annotated(Log.info(`The topology has no ${event.engine} any more`), "engine_removed", of(event))
 })
 
-/** Logs that an engine stands for another server now, or connects with other credentials. */
+/** Logs that an engine opens connections with another configuration, to the same server. */
+export const logRenewed = (group: string, { name }: Engine): Effect.Effect<void> =>
+  annotated(
+    Effect.logDebug(`${name} opens connections with its new configuration`),
+    "renewed",
+    of({ engine: name, group })
+  )
+
+/** Logs that an engine stands for another server now. */
 export const logRebound = (group: string, { address, name }: Engine): Effect.Effect<void> => {
   const { host, port } = address
   const where = host === undefined ? "the server of the environment" : port === undefined ? host : `${host}:${port}`

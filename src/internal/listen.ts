@@ -1,110 +1,400 @@
+/**
+ * Notifications: one connection for all the streams of a client, to the server that takes the writes. When it breaks, goes silent,
+ * or its server is not the one any more, every stream fails: what was sent meanwhile is lost, and only the consumer can read again
+ * what it would have told.
+ */
 import { SqlError } from "@effect/sql/SqlError"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as RcRef from "effect/RcRef"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import type { Engine } from "../Engine.js"
 import { poolConfig } from "../Engine.js"
+import type * as Health from "../Health.js"
+import * as RouterError from "../RouterError.js"
 import * as bounded from "./bounded.js"
-import { makeClient } from "./driver/guard.js"
+import { Connection } from "./driver/connection.js"
+import type { Result } from "./driver/pool.js"
+import { answerOf, text as positionText } from "./driver/position.js"
+import { acquireFailed } from "./failure.js"
 import { Lock } from "./lock.js"
+import type { Restore } from "./restore.js"
+import type { Router } from "./router.js"
+import * as Seen from "./seen.js"
+import { Mark } from "./tracker.js"
 
-type Listener = {
-  readonly notified: (payload: string) => void
+/** How often the connection is tried where nothing is probed, and how long the server has for its answer. */
+const interval = Duration.seconds(5)
+const answerLimit = Duration.seconds(5)
+
+/** How long the end of a stream waits for the server. */
+const endLimit = Duration.seconds(1)
+
+/** For a role that may not ask for positions. */
+const roleText = "SELECT pg_is_in_recovery()"
+
+interface Notification {
+  readonly payload: string
+  /** Where the server was when it had come. `undefined` where positions do not matter. */
+  readonly mark: Mark | undefined
+}
+
+interface Listener {
+  readonly notified: (notification: Notification) => void
   readonly failed: (error: SqlError) => void
 }
 
-/** One connection that listens for all the streams of a client. */
+/** A channel that somebody listens to. */
+interface Channel {
+  readonly listeners: Set<Listener>
+  /** Who waits for the server to listen; `undefined` once it does. */
+  waiting: Array<(error: SqlError | undefined) => void> | undefined
+}
+
+/** One connection that listens. */
 class Listening {
-  private readonly channels = new Map<string, Set<Listener>>()
-  private readonly commands = new Lock()
+  /** How many streams have it. */
+  uses = 0
+  private failure: SqlError | undefined
+  private readonly channels = new Map<string, Channel>()
+  private readonly binding: number
+  /** Whether a question for the position is on its way, and what is to be asked for after that. */
+  private isAsking = false
+  private next: { readonly mark: Mark; readonly question: number } | undefined
+  private answered: Array<() => void> = []
+  private hasEnded = false
+  private whenEnded = () => {}
+  private watching: Fiber.RuntimeFiber<unknown, unknown> | undefined
 
-  constructor(private readonly client: Pg.Client) {
-    client.on("notification", ({ channel, payload }) => {
-      for (const listener of this.channels.get(channel) ?? []) listener.notified(payload ?? "")
-    })
-    client.on("error", (cause) => this.fail(cause))
-    client.on("end", () => this.fail(new Error("The connection ended")))
+  private constructor(
+    private readonly router: Router,
+    private readonly engine: Engine,
+    private readonly gone: (listening: Listening) => void
+  ) {
+    this.binding = engine.binding
   }
 
-  /** Listens until the scope closes. LISTEN and UNLISTEN are sent for the first and the last listener of a channel. */
-  listen(channel: string, listener: Listener): Effect.Effect<void, SqlError, Scope.Scope> {
-    const identifier = Pg.escapeIdentifier(channel)
-    const add = Effect.suspend(() => {
-      const listeners = this.channels.get(channel)
-      if (listeners !== undefined) {
-        listeners.add(listener)
-        return Effect.void
+  private connection!: Connection
+
+  /** Connects. The caller must be uninterruptible; `restore` makes the waiting interruptible. */
+  static open(
+    router: Router,
+    engine: Engine,
+    events: PubSub.PubSub<Health.Event>,
+    gone: (listening: Listening) => void,
+    restore: Restore
+  ): Effect.Effect<Listening, SqlError> {
+    return Effect.suspend(() => {
+      const listening = new Listening(router, engine, gone)
+      const { applicationName } = engine.client
+      const config = { ...poolConfig(engine.client), application_name: `${applicationName} listen` }
+      const refuse = (cause: unknown) => Effect.fail(new SqlError({ cause, message: acquireFailed }))
+      let connection: Connection
+      try {
+        connection = new Connection(config, () => listening.ended())
+      } catch (cause) {
+        return refuse(cause)
       }
-      this.channels.set(channel, new Set([listener]))
-      return this.command(`LISTEN ${identifier}`)
+      listening.connection = connection
+      connection.onNotification((channel, payload) => listening.notified(channel, payload))
+      const connected = Effect.async<void, SqlError>((resume) => {
+        connection.connect((cause) => resume(cause === undefined ? Effect.void : refuse(cause)))
+      })
+      return restore(connected).pipe(
+        Effect.onError(() => Effect.sync(() => connection.destroy())),
+        Effect.zipRight(Effect.forkDaemon(Effect.interruptible(listening.watch(events)))),
+        Effect.map((watching) => {
+          listening.watching = watching
+          return listening
+        })
+      )
     })
-    const remove = Effect.suspend(() => {
-      const listeners = this.channels.get(channel)
-      listeners?.delete(listener)
-      if (listeners?.size !== 0) return Effect.void
-      this.channels.delete(channel)
-      return Effect.asVoid(bounded.run(this.command(`UNLISTEN ${identifier}`), "1 second"))
-    })
-    return Effect.acquireRelease(this.commands.run(Effect.onError(add, () => remove)), () => this.commands.run(remove))
   }
 
-  private command(sql: string): Effect.Effect<void, SqlError> {
-    return Effect.asVoid(
-      Effect.tryPromise({
-        try: () => this.client.query(sql),
-        catch: (cause) => new SqlError({ cause, message: "Failed to listen" })
-      })
+  get isOpen(): boolean {
+    return this.failure === undefined
+  }
+
+  /** Adds a listener, once the server listens. Whatever becomes of that, it has to be removed. */
+  add(name: string, listener: Listener): Effect.Effect<void, SqlError> {
+    return Effect.async<void, SqlError>((resume) => {
+      if (this.failure !== undefined) return resume(Effect.fail(this.failure))
+      let channel = this.channels.get(name)
+      if (channel === undefined) {
+        channel = { listeners: new Set(), waiting: [] }
+        this.channels.set(name, channel)
+        const added = channel
+        this.connection.query({ text: `LISTEN ${Pg.escapeIdentifier(name)}` }, (error) =>
+          this.listens(name, added, error)
+        )
+      }
+      channel.listeners.add(listener)
+      if (channel.waiting === undefined) resume(Effect.void)
+      else channel.waiting.push((error) => resume(error === undefined ? Effect.void : Effect.fail(error)))
+    })
+  }
+
+  /** Removes a listener. The last one of a channel ends that, unless the connection ends with it. */
+  remove(name: string, listener: Listener): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const channel = this.channels.get(name)
+      if (channel?.listeners.delete(listener) !== true || channel.listeners.size > 0) return Effect.void
+      this.channels.delete(name)
+      if (this.failure !== undefined || this.uses === 1) return Effect.void
+      const ended = Effect.async<void>((resume) =>
+        this.connection.query({ text: `UNLISTEN ${Pg.escapeIdentifier(name)}` }, () => resume(Effect.void))
+      )
+      return Effect.asVoid(bounded.run(ended, endLimit))
+    })
+  }
+
+  /** Takes leave of the server. Nothing listens there any more. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.leave()
+    this.connection.end()
+    if (this.hasEnded) return Effect.void
+    const ended = Effect.async<void>((resume) => {
+      this.whenEnded = () => resume(Effect.void)
+      if (this.hasEnded) this.whenEnded()
+    })
+    return Effect.asVoid(bounded.run(ended, endLimit))
+  })
+
+  /** Fails every stream, and closes the connection at once. */
+  fail(error: SqlError): void {
+    if (this.failure !== undefined) return
+    this.failure = error
+    this.leave()
+    const channels = [...this.channels.values()]
+    this.channels.clear()
+    this.connection.destroy()
+    for (const { listeners, waiting } of channels) {
+      for (const tell of waiting ?? []) tell(error)
+      for (const listener of listeners) listener.failed(error)
+    }
+  }
+
+  private leave(): void {
+    this.gone(this)
+    this.watching?.unsafeInterruptAsFork(FiberId.none)
+  }
+
+  private ended(): void {
+    this.hasEnded = true
+    const { cause } = this.connection.unsentError
+    this.fail(new SqlError({ cause, message: "The connection that listens broke: notifications may have been missed" }))
+    this.whenEnded()
+  }
+
+  private listens(name: string, channel: Channel, error: Error | undefined): void {
+    const { waiting = [] } = channel
+    channel.waiting = undefined
+    if (error === undefined) {
+      for (const tell of waiting) tell(undefined)
+      return
+    }
+    if (this.channels.get(name) === channel) this.channels.delete(name)
+    const failed = new SqlError({ cause: this.connection.statementError(error).cause, message: "Failed to listen" })
+    for (const tell of waiting) tell(failed)
+  }
+
+  private notified(name: string, payload: string): void {
+    const listeners = this.channels.get(name)?.listeners
+    if (listeners === undefined) return
+    const notification = { payload, mark: this.router.causal && this.ask() }
+    for (const listener of listeners) listener.notified(notification)
+  }
+
+  /** Asks for the position, from now on or later. What has come in one packet is asked for once. */
+  private ask(): Mark {
+    if (this.next === undefined) {
+      const mark = new Mark(this.engine.positions).end()
+      this.next = { mark, question: mark.send() }
+      if (!this.isAsking) {
+        this.isAsking = true
+        queueMicrotask(() => this.send())
+      }
+    }
+    return this.next.mark
+  }
+
+  private send(): void {
+    const { mark, question } = this.next!
+    this.next = undefined
+    const isTold = this.engine.positions.refused === undefined
+    this.connection.query({ text: isTold ? positionText : roleText, asArrays: true }, (error, result) => {
+      const row = error ?? rowOf(result!)
+      const answer = row instanceof Error ? row : isTold ? answerOf(row) : new Error("It does not tell its position")
+      mark.heard(question, answer)
+      const isStandby = isTold ? !(answer instanceof Error) && answer.isStandby : saysYes(row)
+      for (const tell of this.answered.splice(0)) tell()
+      if (isStandby) this.move(`${this.engine.name} is a standby`)
+      if (this.next !== undefined) this.send()
+      else this.isAsking = false
+    })
+  }
+
+  /** Looks whether the server is still the one to listen to, at every news of the servers, and every so often by asking. */
+  private watch(events: PubSub.PubSub<Health.Event>): Effect.Effect<never> {
+    const look = Effect.sync(() => this.look())
+    const news = Effect.scoped(
+      Effect.flatMap(PubSub.subscribe(events), (queue) =>
+        Effect.zipRight(look, Effect.forever(Effect.zipRight(Queue.take(queue), look)))
+      )
+    )
+    const every = this.router.config.health?.interval ?? interval
+    const beat = Effect.forever(Effect.zipRight(Effect.sleep(every), Effect.zipRight(look, this.check)))
+    return Effect.zipRight(Effect.all([news, beat], { concurrency: 2, discard: true }), Effect.never)
+  }
+
+  private look(): void {
+    const { binding, engine, router } = this
+    const { name } = engine
+    if (engine.binding !== binding) this.move(`${name} is bound to another server`)
+    else if (engine.isDrained) this.move(`${name} is drained`)
+    else if (!router.defaultGroup.isEligible(engine)) this.move(`${name} is not the primary any more`)
+  }
+
+  private move(why: string): void {
+    const { name } = this.engine
+    this.fail(
+      RouterError.toSqlError(RouterError.listenEnded(why, { group: this.router.defaultGroup.name, engine: name }))
     )
   }
 
-  private fail(cause: Error): void {
-    const error = new SqlError({ cause, message: "The connection that listens broke" })
-    const listeners = [...this.channels.values()].flatMap((set) => [...set])
-    this.channels.clear()
-    for (const listener of listeners) listener.failed(error)
+  /** Has the server say something: the network may have forgotten the connection, which nobody is told. */
+  private readonly check: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.failure !== undefined) return Effect.void
+    this.ask()
+    return Effect.timeoutTo(
+      Effect.async<void>((resume) => {
+        this.answered.push(() => resume(Effect.void))
+      }),
+      {
+        duration: answerLimit,
+        onSuccess: () => {},
+        onTimeout: () => this.move(`${this.engine.name} does not answer`)
+      }
+    )
+  })
+}
+
+const rowOf = (result: Result): ReadonlyArray<unknown> =>
+  (result as Exclude<Result, ReadonlyArray<unknown>>).rows[0] as unknown as ReadonlyArray<unknown>
+
+const saysYes = (row: Error | ReadonlyArray<unknown>): boolean =>
+  !(row instanceof Error) && (row[0] === true || row[0] === "t")
+
+/** The connection that listens now. There is one while there is a stream. */
+class Hub {
+  private current: Listening | undefined
+  private readonly opening = new Lock()
+  private isClosed = false
+
+  constructor(
+    private readonly router: Router,
+    private readonly events: PubSub.PubSub<Health.Event>
+  ) {}
+
+  /** Listens until the scope closes. */
+  listen(channel: string, listener: Listener): Effect.Effect<void, SqlError, Scope.Scope> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(this.take(restore), (listening) =>
+        Effect.addFinalizer(() => this.leave(listening)).pipe(
+          Effect.zipRight(Effect.addFinalizer(() => listening.remove(channel, listener))),
+          Effect.zipRight(restore(listening.add(channel, listener)))
+        )
+      )
+    )
+  }
+
+  /** Fails every stream, the ones to come too. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.isClosed = true
+    const { current } = this
+    if (current === undefined) return Effect.void
+    current.fail(RouterError.toSqlError(RouterError.routerClosed()))
+    return current.close
+  })
+
+  private take(restore: Restore): Effect.Effect<Listening, SqlError> {
+    return Effect.zipRight(
+      this.opening.take(restore),
+      Effect.ensuring(
+        Effect.suspend(() => {
+          const { current } = this
+          if (current !== undefined) {
+            current.uses++
+            return Effect.succeed(current)
+          }
+          return this.router.patience.around(() => this.open(restore), restore)
+        }),
+        this.opening.release
+      )
+    )
+  }
+
+  private open(restore: Restore): Effect.Effect<Listening, SqlError> {
+    const { defaultGroup } = this.router
+    if (this.isClosed) return Effect.fail(RouterError.toSqlError(RouterError.routerClosed()))
+    const engine = defaultGroup.choose()
+    if (engine === undefined) {
+      const why = defaultGroup.whyNone()
+      return Effect.fail(RouterError.toSqlError(RouterError.noEngineAvailable(defaultGroup.name, { why })))
+    }
+    const gone = (listening: Listening) => {
+      if (this.current === listening) this.current = undefined
+    }
+    return Effect.flatMap(Listening.open(this.router, engine, this.events, gone, restore), (listening) => {
+      listening.uses++
+      if (!this.isClosed && listening.isOpen) this.current = listening
+      else listening.fail(RouterError.toSqlError(RouterError.routerClosed()))
+      return Effect.succeed(listening)
+    })
+  }
+
+  private leave(listening: Listening): Effect.Effect<void> {
+    return Effect.suspend(() => (--listening.uses > 0 ? Effect.void : listening.close))
   }
 }
 
-const connect = (engineOf: () => Engine): Effect.Effect<Listening, SqlError, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.tryPromise({
-        try: async () => {
-          const client = makeClient(poolConfig(engineOf().client))
-          // Before the connection is there, `connect` reports its errors itself.
-          client.on("error", () => {})
-          await client.connect()
-          return client
-        },
-        catch: (cause) => new SqlError({ cause, message: "Failed to acquire connection for listen" })
-      }),
-      (client) =>
-        bounded.run(
-          Effect.promise(() => client.end()),
-          "1 second"
-        )
-    ),
-    (client) => new Listening(client)
-  )
-
 /**
- * `listen` for the engine of the moment that a connection is opened: a stream of the payloads sent to a channel, over one connection that is opened for the first
- * stream and closed after the last. The streams fail when that connection breaks: notifications may have been missed.
+ * `listen`: a stream of the payloads sent to a channel. Who handles one reads at least what it was sent for: its flow has seen where
+ * the primary was when it came.
  */
 export const make = (
-  engineOf: () => Engine
+  router: Router,
+  events: PubSub.PubSub<Health.Event>
 ): Effect.Effect<(channel: string) => Stream.Stream<string, SqlError>, never, Scope.Scope> =>
   Effect.map(
-    RcRef.make({ acquire: connect(engineOf) }),
-    (listening) => (channel: string) =>
-      Stream.asyncPush<string, SqlError>((emit) =>
-        Effect.flatMap(RcRef.get(listening), (connection) =>
-          connection.listen(channel, {
-            notified: (payload) => emit.single(payload),
-            failed: (error) => emit.fail(error)
+    Effect.acquireRelease(
+      Effect.sync(() => new Hub(router, events)),
+      (hub) => hub.close
+    ),
+    (hub) => {
+      const { afterWriteEnded = Effect.void } = router.config.consistency
+      const shown = ({ mark, payload }: Notification) =>
+        Effect.zipRight(
+          afterWriteEnded,
+          Effect.withFiberRuntime<string>((fiber) => {
+            if (mark !== undefined) router.causal?.note(fiber, (seen) => Seen.withMark(seen, mark))
+            return Effect.succeed(payload)
           })
         )
-      )
+      return (channel: string) =>
+        Stream.mapEffect(
+          Stream.asyncPush<Notification, SqlError>((emit) =>
+            hub.listen(channel, {
+              notified: (notification) => emit.single(notification),
+              failed: (error) => emit.fail(error)
+            })
+          ),
+          shown
+        )
+    }
   )

@@ -55,13 +55,14 @@ const whereOf = (member: Member, { address, client }: ResolvedEngine) => {
 export const resolve = (member: Member, template: ResolvedEngine): Either.Either<ResolvedEngine, RouterConfigError> => {
   const name = nameOf(member, template)
   const { serverName, settings = {} } = member
-  const { host: _host, port: _port, url: _url, ...client } = template.client
+  const { host: _host, passwordEffect, port: _port, url: _url, ...client } = template.client
   const { database: _database, password: _password, username: _username, ...others } = settings
   const ssl = settings.ssl ?? client.ssl
   return resolveEngine(
     { field: `topology.${name}`, name },
     {
       ...client,
+      ...(settings.password === undefined && passwordEffect !== undefined && { password: passwordEffect }),
       ...others,
       ...whereOf(member, template),
       ...(ssl !== undefined &&

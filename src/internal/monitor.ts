@@ -19,7 +19,7 @@ import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
 import { elapsedOf } from "./clock.js"
 import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
-import { log, logBalanced, logReadOnly, logRebound, logSerializable } from "./eventLog.js"
+import { log, logBalanced, logReadOnly, logRebound, logRenewed, logSerializable } from "./eventLog.js"
 import { acquireFailed, isOfStatement, isServerError, judge, saysSerializableDefault } from "./failure.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
@@ -148,17 +148,26 @@ export class Monitor {
 
   /** Moves an engine to another server, once that answers. What was known of the one before does not count there. */
   rebind(engine: Engine, config: ResolvedEngine): Effect.Effect<void, SqlError> {
-    return Effect.zipRight(
-      engine.rebind(config),
-      Effect.suspend(() => {
-        if (engine === this.options.servers.lastWriter) this.options.servers.forget()
-        if (engine.health !== undefined) engine.setHealth(Health.starting(this.date))
-        const watched = this.watched.get(engine)
-        if (watched !== undefined) Object.assign(watched, unknown, { outlier: new Outlier(this.options.config) })
-        this.sample(engine)
-        return Effect.zipRight(logRebound(this.eventOf(engine).group, engine), this.check(engine))
-      })
-    )
+    return Effect.suspend(() => {
+      const { binding } = engine
+      return Effect.zipRight(
+        engine.rebind(config),
+        Effect.suspend(() =>
+          engine.binding === binding ? logRenewed(this.eventOf(engine).group, engine) : this.moved(engine)
+        )
+      )
+    })
+  }
+
+  private moved(engine: Engine): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (engine === this.options.servers.lastWriter) this.options.servers.forget()
+      if (engine.health !== undefined) engine.setHealth(Health.starting(this.date))
+      const watched = this.watched.get(engine)
+      if (watched !== undefined) Object.assign(watched, unknown, { outlier: new Outlier(this.options.config) })
+      this.sample(engine)
+      return Effect.zipRight(logRebound(this.eventOf(engine).group, engine), this.check(engine))
+    })
   }
 
   /** Watches one engine more, until the scope closes. */
@@ -317,7 +326,7 @@ export class Monitor {
     const { engine } = watched
     return watched.lock.run(
       Effect.suspend(() => {
-        const { client } = engine
+        const { binding } = engine
         const { lastWriter, writer } = this.options.servers
         // The name of one that is not the primary any more may lead to the next one from any moment on.
         const isMoving = writer === undefined && engine === lastWriter
@@ -330,7 +339,7 @@ export class Monitor {
         watched.hurry.unsafeClose()
         return Effect.flatMap(Effect.either(ask(watched, config.timeout, fresh)), (found) => {
           // Of the server that it was bound to before.
-          if (engine.client !== client) return Effect.sync(() => watched.hurry.unsafeOpen())
+          if (engine.binding !== binding) return Effect.sync(() => watched.hurry.unsafeOpen())
           // It has become suspect meanwhile: that may be the news.
           if (watched.fresh && Either.isRight(found)) return Effect.void
           const tried = Either.isRight(found) ? this.tryOut(watched, config) : Effect.void

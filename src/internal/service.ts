@@ -102,9 +102,10 @@ export interface DbRouter {
   /** Takes an engine out of the choice: no new statements, what runs there goes on. Fails for a name there is not. */
   readonly drain: (engine: string) => Effect.Effect<void, RouterError.RouterError>
   /**
-   * Moves an engine to another server, or to other credentials, while statements run: the new server has to answer first,
-   * then new statements go there, and what runs on the old one gets up to `shutdownTimeout` to end. The configuration may be
-   * an Effect, as in the options. Weight and zone stay. Streams of `listen` stay with the old server until its connection ends.
+   * Moves an engine to another server while statements run: the new server has to answer first, then new statements go there,
+   * and what runs on the old one gets up to `shutdownTimeout` to end. Streams of `listen` fail where it was the primary. With the
+   * same host, port, database and user (another password or certificate) only new connections use the new configuration, once one
+   * of them has answered, and nothing is cut. The configuration may be an Effect, as in the options. Weight and zone stay.
    *
    * Fails, and changes nothing, when the configuration is wrong or the new server does not answer.
    */

@@ -284,6 +284,7 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     hasRoom: true,
     isStuck: false,
     positions: engine.positions,
+    binding: engine.binding,
     query,
     begin: (request, callback) => {
       const answered = Effect.match(query(request), {

@@ -2,6 +2,7 @@
  * Checks of single values. Options come from TypeScript, JavaScript, files and the environment, so nothing is believed.
  */
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -81,6 +82,10 @@ export const redacted: Check<Redacted.Redacted> = (field, value) => {
     ? Either.right(Redacted.make(secret))
     : invalidSecret(field, "The secret in it must be a text")
 }
+
+/** A secret, or an Effect that yields one when it is needed. */
+export const redactedOrEffect: Check<Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown>> = (field, value) =>
+  Effect.isEffect(value) ? Either.right(value as Effect.Effect<Redacted.Redacted, unknown>) : redacted(field, value)
 
 // Timers of JavaScript count milliseconds in 31 bits, and run at once beyond that.
 const longest = 2 ** 31 - 1

@@ -2,6 +2,7 @@
  * Validation of one engine's configuration.
  */
 import type { PgClientConfig } from "@effect/sql-pg/PgClient"
+import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Redacted from "effect/Redacted"
 import { RouterConfigError } from "../../RouterError.js"
@@ -48,7 +49,7 @@ export const fields = {
   ssl: check.either(check.boolean, check.object<Tls>(), "It must be true, false or the options of tls.connect"),
   database: check.text,
   username: check.text,
-  password: check.redacted,
+  password: check.redactedOrEffect,
   stream: check.callable<MakeStream>(),
   idleTimeout: check.duration({ positive: false }),
   connectTimeout: check.duration({ positive: false }),
@@ -89,18 +90,28 @@ const readUrl = (field: string, given: Given): check.Checked<url.EngineUrl | und
         ? yield* both(field, "path", given, "host")
         : undefined
     }
+    const asked = Effect.isEffect(given.password)
     for (const part of partsOfUrl) {
-      if (given[part] !== undefined) return yield* both(field, part, given, "url")
+      if (given[part] !== undefined && !(asked && part === "password")) return yield* both(field, part, given, "url")
     }
     const parsed = yield* Either.mapLeft(
       url.parse(Redacted.value(given.url)),
       ({ remedy, value }) => new RouterConfigError({ field: `${field}.url`, value, remedy })
     )
+    if (asked && hasPassword(parsed.url)) {
+      return yield* check.invalidSecret(`${field}.password`, 'The "url" has a password too; say it in one place')
+    }
     for (const name of parsed.own.keys()) {
       if (given[name] !== undefined) return yield* both(field, name, given, "url")
     }
     return parsed.saysTls && given.ssl !== undefined ? yield* both(field, "ssl", given, "url") : parsed
   })
+
+const hasPassword = (url: string): boolean => {
+  if (!URL.canParse(url)) return false
+  const { password, searchParams } = new URL(url)
+  return password !== "" || searchParams.has("password")
+}
 
 /** The pool of `pg` has 10 connections if nothing is said. */
 const defaultConnections = 10
@@ -124,7 +135,7 @@ export const resolve = (slot: Slot, config: unknown) =>
     const address = yield* readUrl(field, given)
     const own = address?.own ?? new Map<url.OwnParameter, string>()
     const bounds = yield* poolBounds(field, given)
-    const { name, path, weight, writable, zone, ...client } = given
+    const { name, password, path, weight, writable, zone, ...client } = given
     const fromUrl = {
       name: own.has("name") ? yield* check.text(`${field}.name`, own.get("name")) : undefined,
       zone: own.has("zone") ? yield* check.text(`${field}.zone`, own.get("zone")) : undefined,
@@ -144,6 +155,7 @@ export const resolve = (slot: Slot, config: unknown) =>
       client: Object.freeze({
         ...client,
         ...bounds,
+        ...(Effect.isEffect(password) ? { passwordEffect: password } : password !== undefined && { password }),
         applicationName: given.applicationName ?? "effect-db-router",
         allowCleartextPassword: given.allowCleartextPassword ?? false,
         ...(address === undefined ? {} : { url: Redacted.make(address.url) }),

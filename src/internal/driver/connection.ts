@@ -20,6 +20,7 @@ import { NotSent, unsendable } from "./values.js"
 
 /** What the driver's client has and its type declarations leave out. */
 interface Internals {
+  password: unknown
   readonly processID: number | null
   readonly secretKey: number | null
   readonly sslNegotiation?: "postgres" | "direct"
@@ -153,6 +154,8 @@ export class Connection {
     ended: (connection: Connection) => void
   ) {
     this.client = makeClient(config)
+    // The driver lets a URL win, one without a password too.
+    if (typeof config.password === "function") this.internals.password = config.password
     const { connection } = this.internals
     // These run before the driver's own listeners, and so before the callbacks of statements.
     connection.on("readyForQuery", ({ status }) => {
@@ -186,6 +189,11 @@ export class Connection {
       this.wake()
       ended(this)
     })
+  }
+
+  /** Tells of every notification. */
+  onNotification(listener: (channel: string, payload: string) => void): void {
+    this.client.on("notification", ({ channel, payload }) => listener(channel, payload ?? ""))
   }
 
   connect(callback: (error: Error | undefined) => void): void {

@@ -8,7 +8,8 @@ import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
 import { startOf, startQuery } from "./start.js"
 
-export interface Limits {
+/** How many connections there may be, and for how long. */
+export interface Bounds {
   /** The most connections, those that are being opened and closed included. */
   readonly max: number
   /** Connections that stay open however long nobody uses them. */
@@ -19,6 +20,9 @@ export interface Limits {
   readonly lifeMillis: number
   /** How long a wish waits for a connection. `0`: for ever. */
   readonly waitMillis: number
+}
+
+export interface Limits extends Bounds {
   /** The same for one that may be fulfilled elsewhere, while there are connections that others use. */
   readonly movableMillis: number
   /** The clock, in milliseconds. */
@@ -90,9 +94,15 @@ export class Connections {
   private failedInARow = 0
 
   constructor(
-    private readonly config: Pg.ClientConfig,
-    private readonly limits: Limits
+    private config: Pg.ClientConfig,
+    private limits: Limits
   ) {}
+
+  /** Opens connections with another configuration from now on. Those that are open stay. */
+  renew(config: Pg.ClientConfig, limits: Bounds): void {
+    this.config = config
+    this.limits = { ...this.limits, ...limits }
+  }
 
   get total(): number {
     return this.all.size

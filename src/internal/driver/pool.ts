@@ -10,7 +10,7 @@ import { type Place, Queue } from "../queue.js"
 import type { Restore } from "../restore.js"
 import { cancel } from "./cancel.js"
 import type { Connection, Result } from "./connection.js"
-import { AllInUse, Connections, type Wish } from "./connections.js"
+import { AllInUse, type Bounds, Connections, type Wish } from "./connections.js"
 import type { Opening } from "./opening.js"
 import { Pipelines } from "./pipelines.js"
 import { PreparedStatements, Stale } from "./prepared.js"
@@ -33,6 +33,14 @@ export interface Cancellable {
 interface Loser {
   readonly lose: (reason: Error) => void
 }
+
+const boundsOf = (config: Pg.PoolConfig, waitMillis: number): Bounds => ({
+  max: config.max ?? 10,
+  min: config.min ?? 0,
+  idleMillis: config.idleTimeoutMillis ?? 10_000,
+  lifeMillis: (config.maxLifetimeSeconds ?? 0) * 1_000,
+  waitMillis
+})
 
 /** The statements that run on one server. */
 export class Pool implements Runs {
@@ -67,11 +75,7 @@ export class Pool implements Runs {
     }
   ) {
     this.connections = new Connections(config, {
-      max: config.max ?? 10,
-      min: config.min ?? 0,
-      idleMillis: config.idleTimeoutMillis ?? 10_000,
-      lifeMillis: (config.maxLifetimeSeconds ?? 0) * 1_000,
-      waitMillis: options.waitMillis,
+      ...boundsOf(config, options.waitMillis),
       movableMillis: options.movableMillis,
       now: options.now,
       onBroken: options.onBroken,
@@ -81,6 +85,11 @@ export class Pool implements Runs {
     this.pipelines = new Pipelines(this.connections, options.now, (connection) => this.cancelled(connection))
     this.now = options.now
     this.prepared = options.maxPrepared > 0 ? new PreparedStatements(options.maxPrepared) : undefined
+  }
+
+  /** Opens connections with another configuration from now on, to the same server. Those that are open stay. */
+  renew(config: Pg.PoolConfig, waitMillis: number): void {
+    this.connections.renew(config, boundsOf(config, waitMillis))
   }
 
   /** Statements, streams and transactions that wait for a connection. */
