@@ -1,0 +1,62 @@
+import { execFile } from "node:child_process"
+import { readFile } from "node:fs/promises"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { assert, describe, it } from "vitest"
+import { planted } from "./simulation/Planted.js"
+
+const run = promisify(execFile)
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+/** What `npm run simulate` prints, and whether it is content. */
+const simulate = async (...args: ReadonlyArray<string>) => {
+  const command = ["--import", "tsx", "test/simulation/main.ts", ...args]
+  return run(process.execPath, command, { cwd: root, maxBuffer: 2 ** 26 }).then(
+    ({ stdout }) => ({ stdout, isContent: true }),
+    (error: { readonly stdout: string }) => ({ stdout: error.stdout, isContent: false })
+  )
+}
+
+const time = 300_000
+
+describe("the simulator", () => {
+  it(
+    "tells the same history of the same seed, in another process and in another order",
+    async () => {
+      const { isContent, stdout } = await simulate("--twice", "4")
+      assert.strictEqual(stdout.trim(), "4 seeds ran twice, 0 with another history")
+      assert.isTrue(isContent)
+    },
+    time
+  )
+
+  it(
+    "finds nothing in the library",
+    async () => {
+      const { isContent, stdout } = await simulate("--seeds", "24")
+      assert.include(stdout, " 0 violations", stdout)
+      assert.isTrue(isContent, stdout)
+    },
+    time
+  )
+
+  it(
+    "finds a fault that was planted, and says which invariant is violated",
+    async () => {
+      const { isContent, stdout } = await simulate("--planted", "a session that fails", "--most", "60")
+      assert.match(stdout, /\| a session that fails is committed \| [a-z ]+ \| \d+ \|/)
+      assert.isTrue(isContent, stdout)
+    },
+    time
+  )
+
+  it("knows the text that each planted fault changes", async () => {
+    for (const { name, patches } of planted) {
+      for (const { file, find } of patches) {
+        const text = await readFile(fileURLToPath(new URL(`../src/${file}`, import.meta.url)), "utf8")
+        assert.strictEqual(text.split(find).length - 1, 1, `${name}: src/${file} holds this text once: ${find}`)
+      }
+    }
+  })
+})

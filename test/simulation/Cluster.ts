@@ -1,0 +1,117 @@
+/** Servers of one system, and what became of every commit. */
+
+import type { Observer } from "./Backend.js"
+import type { Network } from "./Network.js"
+import { Server } from "./Server.js"
+import { type Change, type LogRecord, logStart } from "./Store.js"
+import type { World } from "./World.js"
+
+/** A commit of an operation of the workload. */
+export interface Commit {
+  readonly timeline: number
+  readonly end: number
+  readonly xid: number
+}
+
+export interface ClusterOptions {
+  readonly replicas: number
+  readonly synchronous: number
+  readonly isAsynchronous: boolean
+  readonly isPrivileged: boolean
+  readonly maxConnections: number
+  /** Rows that are there from the start. */
+  readonly rows: ReadonlyArray<Change>
+}
+
+interface Fork {
+  readonly timeline: number
+  readonly parent: number
+  readonly at: number
+}
+
+export class Cluster {
+  readonly servers: ReadonlyArray<Server>
+  readonly forks: Array<Fork> = []
+  /** Commits that a crash has lost, by their transaction. */
+  private readonly lost = new Set<number>()
+
+  constructor(
+    readonly world: World,
+    readonly network: Network,
+    readonly name: string,
+    options: ClusterOptions,
+    observer: Observer
+  ) {
+    const servers: Array<Server> = []
+    const shared = {
+      world,
+      network,
+      observer,
+      system: `76${[...name].reduce((sum, letter) => sum * 31 + letter.charCodeAt(0), 7)}00000000`,
+      synchronous: options.synchronous,
+      isAsynchronous: options.isAsynchronous,
+      isPrivileged: options.isPrivileged,
+      maxConnections: options.maxConnections,
+      serverOf: (host: string) => servers.find((server) => server.host === host),
+      counter: { xid: 1000, timeline: 1, key: 0 },
+      forked: (timeline: number, parent: number, at: number) => {
+        world.tell(
+          timeline === parent
+            ? `${name}: lost what was past ${at} on timeline ${parent}`
+            : `${name}: timeline ${timeline} forks off ${parent} at ${at}`
+        )
+        if (timeline !== parent) this.forks.push({ timeline, parent, at })
+        else this.onCrash(timeline, at)
+      }
+    }
+    const first: LogRecord = { kind: "commit", xid: 1, changes: options.rows, timeline: 1, at: 0, end: logStart + 1000 }
+    for (let i = 0; i <= options.replicas; i++) {
+      const server = new Server(shared, `${name}${i + 1}`, i === 0 ? undefined : `${name}1`)
+      server.log.push(first)
+      server.flushed = first.end
+      server.store.apply(first)
+      server.replayedCount = 1
+      servers.push(server)
+    }
+    this.servers = servers
+  }
+
+  /** The commits that were in the log of a server whose unwritten end is gone. Told by whoever keeps them. */
+  onCrash: (timeline: number, at: number) => void = () => {}
+
+  lose(xid: number): void {
+    this.lost.add(xid)
+  }
+
+  /** The server that the newest timeline is on. */
+  get primary(): Server | undefined {
+    return this.servers
+      .filter((server) => !server.isStandby)
+      .reduce<Server | undefined>(
+        (best, server) => (best === undefined || server.timeline > best.timeline ? server : best),
+        undefined
+      )
+  }
+
+  /** Whether a commit is not part of the newest timeline: a crash or a promotion has lost it. */
+  isLost(commit: Commit): boolean {
+    const newest = this.forks[this.forks.length - 1]?.timeline ?? 1
+    return (
+      this.lost.has(commit.xid) || !this.includes({ timeline: newest, end: Number.POSITIVE_INFINITY, xid: 0 }, commit)
+    )
+  }
+
+  /** Whether a server's rows that show one commit have to show another one too. */
+  includes(later: Commit, earlier: Commit): boolean {
+    if (earlier.xid === later.xid) return true
+    let { timeline } = later
+    let limit = later.end
+    while (timeline !== earlier.timeline) {
+      const fork = this.forks.find((fork) => fork.timeline === timeline)
+      if (fork === undefined) return false
+      timeline = fork.parent
+      limit = Math.min(limit, fork.at)
+    }
+    return earlier.end <= limit
+  }
+}

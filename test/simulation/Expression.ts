@@ -1,0 +1,513 @@
+/**
+ * The expressions that the texts of a run are made of, as functions. Not SQL: what is not here is an error that says so, so that
+ * nothing passes by being misunderstood.
+ */
+import { constant, type Fields, inner, isFields, lastName, list, open, text, word } from "./Ast.js"
+import { duringRecovery, PgError, recoveryInProgress, unsupported } from "./PgError.js"
+import type { Column, Row } from "./Store.js"
+import { convert, type Type, typeNamed, type Value } from "./Value.js"
+
+/** What a server says of itself. */
+export interface Facts {
+  readonly isInRecovery: boolean
+  readonly replayed: number
+  readonly received: number
+  readonly inserted: number
+  readonly written: number
+  readonly timeline: number
+  /** `undefined` without a receiver, or for a role that may not see it. */
+  readonly receivedTimeline: number | undefined
+  readonly hasReceiver: boolean
+  readonly minRecoveryEndTimeline: number
+  readonly checkpointTimeline: number
+  readonly system: string
+  /** Milliseconds since 1970. */
+  readonly startedAt: number
+  readonly now: number
+  readonly host: string
+}
+
+/** What an expression can reach. */
+export interface Env {
+  readonly facts: Facts
+  readonly params: ReadonlyArray<string | null>
+  readonly pid: number
+  setting(name: string): string | undefined
+  setConfig(name: string, value: string, isLocal: boolean): void
+  notify(channel: string, payload: string): void
+  readonly xid: number | undefined
+  signal(pid: number, how: "cancel" | "terminate"): boolean
+  /** The rows of a subselect. */
+  scan(table: string): ReadonlyArray<Row>
+}
+
+export interface Scope {
+  readonly env: Env
+  /** One row of each source. */
+  readonly rows: ReadonlyArray<Row>
+  /** The rows that an aggregate is over. */
+  readonly group?: ReadonlyArray<Scope> | undefined
+}
+
+export interface Source {
+  readonly name: string
+  readonly columns: ReadonlyArray<Column>
+}
+
+export interface Expression {
+  readonly type: Type
+  readonly name: string
+  readonly run: (scope: Scope) => Value
+  readonly isAggregate?: boolean
+  /** Of a record: its columns. */
+  readonly columns?: ReadonlyArray<Column>
+}
+
+/** What compiling one expression needs to know. */
+export interface Context {
+  readonly sources: ReadonlyArray<Source>
+  readonly subselect: (fields: Fields) => {
+    readonly type: Type
+    readonly name: string
+    readonly run: (env: Env) => Value
+  }
+  /** Hears of functions that take time, and of those that write. */
+  readonly found: Set<string>
+}
+
+export const as = (expression: Expression, type: Type): Expression =>
+  expression.type === type
+    ? expression
+    : { ...expression, type, run: (scope) => convert(expression.run(scope), expression.type, type) }
+
+const fileName = (facts: Facts, position: number): string => {
+  const hex = (n: number) => n.toString(16).toUpperCase().padStart(8, "0")
+  const segments = Math.floor(position / (16 * 1024 * 1024))
+  return hex(facts.timeline) + hex(Math.floor(segments / 256)) + hex(segments % 256)
+}
+
+interface Builtin {
+  readonly type: Type
+  readonly args?: ReadonlyArray<Type>
+  readonly run: (env: Env, ...args: ReadonlyArray<Value>) => Value
+  readonly columns?: ReadonlyArray<Column>
+}
+
+const receiverColumns: ReadonlyArray<Column> = [
+  { name: "pid", type: "int4" },
+  { name: "status", type: "text" },
+  { name: "received_tli", type: "int4" },
+  { name: "flushed_lsn", type: "pg_lsn" },
+  { name: "sender_host", type: "text" }
+]
+
+const receiver = ({ facts }: Env): Row => {
+  const isSeen = facts.hasReceiver && facts.receivedTimeline !== undefined
+  return {
+    pid: facts.hasReceiver ? 77 : null,
+    status: isSeen ? "streaming" : null,
+    received_tli: facts.receivedTimeline ?? null,
+    flushed_lsn: isSeen ? facts.received : null,
+    sender_host: null
+  }
+}
+
+/** Functions that return rows. */
+export const rowFunctions: Readonly<
+  Record<string, { readonly columns: ReadonlyArray<Column>; readonly rows: (env: Env) => ReadonlyArray<Row> }>
+> = {
+  pg_control_system: {
+    columns: [
+      { name: "pg_control_version", type: "int4" },
+      { name: "system_identifier", type: "int8" }
+    ],
+    rows: ({ facts }) => [{ pg_control_version: 1800, system_identifier: facts.system }]
+  },
+  pg_control_recovery: {
+    columns: [
+      { name: "min_recovery_end_lsn", type: "pg_lsn" },
+      { name: "min_recovery_end_timeline", type: "int4" }
+    ],
+    rows: ({ facts }) => [
+      {
+        min_recovery_end_lsn: facts.isInRecovery ? facts.replayed : 0,
+        min_recovery_end_timeline: facts.isInRecovery ? facts.minRecoveryEndTimeline : 0
+      }
+    ]
+  },
+  pg_control_checkpoint: {
+    columns: [
+      { name: "timeline_id", type: "int4" },
+      { name: "prev_timeline_id", type: "int4" }
+    ],
+    rows: ({ facts }) => [{ timeline_id: facts.checkpointTimeline, prev_timeline_id: facts.checkpointTimeline }]
+  },
+  pg_stat_wal_receiver: {
+    columns: receiverColumns,
+    rows: (env) => (env.facts.hasReceiver ? [receiver(env)] : [])
+  },
+  pg_stat_get_wal_receiver: { columns: receiverColumns, rows: (env) => [receiver(env)] }
+}
+
+const primaryOnly = (env: Env, value: () => Value): Value => {
+  if (env.facts.isInRecovery) throw recoveryInProgress("pg_current_wal_insert_lsn")
+  return value()
+}
+
+const builtins: Readonly<Record<string, Builtin>> = {
+  pg_is_in_recovery: { type: "bool", run: ({ facts }) => facts.isInRecovery },
+  pg_last_wal_replay_lsn: { type: "pg_lsn", run: ({ facts }) => (facts.isInRecovery ? facts.replayed : null) },
+  pg_last_wal_receive_lsn: { type: "pg_lsn", run: ({ facts }) => (facts.isInRecovery ? facts.received : null) },
+  pg_current_wal_insert_lsn: { type: "pg_lsn", run: (env) => primaryOnly(env, () => env.facts.inserted) },
+  pg_current_wal_lsn: { type: "pg_lsn", run: (env) => primaryOnly(env, () => env.facts.written) },
+  pg_current_wal_flush_lsn: { type: "pg_lsn", run: (env) => primaryOnly(env, () => env.facts.written) },
+  pg_walfile_name: {
+    type: "text",
+    args: ["pg_lsn"],
+    run: (env, position) => primaryOnly(env, () => fileName(env.facts, Number(position)))
+  },
+  pg_postmaster_start_time: { type: "timestamptz", run: ({ facts }) => facts.startedAt },
+  pg_backend_pid: { type: "int4", run: ({ pid }) => pid },
+  now: { type: "timestamptz", run: ({ facts }) => facts.now },
+  clock_timestamp: { type: "timestamptz", run: ({ facts }) => facts.now },
+  transaction_timestamp: { type: "timestamptz", run: ({ facts }) => facts.now },
+  version: { type: "text", run: () => "PostgreSQL 18.4 (simulated)" },
+  current_database: { type: "name", run: () => "shop" },
+  inet_server_addr: { type: "text", run: ({ facts }) => facts.host },
+  pg_current_xact_id_if_assigned: { type: "xid8", run: ({ xid }) => xid ?? null },
+  extract: {
+    type: "numeric",
+    args: ["text", "timestamptz"],
+    run: (_, field, value) => {
+      if (field !== "epoch") throw unsupported(`extract(${String(field)})`)
+      return value === null ? null : Number(value) / 1000
+    }
+  },
+  substr: {
+    type: "text",
+    args: ["text", "int4", "int4"],
+    run: (_, value, from, length) =>
+      value === null
+        ? null
+        : String(value).slice(Number(from) - 1, length === undefined ? undefined : Number(from) - 1 + Number(length))
+  },
+  repeat: { type: "text", args: ["text", "int4"], run: (_, value, times) => String(value).repeat(Number(times)) },
+  current_setting: {
+    type: "text",
+    args: ["text", "bool"],
+    run: (env, name, isMissingOk) => {
+      const value = env.setting(String(name))
+      if (value === undefined && isMissingOk !== true) {
+        throw new PgError("42704", `unrecognized configuration parameter "${String(name)}"`, "find_option")
+      }
+      return value ?? null
+    }
+  },
+  set_config: {
+    type: "text",
+    args: ["text", "text", "bool"],
+    run: (env, name, value, isLocal) => {
+      env.setConfig(String(name), String(value ?? ""), isLocal === true)
+      return String(value ?? "")
+    }
+  },
+  pg_notify: {
+    type: "void",
+    args: ["text", "text"],
+    run: (env, channel, payload) => {
+      if (env.facts.isInRecovery) throw duringRecovery("NOTIFY")
+      env.notify(String(channel), String(payload ?? ""))
+      return ""
+    }
+  },
+  pg_sleep: { type: "void", args: ["float8"], run: () => "" },
+  pg_cancel_backend: { type: "bool", args: ["int4"], run: (env, pid) => env.signal(Number(pid), "cancel") },
+  pg_terminate_backend: { type: "bool", args: ["int4"], run: (env, pid) => env.signal(Number(pid), "terminate") }
+}
+
+const aggregates: Readonly<
+  Record<string, { readonly type: Type | undefined; readonly run: (values: ReadonlyArray<Value>) => Value }>
+> = {
+  count: { type: "int8", run: (values) => values.length },
+  sum: {
+    type: "int8",
+    run: (values) => (values.length === 0 ? null : values.reduce<number>((sum, one) => sum + Number(one), 0))
+  },
+  max: {
+    type: undefined,
+    run: (values) => values.reduce<Value>((best, one) => (best === null || one! > best ? one : best), null)
+  },
+  min: {
+    type: undefined,
+    run: (values) => values.reduce<Value>((best, one) => (best === null || one! < best ? one : best), null)
+  }
+}
+
+const numeric = new Set<Type>(["int4", "int8", "float8", "numeric"])
+
+/** What two sides of an operator have in common. */
+const common = (left: Type, right: Type): Type => {
+  if (left === right) return left
+  if (left === "unknown") return right
+  if (right === "unknown") return left
+  if (numeric.has(left) && numeric.has(right)) {
+    return (["float8", "numeric", "int8", "int4"] as const).find((type) => type === left || type === right)!
+  }
+  return left === "name" ? "text" : left
+}
+
+const compare = (one: Value, other: Value): number =>
+  one === other
+    ? 0
+    : typeof one === "number" && typeof other === "number"
+      ? one - other
+      : String(one) < String(other)
+        ? -1
+        : 1
+
+const comparisons: Readonly<Record<string, (order: number) => boolean>> = {
+  "=": (order) => order === 0,
+  "<>": (order) => order !== 0,
+  "<": (order) => order < 0,
+  ">": (order) => order > 0,
+  "<=": (order) => order <= 0,
+  ">=": (order) => order >= 0
+}
+
+const arithmetic: Readonly<Record<string, (one: number, other: number) => number>> = {
+  "+": (one, other) => one + other,
+  "-": (one, other) => one - other,
+  "*": (one, other) => one * other
+}
+
+const divide = (one: number, other: number, type: Type): number => {
+  if (other === 0) throw new PgError("22012", "division by zero", "int4div")
+  return type === "int4" || type === "int8" ? Math.trunc(one / other) : one / other
+}
+
+const operator = (name: string, left: Expression, right: Expression): Expression => {
+  if (name === "||") {
+    const [one, other] = [as(left, "text"), as(right, "text")]
+    return {
+      type: "text",
+      name: "?column?",
+      run: (scope) => {
+        const [a, b] = [one.run(scope), other.run(scope)]
+        return a === null || b === null ? null : `${String(a)}${String(b)}`
+      }
+    }
+  }
+  const shared = common(left.type, right.type)
+  const [one, other] = [as(left, shared), as(right, shared)]
+  const both = (type: Type, run: (a: Value, b: Value) => Value): Expression => ({
+    type,
+    name: "?column?",
+    isAggregate: left.isAggregate === true || right.isAggregate === true,
+    run: (scope) => {
+      const [a, b] = [one.run(scope), other.run(scope)]
+      return a === null || b === null ? null : run(a, b)
+    }
+  })
+  const holds = comparisons[name]
+  if (holds !== undefined) return both("bool", (a, b) => holds(compare(a, b)))
+  if (name === "/") return both(shared, (a, b) => divide(Number(a), Number(b), shared))
+  const compute = arithmetic[name]
+  if (compute === undefined) throw unsupported(`the operator ${name}`)
+  return both(shared === "pg_lsn" ? "numeric" : shared, (a, b) => compute(Number(a), Number(b)))
+}
+
+const isNamed = (node: unknown): boolean => ["ColumnRef", "FuncCall", "TypeCast"].includes(open(node)[0])
+
+const nullOf = (name: string): Expression => ({ type: "unknown", name, run: () => null })
+
+export const compile = (node: unknown, context: Context): Expression => {
+  const [tag, fields] = open(node)
+  switch (tag) {
+    case "A_Const": {
+      const value = constant(fields)
+      if (value === undefined) return nullOf("?column?")
+      const type = ({ text: "unknown", int: "int4", float: "numeric", bool: "bool" } as const)[value.kind]
+      const result = convert(value.text, "unknown", type)
+      return { type, name: value.kind === "bool" ? "bool" : "?column?", run: () => result }
+    }
+    case "ParamRef": {
+      const index = Number(fields.number ?? 0) - 1
+      return { type: "unknown", name: "?column?", run: ({ env }) => env.params[index] ?? null }
+    }
+    case "ColumnRef":
+      return column(list(fields, "fields").map(word), context)
+    case "TypeCast": {
+      const arg = compile(fields.arg, context)
+      const target = inner(fields, "typeName") ?? {}
+      const name = lastName(list(target, "names"))
+      const element = typeNamed(name)
+      const type = element !== undefined && list(target, "arrayBounds").length > 0 ? (`${element}[]` as Type) : element
+      if (type === undefined) throw unsupported(`the type ${name}`)
+      return { ...as(arg, type), name: isNamed(fields.arg) ? arg.name : name }
+    }
+    case "FuncCall":
+      return call(fields, context)
+    case "CoalesceExpr": {
+      const args = list(fields, "args").map((arg) => compile(arg, context))
+      const type = args.reduce<Type>((type, arg) => common(type, arg.type), "unknown")
+      const same = args.map((arg) => as(arg, type))
+      return {
+        type,
+        name: "coalesce",
+        isAggregate: args.some((arg) => arg.isAggregate === true),
+        run: (scope) => {
+          for (const arg of same) {
+            const value = arg.run(scope)
+            if (value !== null) return value
+          }
+          return null
+        }
+      }
+    }
+    case "CaseExpr":
+      return caseOf(fields, context)
+    case "NullTest": {
+      const arg = compile(fields.arg, context)
+      const isNull = fields.nulltesttype === "IS_NULL"
+      return { type: "bool", name: "?column?", run: (scope) => (arg.run(scope) === null) === isNull }
+    }
+    case "BooleanTest": {
+      const arg = compile(fields.arg, context)
+      const wanted = fields.booltesttype === "IS_TRUE"
+      return { type: "bool", name: "?column?", run: (scope) => (arg.run(scope) === true) === wanted }
+    }
+    case "BoolExpr": {
+      const args = list(fields, "args").map((arg) => compile(arg, context))
+      const kind = fields.boolop
+      return {
+        type: "bool",
+        name: "?column?",
+        run: (scope) => {
+          if (kind === "NOT_EXPR") return args[0]!.run(scope) !== true
+          return kind === "AND_EXPR"
+            ? args.every((arg) => arg.run(scope) === true)
+            : args.some((arg) => arg.run(scope) === true)
+        }
+      }
+    }
+    case "A_Expr":
+      return expression(fields, context)
+    case "A_Indirection": {
+      const arg = compile(fields.arg, context)
+      const name = word(list(fields, "indirection")[0])
+      const found = arg.columns?.find((column) => column.name === name)
+      if (found === undefined) throw unsupported(`the field ${name} of a record`)
+      return {
+        type: found.type,
+        name,
+        run: (scope) => {
+          const row = arg.run(scope) as unknown
+          return isFields(row) ? (row[name] as Value) : null
+        }
+      }
+    }
+    case "SubLink": {
+      const select = context.subselect(open(fields.subselect)[1])
+      if (fields.subLinkType === "EXISTS_SUBLINK") throw unsupported("EXISTS")
+      return { type: select.type, name: select.name, run: ({ env }) => select.run(env) }
+    }
+    case "SQLValueFunction":
+      return { type: "text", name: "current_user", run: () => "app" }
+    default:
+      throw unsupported(`an expression ${tag}`)
+  }
+}
+
+const column = (names: ReadonlyArray<string>, { sources }: Context): Expression => {
+  const name = names[names.length - 1]!
+  for (const [index, source] of sources.entries()) {
+    if (names.length > 1 && names[names.length - 2] !== source.name) continue
+    const found = source.columns.find((column) => column.name === name)
+    if (found !== undefined) return { type: found.type, name, run: ({ rows }) => rows[index]![name] ?? null }
+  }
+  throw new PgError("42703", `column "${names.join(".")}" does not exist`, "errorMissingColumn")
+}
+
+const call = (fields: Fields, context: Context): Expression => {
+  const name = lastName(list(fields, "funcname"))
+  const args = list(fields, "args").map((arg) => compile(arg, context))
+  const aggregate = aggregates[name]
+  if (aggregate !== undefined) {
+    const [arg] = args
+    return {
+      type: aggregate.type ?? arg?.type ?? "int8",
+      name,
+      isAggregate: true,
+      run: ({ group = [] }) =>
+        aggregate.run(arg === undefined ? group.map(() => 1) : group.map(arg.run).filter((one) => one !== null))
+    }
+  }
+  context.found.add(name)
+  const rows = rowFunctions[name]
+  if (rows !== undefined) {
+    return {
+      type: "record",
+      name,
+      columns: rows.columns,
+      run: ({ env }) => (rows.rows(env)[0] ?? null) as unknown as Value
+    }
+  }
+  const builtin = Object.hasOwn(builtins, name) ? builtins[name] : undefined
+  if (builtin === undefined) {
+    throw new PgError(
+      "42883",
+      `function ${name}(${args.map(({ type }) => type).join(", ")}) does not exist`,
+      "ParseFuncOrColumn"
+    )
+  }
+  const typed = args.map((arg, i) => as(arg, builtin.args?.[i] ?? arg.type))
+  return { type: builtin.type, name, run: (scope) => builtin.run(scope.env, ...typed.map((arg) => arg.run(scope))) }
+}
+
+const caseOf = (fields: Fields, context: Context): Expression => {
+  const branches = list(fields, "args").map((arg) => {
+    const when = open(arg)[1]
+    return { when: compile(when.expr, context), result: compile(when.result, context) }
+  })
+  const otherwise = fields.defresult === undefined ? nullOf("case") : compile(fields.defresult, context)
+  const type = branches.reduce<Type>((type, { result }) => common(type, result.type), otherwise.type)
+  const typed = branches.map(({ result, when }) => ({ when, result: as(result, type) }))
+  const last = as(otherwise, type)
+  return {
+    type,
+    name: "case",
+    run: (scope) => (typed.find(({ when }) => when.run(scope) === true)?.result ?? last).run(scope)
+  }
+}
+
+const expression = (fields: Fields, context: Context): Expression => {
+  const name = lastName(list(fields, "name"))
+  const left = compile(fields.lexpr ?? { A_Const: { ival: {} } }, context)
+  if (fields.kind === "AEXPR_IN") {
+    const items = list(open(fields.rexpr)[1], "items").map((item) => operator("=", left, compile(item, context)))
+    return {
+      type: "bool",
+      name: "?column?",
+      run: (scope) => items.some((item) => item.run(scope) === true) === (name === "=")
+    }
+  }
+  const right = compile(fields.rexpr, context)
+  if (fields.kind === "AEXPR_NULLIF") {
+    const same = operator("=", left, right)
+    return { type: left.type, name: "nullif", run: (scope) => (same.run(scope) === true ? null : left.run(scope)) }
+  }
+  if (fields.kind === "AEXPR_OP_ANY") {
+    const array = as(right, left.type === "int4" ? "int4[]" : "text[]")
+    return {
+      type: "bool",
+      name: "?column?",
+      run: (scope) => {
+        const value = left.run(scope)
+        const items = array.run(scope)
+        return Array.isArray(items) && items.some((item) => compare(item as Value, value) === 0)
+      }
+    }
+  }
+  if (fields.kind !== "AEXPR_OP") throw unsupported(`an expression ${text(fields, "kind")}`)
+  return operator(name, left, right)
+}

@@ -1,0 +1,230 @@
+/** Brings about the faults of a plan, and heals them. */
+import { Chance } from "./Chance.js"
+import type { Cluster } from "./Cluster.js"
+import type { Network } from "./Network.js"
+import { PgError } from "./PgError.js"
+import type { Fault, FaultKind } from "./Plan.js"
+import type { Server } from "./Server.js"
+import type { World } from "./World.js"
+
+export interface Scene {
+  readonly world: World
+  readonly network: Network
+  readonly cluster: Cluster
+  /** The hosts that the routers run on. */
+  readonly clients: ReadonlyArray<string>
+}
+
+/** Undoes a fault. */
+type Heal = () => void
+
+const terminated = new PgError(
+  "57P01",
+  "terminating connection due to administrator command",
+  "ProcessInterrupts",
+  "FATAL"
+)
+
+const restart =
+  (server: Server): Heal =>
+  () =>
+    server.start()
+
+/** Has a standby take over, and the others follow it, as a cluster's manager does. */
+const promote = ({ cluster, world }: Scene, chosen: Server): void => {
+  if (!chosen.isStandby || chosen.state !== "up") return
+  world.tell(`nemesis: ${chosen.host} is promoted`)
+  chosen.promote()
+  for (const server of cluster.servers) {
+    if (server === chosen) continue
+    world.after(20 + cluster.servers.indexOf(server) * 15, () => rejoin(cluster, server))
+  }
+}
+
+/** Makes a server a standby of the primary, with a fresh copy if its own log does not fit. */
+export const rejoin = (cluster: Cluster, server: Server): void => {
+  const { primary } = cluster
+  if (primary === undefined || primary === server) return
+  const fits =
+    server.log.length <= primary.log.length && server.log[server.log.length - 1] === primary.log[server.log.length - 1]
+  if (server.isStandby && fits) {
+    if (server.state === "down") server.start()
+    if (server.upstream !== primary.host) server.follow(primary.host)
+    return
+  }
+  server.crash("process")
+  server.clone(primary)
+}
+
+const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Chance) => Heal | undefined>> = {
+  crash: (scene, fault) => {
+    const server = anyOf(scene, fault)
+    server.crash("process")
+    return restart(server)
+  },
+  "lose host": (scene, fault) => {
+    const server = anyOf(scene, fault)
+    server.crash("host")
+    return restart(server)
+  },
+  stop: (scene, fault) => {
+    const server = anyOf(scene, fault)
+    server.stop()
+    return restart(server)
+  },
+  freeze: (scene, fault) => {
+    const server = anyOf(scene, fault)
+    server.freeze()
+    return () => server.thaw()
+  },
+  partition: (scene, fault) => link(scene, fault, { state: "held" }),
+  refuse: (scene, fault) => link(scene, fault, { state: "refused" }),
+  reset: ({ cluster, network }, fault) => {
+    const { host } = cluster.servers[fault.target % cluster.servers.length]!
+    for (const connection of [...network.connections]) if (connection.host === host) connection.reset()
+    return undefined
+  },
+  cut: ({ network }, _, chance) => {
+    const all = [...network.connections].filter(({ state }) => state === "open")
+    if (all.length === 0) return undefined
+    const connection = chance.pick(all)
+    const pipe = chance.is(0.5) ? connection.toServer : connection.toClient
+    pipe.budget = chance.below(400)
+    return undefined
+  },
+  "slow link": ({ cluster, clients, network }, fault, chance) => {
+    const client = clients[fault.router]!
+    const { host } = anyOf({ cluster }, fault)
+    const { jitter, latency } = network.link(client, host)
+    network.setLink(client, host, { latency: chance.between(2, 40), jitter: chance.between(0, 30) })
+    return () => network.setLink(client, host, { latency, jitter })
+  },
+  "slow server": (scene, fault, chance) => {
+    const server = anyOf(scene, fault)
+    server.slowness = chance.between(5, 200)
+    return () => {
+      server.slowness = 1
+    }
+  },
+  "slow replay": (scene, fault, chance) => {
+    const server = standbyOf(scene, fault)
+    if (server === undefined) return undefined
+    server.replayDelay = chance.between(5, 800)
+    return () => {
+      server.replayDelay = 0
+    }
+  },
+  "pause replay": (scene, fault) => {
+    const server = standbyOf(scene, fault)
+    server?.setReplayPaused(true)
+    return server === undefined ? undefined : () => server.setReplayPaused(false)
+  },
+  conflict: (scene, fault) => {
+    if (fault.target % 2 === 0) scene.cluster.primary?.vacuum()
+    else standbyOf(scene, fault)?.conflict()
+    return undefined
+  },
+  "split standby": (scene, fault) => {
+    const standby = standbyOf(scene, fault)
+    const { primary } = scene.cluster
+    if (standby === undefined || primary === undefined) return undefined
+    scene.network.setLink(primary.host, standby.host, { state: "held" })
+    return () => scene.network.setLink(primary.host, standby.host, { state: "up" })
+  },
+  "read-only": (scene) => {
+    const { primary } = scene.cluster
+    if (primary === undefined) return undefined
+    primary.isReadOnly = true
+    return () => {
+      primary.isReadOnly = false
+    }
+  },
+  terminate: (scene, fault, chance) => {
+    anyOf(scene, fault).disconnect(terminated, () => chance.is(0.5))
+    return undefined
+  },
+  promote: (scene, fault, chance) => {
+    const { primary } = scene.cluster
+    const chosen = standbyOf(scene, fault)
+    if (chosen === undefined) return undefined
+    if (chance.is(0.4)) primary?.stop()
+    else primary?.crash("process")
+    scene.world.after(chance.between(10, 1500), () => promote(scene, chosen))
+    return undefined
+  },
+  "split brain": (scene, fault, chance) => {
+    const chosen = standbyOf(scene, fault)
+    const { primary } = scene.cluster
+    if (chosen === undefined || primary === undefined || chosen.state !== "up") return undefined
+    scene.world.tell(`nemesis: ${chosen.host} is promoted while ${primary.host} goes on`)
+    chosen.promote()
+    scene.world.after(chance.between(200, 2000), () => {
+      for (const server of scene.cluster.servers) rejoin(scene.cluster, server)
+    })
+    return undefined
+  },
+  stall: ({ world }, fault) => {
+    world.stall(fault.millis)
+    return undefined
+  }
+}
+
+const anyOf = ({ cluster }: Pick<Scene, "cluster">, { target }: Fault): Server =>
+  cluster.servers[target % cluster.servers.length]!
+
+const standbyOf = ({ cluster }: Scene, { target }: Fault): Server | undefined => {
+  const standbys = cluster.servers.filter(({ isStandby, state }) => isStandby && state === "up")
+  return standbys[target % Math.max(1, standbys.length)]
+}
+
+const link = (scene: Scene, fault: Fault, change: { readonly state: "held" | "refused" }): Heal => {
+  const client = scene.clients[fault.router]!
+  const { host } = anyOf(scene, fault)
+  scene.network.setLink(client, host, change)
+  return () => scene.network.setLink(client, host, { state: "up" })
+}
+
+/** Plans the faults. `injected` counts those that had something to happen to. */
+export const unleash = (scene: Scene, faults: ReadonlyArray<Fault>, injected: Map<FaultKind, number>): void => {
+  for (const fault of faults) {
+    scene.world.at(fault.at, () => {
+      scene.world.tell(
+        `nemesis: ${fault.kind} (${fault.target}, router ${fault.router + 1}) for ${fault.millis.toFixed(0)} ms`
+      )
+      const heal = byKind[fault.kind](scene, fault, new Chance(fault.seed))
+      injected.set(fault.kind, (injected.get(fault.kind) ?? 0) + 1)
+      if (heal !== undefined) {
+        scene.world.after(fault.millis, () => {
+          scene.world.tell(`nemesis: ${fault.kind} ends`)
+          heal()
+        })
+      }
+    })
+  }
+}
+
+/** Ends all faults: every server up, one primary, the others follow it. */
+export const healAll = ({ clients, cluster, network, world }: Scene): void => {
+  world.tell("nemesis: everything heals")
+  const hosts = [...clients, ...cluster.servers.map(({ host }) => host)]
+  for (const one of hosts) {
+    for (const other of hosts) {
+      if (one < other) network.setLink(one, other, { state: "up", latency: 0.3, jitter: 0.2 })
+    }
+  }
+  for (const server of cluster.servers) {
+    server.thaw()
+    server.slowness = 1
+    server.replayDelay = 0
+    server.isReadOnly = false
+    server.setReplayPaused(false)
+    if (server.state === "down") server.start()
+  }
+  const settle = () => {
+    const { primary } = cluster
+    if (primary === undefined || primary.state !== "up") return
+    for (const server of cluster.servers) rejoin(cluster, server)
+  }
+  world.after(2500, settle)
+  world.after(5000, settle)
+}

@@ -1,0 +1,191 @@
+/**
+ * Faults that are put into a copy of the library, each one that a change could bring in unnoticed. The simulator has to find every
+ * one of them, and says by which invariant and after how many seeds.
+ */
+import type { Invariant } from "./Truth.js"
+import { type Patch, Workers } from "./Workers.js"
+
+export interface Planted {
+  readonly name: string
+  readonly patches: ReadonlyArray<Patch>
+}
+
+const plant = (name: string, file: string, find: string, replace: string): Planted => ({
+  name,
+  patches: [{ file, find, replace }]
+})
+
+export const planted: ReadonlyArray<Planted> = [
+  plant(
+    "a position that was asked for before the end of a statement counts",
+    "internal/tracker.ts",
+    "if (!this.hasEnded) this.since = this.tracker.questions",
+    "if (!this.hasEnded) this.since = this.tracker.questions - 2"
+  ),
+  plant(
+    "timelines are ignored when positions are compared",
+    "Position.ts",
+    "a.timeline === b.timeline && a.system === b.system",
+    "a.system === b.system"
+  ),
+  plant(
+    "what a flow has read does not bind its later reads",
+    "RoutingContext.ts",
+    "now.unsafeSet(change(now.seen))",
+    "void change"
+  ),
+  plant(
+    "what a fiber has written is forgotten when it is joined",
+    "RoutingContext.ts",
+    "join: (parent, child) => (child === parent || child.seen === parent.seen ? parent : parent.absorb(child.seen))",
+    "join: (parent) => parent"
+  ),
+  plant(
+    "a replica gets a read whatever it has replayed",
+    "Position.ts",
+    "  isComparable(replayed, wanted) && (",
+    "  replayed.system === wanted.system || ("
+  ),
+  plant(
+    "the answers to two statements behind one another are exchanged",
+    "internal/driver/connection.ts",
+    "    statement.send(connection)\n    _queryQueue.push(statement)",
+    "    statement.send(connection)\n    _queryQueue.unshift(statement)"
+  ),
+  plant(
+    "a cancel goes to a connection that others share",
+    "internal/driver/pipelines.ts",
+    "    if (connection.pipeline.some(({ isWanted }) => isWanted)) return Effect.void\n",
+    ""
+  ),
+  plant(
+    "a connection is used again while its cancel is on its way",
+    "internal/driver/cancel.ts",
+    "          sent = true\n          wire.cancel(processID, secretKey)",
+    "          sent = true\n          wire.cancel(processID, secretKey)\n          resume(Effect.succeed(true))"
+  ),
+  plant(
+    "a session that fails is committed",
+    "internal/transaction.ts",
+    'ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK"))',
+    'ending === undefined ? this.endAs("rollback", this.undo("COMMIT"))'
+  ),
+  plant(
+    "a COMMIT that was answered with ROLLBACK counts as done",
+    "internal/transaction.ts",
+    '"command" in result && result.command === "COMMIT"',
+    '"command" in result'
+  ),
+  plant(
+    "a COMMIT without an answer counts as not done",
+    "internal/transaction.ts",
+    'RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))',
+    "cause"
+  ),
+  plant(
+    "a write without an answer counts as not done",
+    "internal/failure.ts",
+    'return RouterError.toSqlError(RouterError.outcomeUnknown("statement", { group, engine: engine.name, cause }))',
+    "return cause"
+  ),
+  plant(
+    "the settings of a session are not set",
+    "internal/transaction.ts",
+    "if (options.settings.length === 0) return Effect.succeed(transaction)",
+    "if (options.settings.length >= 0) return Effect.succeed(transaction)"
+  ),
+  plant(
+    "reads of a session leave its transaction after a write",
+    "internal/routes.ts",
+    "if (session?.current(this.defaultGroup.name)?.wrote === true)",
+    "if (session?.current(this.defaultGroup.name)?.wrote === undefined && session !== undefined && false)"
+  ),
+  plant(
+    "a read-only session has no snapshot",
+    "Session.ts",
+    'newSession(self, { readOnly: true, reads: "snapshot" })',
+    "newSession(self, { readOnly: true })"
+  ),
+  plant(
+    "a lock that comes together with an interruption is lost",
+    "internal/lock.ts",
+    "          if (waiter.granted) this.unlock()\n          else this.waiters.delete(waiter)",
+    "          this.waiters.delete(waiter)"
+  ),
+  plant(
+    "what waits for a connection is not served when one has broken",
+    "internal/driver/connections.ts",
+    "    if (index >= 0) this.free.splice(index, 1)\n    this.open()",
+    "    if (index >= 0) this.free.splice(index, 1)"
+  ),
+  plant(
+    "afterCommit runs after a rollback",
+    "internal/hooks.ts",
+    '      outcome === "committed"\n',
+    '      outcome !== "unknown"\n'
+  ),
+  plant(
+    "afterRollback runs after a commit, too",
+    "internal/hooks.ts",
+    'outcome === "rolled back" ? afterRollbacks : []',
+    "afterRollbacks"
+  ),
+  plant(
+    "texts that begin alike share a prepared statement",
+    "internal/driver/prepared.ts",
+    'createHash("sha256").update(sql)',
+    'createHash("sha256").update(sql.slice(0, 50))'
+  ),
+  plant(
+    "an older timeline may take the writes",
+    "internal/election.ts",
+    "mayWrite && report?.timeline === era?.timeline)",
+    "mayWrite && era !== undefined && report !== undefined)"
+  ),
+  plant(
+    "a standby that does not follow the primary is used",
+    "Health.ts",
+    "  if (report.timeline === era.timeline) return undefined\n",
+    "  if (era.timeline >= 1) return undefined\n"
+  ),
+  plant(
+    "a savepoint that has failed is kept",
+    "internal/transaction.ts",
+    "Exit.isSuccess(exit) ? level.releaseSavepoint : level.rollbackSavepoint",
+    "Exit.isSuccess(exit) ? level.releaseSavepoint : Effect.ignore(level.releaseSavepoint)"
+  ),
+  plant(
+    "closing the router leaves connections open",
+    "internal/driver/connections.ts",
+    '      this.state = "closing"\n      this.reason = reason\n      clearTimeout(this.timer)\n      this.closeIdle()',
+    '      this.state = "closing"\n      this.reason = reason\n      clearTimeout(this.timer)'
+  )
+]
+
+export interface Found {
+  readonly planted: Planted
+  /** `undefined`: not found. */
+  readonly by: { readonly invariant: Invariant; readonly seed: string } | undefined
+  readonly seeds: number
+}
+
+/** Looks for one planted fault with the seeds from 1 on. */
+export const find = async (fault: Planted, most: number, processes: number): Promise<Found> => {
+  const workers = await Workers.start(processes, fault.patches)
+  let by: Found["by"]
+  let seeds = 0
+  const jobs = function* () {
+    for (let i = 1; i <= most; i++) yield { seed: String(i) }
+  }
+  try {
+    await workers.run(jobs(), ({ seed, violations }) => {
+      seeds++
+      const [first] = violations
+      if (first !== undefined) by = { invariant: first.invariant, seed }
+      return first === undefined
+    })
+  } finally {
+    await workers.stop()
+  }
+  return { planted: fault, by, seeds }
+}

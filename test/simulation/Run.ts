@@ -1,0 +1,273 @@
+/** One run: a plan in a world of its own, from the first connection to the last one closed. */
+import { Reactivity } from "@effect/experimental"
+import { Cause, Duration, Effect, Exit, Fiber, Logger, Random, Redacted, Schedule, Scope, Stream } from "effect"
+import { Consistency, DbRouter, Selector } from "effect-db-router"
+import { Cluster } from "./Cluster.js"
+import { defer, install } from "./Globals.js"
+import { healAll, type Scene, unleash } from "./Nemesis.js"
+import { Network } from "./Network.js"
+import { type FaultKind, type Plan, type RouterPlan, registers } from "./Plan.js"
+import { password } from "./Scram.js"
+import type { Server } from "./Server.js"
+import type { Change } from "./Store.js"
+import { initial, Seen, Truth, type Violation } from "./Truth.js"
+import { type Handle, Workload } from "./Workload.js"
+import { Stuck, World } from "./World.js"
+
+export interface Result {
+  readonly seed: string
+  readonly violations: ReadonlyArray<Violation>
+  readonly fingerprint: string
+  readonly history: ReadonlyArray<string>
+  readonly operations: number
+  readonly statements: number
+  readonly checks: number
+  /** Virtual milliseconds. */
+  readonly time: number
+  readonly turns: number
+  readonly connections: number
+  readonly faults: Readonly<Partial<Record<FaultKind, number>>>
+}
+
+const rows: ReadonlyArray<Change> = Array.from({ length: registers }, (_, i) => ({
+  table: "register",
+  key: String(i + 1),
+  row: { id: i + 1, value: initial, writes: 0 }
+}))
+
+const optionsOf = (plan: RouterPlan, client: string, servers: ReadonlyArray<Server>, network: Network) => {
+  const engine = ({ host }: Server) => ({
+    name: host,
+    host,
+    port: 5432,
+    database: "shop",
+    username: "app",
+    password: Redacted.make(password),
+    stream: network.streamOf(client) as never,
+    maxConnections: plan.maxConnections,
+    ...(plan.connectTimeout === undefined ? {} : { connectTimeout: Duration.millis(plan.connectTimeout) })
+  })
+  const [first, ...others] = servers.map(engine)
+  return {
+    groups: { default: [first!], read: others },
+    strategy: Selector[plan.strategy],
+    onNoReplica: plan.onNoReplica,
+    consistency: Consistency.causal({ scope: plan.scope, wait: plan.wait }),
+    prepare: plan.prepare,
+    health: { interval: plan.interval, timeout: 400 },
+    waitForPrimary: { atStart: Duration.seconds(10) },
+    tokens: { keys: [Redacted.make("a key that all the routers of a simulated program share")] },
+    ...(plan.hedge === undefined ? {} : { hedge: Duration.millis(plan.hedge) })
+  }
+}
+
+/** How long everything may take to be used again after the last fault, in virtual milliseconds. */
+const recovery = 30_000
+
+/** The longest that a plan may take. */
+const limit = 400_000
+
+class Simulation {
+  readonly world: World
+  readonly network: Network
+  readonly cluster: Cluster
+  readonly truth: Truth
+  readonly injected = new Map<FaultKind, number>()
+  readonly clients: ReadonlyArray<string>
+  private readonly handles: Array<Handle> = []
+  private readonly heard: Array<Set<string>> = []
+  operations = 0
+
+  constructor(readonly plan: Plan) {
+    this.world = new World(plan.seed)
+    this.network = new Network(this.world)
+    this.truth = new Truth(this.world, () => this.cluster)
+    this.cluster = new Cluster(this.world, this.network, "db", { ...plan, rows }, this.truth.observer)
+    this.cluster.onCrash = (timeline, at) => this.truth.crashed(timeline, at)
+    this.clients = plan.routers.map((_, i) => `app${i + 1}`)
+  }
+
+  private get scene(): Scene {
+    return this
+  }
+
+  private makeRouter(index: number) {
+    return Effect.gen(this, function* () {
+      const plan = this.plan.routers[index]!
+      const name = this.clients[index]!
+      const router = yield* DbRouter.make(optionsOf(plan, name, this.cluster.servers, this.network))
+      this.handles[index] = { name, router, written: plan.scope === "process" ? new Seen(this.truth) : undefined }
+      const heard = new Set<string>()
+      this.heard[index] = heard
+      yield* router.client.listen("news").pipe(
+        Stream.runForEach((payload) => Effect.sync(() => heard.add(payload))),
+        Effect.retry(Schedule.spaced("200 millis")),
+        Effect.repeat(Schedule.spaced("200 millis")),
+        Effect.forkScoped
+      )
+    })
+  }
+
+  readonly program = Effect.gen(this, function* () {
+    const { plan, truth, world } = this
+    const scope = yield* Scope.make()
+    yield* Effect.forEach(plan.routers, (_, i) => this.makeRouter(i), { discard: true }).pipe(Scope.extend(scope))
+    const workload = new Workload(truth, this.handles)
+    unleash(this.scene, plan.faults, this.injected)
+    const flows = yield* Effect.forEach(plan.flows, ({ begin, ops, router }, i) =>
+      Effect.fork(Effect.delay(workload.flow(i + 1, this.handles[router]!, ops), begin))
+    )
+    const last = Math.max(0, ...plan.faults.map(({ at, millis }) => at + millis))
+    yield* Effect.sleep(Math.max(0, last - world.now))
+    healAll(this.scene)
+    yield* Effect.sleep(6000)
+    const ended = yield* Effect.timeoutOption(Fiber.awaitAll(flows), recovery * 2)
+    if (ended._tag === "None") {
+      const stuck = yield* Effect.filter(flows, (fiber) => Effect.map(fiber.poll, (exit) => exit._tag === "None"))
+      truth.violate(
+        "ends",
+        `after ${recovery * 2} ms ${stuck.length} of ${flows.length} flows have not ended (${stuck.map((fiber) => flows.indexOf(fiber) + 1).join(", ")})`
+      )
+      yield* Effect.forEach(stuck, Fiber.interruptFork)
+    }
+    yield* this.recovered
+    yield* this.close(scope)
+    this.operations = workload.operations
+    truth.conclude()
+  })
+
+  /** Everything is used again: writes, reads of every standby, notifications. */
+  private readonly recovered = Effect.gen(this, function* () {
+    const { cluster, truth, world } = this
+    const began = world.now
+    truth.served.clear()
+    for (const [i, { router }] of this.handles.entries()) {
+      const works = Effect.gen(this, function* () {
+        const sql = router.client
+        yield* sql.unsafe("UPDATE account SET balance = balance + 1 WHERE id = $1", [0])
+        yield* sql
+          .unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${i}`, 1])
+          .pipe(DbRouter.replica)
+        const states = yield* router.status
+        const bad = states.find((one) => one.state !== "up")
+        if (bad !== undefined) return yield* Effect.fail(new Error(`${bad.name} is ${bad.state}: ${bad.reason ?? ""}`))
+        yield* sql.notify("news", `after ${i}`)
+        yield* Effect.sleep(50)
+        if (!this.heard[i]!.has(`after ${i}`)) return yield* Effect.fail(new Error("a notification does not arrive"))
+      })
+      const done = yield* Effect.exit(Effect.retry(works, Schedule.spaced("250 millis").pipe(Schedule.upTo(recovery))))
+      truth.check(
+        "heals",
+        Exit.isSuccess(done),
+        () =>
+          `router ${i + 1} has not recovered after ${world.now - began} ms: ${Exit.isFailure(done) ? Cause.pretty(done.cause) : ""}`
+      )
+      if (Exit.isFailure(done)) continue
+      // Where nothing waits, and nothing is asked for it, probes alone tell what a replica has.
+      yield* Effect.sleep(2 * this.plan.routers[i]!.interval + 500)
+      truth.served.clear()
+      const reads = cluster.servers.length * 20
+      for (let n = 0; n < reads; n++) {
+        const read = router.client.unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${n}`, 1])
+        // Flows that have seen nothing: one that has may stay where it is.
+        const exit = yield* Effect.promise(() => Effect.runPromiseExit(read))
+        truth.check(
+          "heals",
+          Exit.isSuccess(exit),
+          () => `a read fails after everything has healed: ${Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""}`
+        )
+      }
+      // A choice by latency or load need not use all of them.
+      const isEven = this.plan.routers[i]!.strategy === "roundRobin" || this.plan.routers[i]!.strategy === "random"
+      const standbys = cluster.servers.filter(({ isStandby }) => isStandby)
+      const unused = standbys.filter(({ host }) => (truth.served.get(host) ?? 0) === 0)
+      truth.check(
+        "heals",
+        !isEven || unused.length === 0,
+        () =>
+          `router ${i + 1} does not read from ${unused.map(({ host }) => host).join(", ")} after everything has healed`
+      )
+      yield* Effect.sleep(300)
+      for (const { name, pool } of yield* router.status) {
+        truth.check(
+          "connections",
+          pool.waiting === 0,
+          () => `${pool.waiting} wait for a connection to ${name}, and nothing runs`
+        )
+      }
+    }
+  })
+
+  private close(scope: Scope.CloseableScope) {
+    return Effect.gen(this, function* () {
+      const { network, truth, world } = this
+      const began = world.now
+      yield* Scope.close(scope, Exit.void)
+      truth.check("ends", world.now - began < 15_000, () => `closing the routers took ${world.now - began} ms`)
+      yield* Effect.sleep(2000)
+      const open = [...network.connections].filter(({ client }) => this.clients.includes(client))
+      truth.check(
+        "connections",
+        open.length === 0,
+        () =>
+          `${open.length} connections are open after the routers are closed (${open.map(({ host, id }) => `${id} to ${host}`).join(", ")})`
+      )
+    })
+  }
+
+  async run(): Promise<void> {
+    const { truth, world } = this
+    let isDone = false
+    const rejected = (error: unknown) =>
+      truth.violate("no crash", `an unhandled rejection: ${String(error instanceof Error ? error.stack : error)}`)
+    const thrown = (error: unknown) =>
+      truth.violate("no crash", `an uncaught exception: ${String(error instanceof Error ? error.stack : error)}`)
+    process.on("unhandledRejection", rejected)
+    process.on("uncaughtException", thrown)
+    const uninstall = install(world, world.isTold)
+    try {
+      const fiber = Effect.runFork(
+        this.program.pipe(
+          Effect.provide(Reactivity.layer),
+          Effect.provide(Logger.remove(Logger.defaultLogger)),
+          Effect.withRandom(Random.make(world.seed))
+        )
+      )
+      fiber.addObserver((exit) => {
+        isDone = true
+        if (Exit.isFailure(exit)) truth.violate("no crash", `the program fails: ${Cause.pretty(exit.cause)}`)
+      })
+      await world.run(defer, () => isDone, limit)
+    } catch (error) {
+      truth.violate(
+        error instanceof Stuck ? "ends" : "no crash",
+        error instanceof Error ? (error.stack ?? error.message) : String(error)
+      )
+    } finally {
+      uninstall()
+      process.off("unhandledRejection", rejected)
+      process.off("uncaughtException", thrown)
+    }
+  }
+}
+
+/** Runs a plan. `isTold` keeps the history. */
+export const runPlan = async (plan: Plan, isTold: boolean): Promise<Result> => {
+  const simulation = new Simulation(plan)
+  const { injected, network, truth, world } = simulation
+  world.isTold = isTold
+  await simulation.run()
+  return {
+    seed: plan.seed,
+    violations: truth.violations,
+    fingerprint: world.fingerprint,
+    history: world.history,
+    operations: simulation.operations,
+    statements: truth.statements,
+    checks: truth.checks,
+    time: world.now,
+    turns: world.turns,
+    connections: network.opened,
+    faults: Object.fromEntries(injected)
+  }
+}

@@ -1,0 +1,527 @@
+/**
+ * One PostgreSQL server: its log, its rows, its sessions; as a primary, what it ships to standbys; as a standby, what it
+ * receives and replays.
+ */
+import { Backend, type Host, type Observer } from "./Backend.js"
+import type { Chance } from "./Chance.js"
+import type { Facts } from "./Expression.js"
+import type { Network, ServerEnd } from "./Network.js"
+import { PgError } from "./PgError.js"
+import { type Change, endOf, Locks, type LogRecord, logStart, pastHeader, Store } from "./Store.js"
+import type { World } from "./World.js"
+
+/** What the servers of a cluster share. */
+export interface Shared {
+  readonly world: World
+  readonly network: Network
+  readonly observer: Observer
+  readonly system: string
+  /** How many standbys have to have a commit before it is answered. */
+  readonly synchronous: number
+  /** A commit does not wait for the disk. */
+  readonly isAsynchronous: boolean
+  /** The role may see what `pg_stat_wal_receiver` says. */
+  readonly isPrivileged: boolean
+  readonly maxConnections: number
+  readonly serverOf: (host: string) => Server | undefined
+  /** Numbers that are never given twice. */
+  readonly counter: { xid: number; timeline: number; key: number }
+  /** A timeline has begun: what was on its parent past that position is lost. */
+  readonly forked: (timeline: number, parent: number, at: number) => void
+}
+
+/** How often a standby without a sender looks for one, in milliseconds. */
+const retryInterval = 400
+
+export class Server implements Facts, Host {
+  state: "up" | "starting" | "down" = "up"
+  isStandby: boolean
+  timeline = 1
+  log: Array<LogRecord> = []
+  flushed = logStart
+  store = new Store()
+  locks = new Locks()
+  startedAt: number
+  isReadOnly = false
+  isReplayPaused = false
+  /** What a statement costs, times this. */
+  slowness = 1
+  /** How long a record waits before it is replayed, in milliseconds. */
+  replayDelay = 0
+  readonly deadlockTimeout = 200
+  readonly backends = new Set<Backend>()
+  /** How many of the log's records are replayed. */
+  replayedCount = 0
+  minRecoveryEndTimeline = 1
+  checkpointTimeline = 1
+  /** The host that it follows. */
+  upstream: string | undefined
+  private readonly chance: Chance
+  private receiver: { readonly from: Server; readonly timeline: number; isOver: boolean } | undefined
+  /** Of each standby that follows: what was sent, and what it has confirmed. */
+  private readonly feeds = new Map<Server, { sent: number; confirmed: number; last: number }>()
+  private confirmations: Array<{ readonly position: number; readonly wake: () => void }> = []
+  private pids = 100
+  private isFrozen = false
+  private queue: Array<() => void> = []
+  /** Goes up with every start: what was planned before it is void. */
+  private life = 0
+  private replayScheduled = false
+
+  constructor(
+    readonly shared: Shared,
+    readonly host: string,
+    upstream: string | undefined
+  ) {
+    this.chance = shared.world.chance.fork(`server ${host}`)
+    this.isStandby = upstream !== undefined
+    this.upstream = upstream
+    this.startedAt = this.world.date - this.chance.between(10_000, 20_000)
+    shared.network.listen(host, {
+      state: () => (this.state === "down" ? (this.isVanished ? "silent" : "refusing") : "open"),
+      accept: (end) => this.accept(end)
+    })
+    this.later(15_000, () => this.background())
+    if (this.isStandby) this.later(1, () => this.receive())
+  }
+
+  /** The host itself is gone. */
+  private isVanished = false
+  private readonly ends = new Map<Backend, ServerEnd>()
+
+  get world(): World {
+    return this.shared.world
+  }
+
+  get observer(): Observer {
+    return this.shared.observer
+  }
+
+  get isAsynchronous(): boolean {
+    return this.shared.isAsynchronous
+  }
+
+  // ---- What it says of itself
+
+  facts(_user: string): Facts {
+    return this
+  }
+
+  get isInRecovery(): boolean {
+    return this.isStandby
+  }
+
+  get replayed(): number {
+    return this.log[this.replayedCount - 1]?.end ?? logStart
+  }
+
+  get received(): number {
+    return this.end
+  }
+
+  /** Where the log ends. */
+  get end(): number {
+    return this.log[this.log.length - 1]?.end ?? logStart
+  }
+
+  get inserted(): number {
+    return pastHeader(this.end)
+  }
+
+  get written(): number {
+    return this.flushed
+  }
+
+  get hasReceiver(): boolean {
+    return this.receiver !== undefined
+  }
+
+  get receivedTimeline(): number | undefined {
+    return this.shared.isPrivileged ? this.receiver?.timeline : undefined
+  }
+
+  get system(): string {
+    return this.shared.system
+  }
+
+  get now(): number {
+    return this.world.date
+  }
+
+  // ---- Sessions
+
+  private accept(end: ServerEnd): void {
+    const backend: Backend = new Backend(this, ++this.pids, end, this.chance.fork(`backend ${end.id}`))
+    this.backends.add(backend)
+    this.ends.set(backend, end)
+  }
+
+  forget(backend: Backend): void {
+    this.backends.delete(backend)
+    this.ends.delete(backend)
+  }
+
+  /** Why it lets in nobody now. */
+  get refusal(): PgError | undefined {
+    return this.state === "starting"
+      ? new PgError("57P03", "the database system is starting up", "ProcessStartupPacket", "FATAL")
+      : undefined
+  }
+
+  refusalOf(_backend: Backend): PgError | undefined {
+    return this.backends.size > this.shared.maxConnections
+      ? new PgError("53300", "sorry, too many clients already", "InitProcess", "FATAL")
+      : undefined
+  }
+
+  cancel(pid: number, key: number): void {
+    for (const backend of this.backends) {
+      if (backend.pid === pid && backend.key === key) {
+        const hit = backend.cancel()
+        this.world.tell(`${this.host}: cancel of session ${pid}${hit ? "" : ", which runs nothing"}`)
+      }
+    }
+  }
+
+  signal(pid: number, how: "cancel" | "terminate"): boolean {
+    const backend = [...this.backends].find((backend) => backend.pid === pid)
+    if (backend === undefined) return false
+    if (how === "cancel") backend.cancel()
+    else backend.terminate(shutDown)
+    return true
+  }
+
+  /** Ends every session, or some of them, with an error. */
+  disconnect(error: PgError, isMeant: (backend: Backend) => boolean = () => true): void {
+    for (const backend of [...this.backends]) if (isMeant(backend)) backend.terminate(error)
+  }
+
+  notify(pid: number, channel: string, payload: string): void {
+    for (const backend of this.backends) backend.notified(pid, channel, payload)
+  }
+
+  /** Runs a step of a session, when the process may run. */
+  step(run: () => void): void {
+    if (this.isFrozen) this.queue.push(run)
+    else run()
+  }
+
+  cost(chance: Chance): number {
+    return chance.between(0.03, 0.35) * this.slowness
+  }
+
+  flushCost(chance: Chance): number {
+    return chance.between(0.2, 1.5) * this.slowness
+  }
+
+  nextXid(): number {
+    return ++this.shared.counter.xid
+  }
+
+  nextKey(): string {
+    return String(++this.shared.counter.key)
+  }
+
+  // ---- The log
+
+  private append(kind: LogRecord["kind"], xid: number, changes: ReadonlyArray<Change>, bytes: number): LogRecord {
+    const record = { kind, xid, changes, timeline: this.timeline, at: this.world.now, end: endOf(this.end, bytes) }
+    this.log.push(record)
+    // The writer of the log comes by every 200 ms, for what nothing waits for.
+    this.later(this.chance.between(5, 200), () => this.flush(record.end))
+    return record
+  }
+
+  logData(xid: number): void {
+    this.append("data", xid, [], 60 + this.chance.below(300))
+  }
+
+  logCommit(xid: number, changes: ReadonlyArray<Change>): LogRecord {
+    return this.append("commit", xid, changes, 34 + this.chance.below(60))
+  }
+
+  /** A record of its own that standbys may have to end queries for. */
+  vacuum(): void {
+    if (!this.isStandby && this.state === "up") this.flush(this.append("vacuum", 0, [], 200).end)
+  }
+
+  flush(position: number): void {
+    if (position <= this.flushed || this.isStandby) return
+    this.flushed = position
+    this.ship()
+  }
+
+  private background(): void {
+    if (this.state === "up" && !this.isStandby && !this.isFrozen) this.flush(this.append("running", 0, [], 50).end)
+    if (this.state === "up" && this.isStandby) {
+      this.minRecoveryEndTimeline = this.log[this.replayedCount - 1]?.timeline ?? 1
+    } else this.checkpointTimeline = this.timeline
+    this.later(15_000, () => this.background())
+  }
+
+  /** Later, in this life of the server. */
+  private later(millis: number, run: () => void): void {
+    const { life } = this
+    this.world.after(millis, () => {
+      if (this.life === life) this.step(run)
+    })
+  }
+
+  // ---- Replication
+
+  private linkTo(other: Server) {
+    return this.shared.network.link(this.host, other.host)
+  }
+
+  private ship(): void {
+    for (const [standby, feed] of this.feeds) {
+      const from = feed.sent
+      let to = from
+      while (to < this.log.length && this.log[to]!.end <= this.flushed) to++
+      if (to === from) continue
+      const records = this.log.slice(from, to)
+      feed.sent = to
+      const link = this.linkTo(standby)
+      const at = Math.max(this.world.now + link.latency + this.chance.next() * link.jitter, feed.last + 1e-6)
+      feed.last = at
+      this.world.at(at, () => {
+        if (this.feeds.get(standby) !== feed) return
+        if (link.state !== "up") standby.loseReceiver(this)
+        else standby.step(() => standby.arrive(this, from, records))
+      })
+    }
+  }
+
+  /** A standby asks for the log from where its own ends. */
+  private receive(): void {
+    if (!this.isStandby || this.receiver !== undefined) return
+    this.later(retryInterval * this.chance.between(0.8, 1.2), () => this.receive())
+    const from = this.upstream === undefined ? undefined : this.shared.serverOf(this.upstream)
+    if (
+      this.state === "down" ||
+      from === undefined ||
+      from === this ||
+      from.isStandby ||
+      from.state !== "up" ||
+      from.isFrozen
+    )
+      return
+    if (this.linkTo(from).state !== "up") return
+    const last = this.log[this.log.length - 1]
+    // "new timeline forked off current database system timeline before current recovery point", and it tries for ever.
+    if (last !== undefined && from.log[this.log.length - 1] !== last) return
+    this.receiver = { from, timeline: from.timeline, isOver: false }
+    from.feeds.set(this, { sent: this.log.length, confirmed: this.end, last: 0 })
+    from.ship()
+    from.later(1, () => from.confirm())
+  }
+
+  loseReceiver(from: Server): void {
+    if (this.receiver?.from !== from) return
+    from.feeds.delete(this)
+    this.receiver = undefined
+    this.later(retryInterval, () => this.receive())
+  }
+
+  private arrive(from: Server, index: number, records: ReadonlyArray<LogRecord>): void {
+    if (this.receiver?.from !== from || this.state === "down" || this.log.length !== index) return
+    this.log.push(...records)
+    this.flushed = this.end
+    const position = this.end
+    const link = this.linkTo(from)
+    this.world.after(link.latency + this.chance.next() * link.jitter, () => {
+      const feed = from.feeds.get(this)
+      if (feed === undefined || link.state !== "up") return
+      feed.confirmed = Math.max(feed.confirmed, position)
+      from.step(() => from.confirm())
+    })
+    this.replay()
+  }
+
+  needsStandbys(position: number): boolean {
+    const confirmed = [...this.feeds.values()].filter((feed) => feed.confirmed >= position).length
+    return confirmed < this.shared.synchronous
+  }
+
+  onConfirmed(position: number, wake: () => void): () => void {
+    const waiting = { position, wake }
+    this.confirmations.push(waiting)
+    return () => {
+      this.confirmations = this.confirmations.filter((one) => one !== waiting)
+    }
+  }
+
+  private confirm(): void {
+    for (const waiting of [...this.confirmations]) {
+      if (this.needsStandbys(waiting.position)) continue
+      this.confirmations = this.confirmations.filter((one) => one !== waiting)
+      waiting.wake()
+    }
+  }
+
+  // ---- Replay
+
+  replay(): void {
+    if (this.replayScheduled || this.isReplayPaused || !this.isStandby || this.state !== "up") return
+    const next = this.log[this.replayedCount]
+    if (next === undefined) return
+    this.replayScheduled = true
+    const due = Math.max(this.world.now + this.chance.between(0.02, 0.4), next.at + this.replayDelay)
+    this.later(due - this.world.now, () => {
+      this.replayScheduled = false
+      if (this.isReplayPaused || !this.isStandby) return
+      this.applyNext()
+      this.replay()
+    })
+  }
+
+  private applyNext(): void {
+    const record = this.log[this.replayedCount++]!
+    this.store.apply(record)
+    this.timeline = record.timeline
+    if (record.kind === "vacuum") this.conflict()
+  }
+
+  /** Ends what is in the way of the replay. */
+  conflict(): void {
+    for (const backend of [...this.backends]) {
+      const message = "canceling statement due to conflict with recovery"
+      if (backend.state === "active") backend.cancel(new PgError("40001", message, "ProcessRecoveryConflictInterrupt"))
+      else if (backend.transaction?.snapshot !== undefined) {
+        backend.terminate(
+          new PgError(
+            "40001",
+            "terminating connection due to conflict with recovery",
+            "ProcessRecoveryConflictInterrupt",
+            "FATAL"
+          )
+        )
+      }
+    }
+  }
+
+  setReplayPaused(isPaused: boolean): void {
+    this.isReplayPaused = isPaused
+    this.replay()
+  }
+
+  // ---- What happens to it
+
+  freeze(): void {
+    this.isFrozen = true
+  }
+
+  thaw(): void {
+    this.isFrozen = false
+    const waiting = this.queue
+    this.queue = []
+    for (const run of waiting) this.step(run)
+  }
+
+  /** Stops at once. `host`: and with it its host, so that nothing is said to the clients. */
+  crash(what: "process" | "host"): void {
+    if (this.state === "down") return
+    this.life++
+    this.state = "down"
+    this.isVanished = what === "host"
+    this.isFrozen = false
+    this.queue = []
+    for (const [backend, end] of [...this.ends]) {
+      backend.kill()
+      if (what === "host") end.vanish()
+      else end.reset()
+    }
+    this.dropReplication()
+    this.confirmations = []
+    if (!this.isStandby) {
+      const before = this.end
+      this.log = this.log.filter(({ end }) => end <= this.flushed)
+      if (this.end < before) this.shared.forked(this.timeline, this.timeline, this.end)
+    }
+  }
+
+  private dropReplication(): void {
+    this.receiver?.from.feeds.delete(this)
+    this.receiver = undefined
+    for (const standby of [...this.feeds.keys()]) standby.loseReceiver(this)
+  }
+
+  /** Starts what is down. */
+  start(): void {
+    if (this.state !== "down") return
+    this.life++
+    this.state = "starting"
+    this.isVanished = false
+    this.startedAt = this.world.date
+    this.store = new Store()
+    this.locks = new Locks()
+    this.replayScheduled = false
+    this.isReplayPaused = false
+    // What a standby had replayed, it may have to replay again.
+    const again = this.isStandby ? this.chance.below(20) : 0
+    const count = this.isStandby ? Math.max(0, this.replayedCount - again) : this.log.length
+    this.replayedCount = 0
+    while (this.replayedCount < count) {
+      const record = this.log[this.replayedCount++]!
+      this.store.apply(record)
+      this.timeline = record.timeline
+    }
+    this.later(this.chance.between(50, 1500), () => {
+      this.state = "up"
+      this.later(15_000, () => this.background())
+      this.replay()
+      this.receive()
+    })
+  }
+
+  /** A shutdown that says so to every client. */
+  stop(): void {
+    if (this.state !== "up") return
+    this.flush(this.end)
+    for (const backend of [...this.backends]) backend.terminate(shutDown)
+    this.later(5, () => this.crash("process"))
+  }
+
+  promote(): void {
+    if (!this.isStandby || this.state !== "up") return
+    this.isReplayPaused = false
+    while (this.replayedCount < this.log.length) this.applyNext()
+    this.receiver?.from.feeds.delete(this)
+    this.receiver = undefined
+    this.isStandby = false
+    this.upstream = undefined
+    const parent = this.timeline
+    const at = this.end
+    this.timeline = ++this.shared.counter.timeline
+    this.shared.forked(this.timeline, parent, at)
+    this.flushed = this.end
+    this.flush(this.append("running", 0, [], 50).end)
+  }
+
+  /** Follows another one from now on. */
+  follow(host: string): void {
+    if (!this.isStandby) return
+    this.upstream = host
+    if (this.receiver !== undefined) this.loseReceiver(this.receiver.from)
+    else this.later(1, () => this.receive())
+  }
+
+  /** A new standby with a copy of another server's data. */
+  clone(from: Server): void {
+    if (this.state !== "down") return
+    this.isStandby = true
+    this.upstream = from.host
+    this.log = from.log.filter(({ end }) => end <= from.flushed)
+    this.replayedCount = this.log.length
+    this.flushed = this.end
+    this.minRecoveryEndTimeline = from.timeline
+    this.start()
+  }
+}
+
+const shutDown = new PgError(
+  "57P01",
+  "terminating connection due to administrator command",
+  "ProcessInterrupts",
+  "FATAL"
+)

@@ -1,0 +1,199 @@
+/**
+ * What really happened, as the servers know it, and what has to hold of it. Everything that the workload learns is compared
+ * with this.
+ */
+import type { Backend, Observer, Transaction } from "./Backend.js"
+import type { Cluster, Commit } from "./Cluster.js"
+import { type LogRecord, logStart } from "./Store.js"
+import type { World } from "./World.js"
+
+/** The invariants, as the tables name them. */
+export type Invariant =
+  | "own writes"
+  | "one snapshot"
+  | "no foreign rows"
+  | "run once"
+  | "outcome"
+  | "atomic"
+  | "hooks"
+  | "settings"
+  | "no foreign cancel"
+  | "no strange error"
+  | "connections"
+  | "ends"
+  | "heals"
+  | "no crash"
+
+export interface Violation {
+  readonly invariant: Invariant
+  readonly message: string
+}
+
+/** What a statement of an operation has to find on its connection. */
+export interface Expectation {
+  readonly tenant: string | undefined
+  readonly mark: string | undefined
+}
+
+/** The value that every register has at first. */
+export const initial = "initial"
+
+const isOp = (text: string | null | undefined): text is string => typeof text === "string" && /^f\d+\.\d+$/.test(text)
+
+export class Truth {
+  readonly violations: Array<Violation> = []
+  readonly commits = new Map<string, Commit>()
+  readonly expected = new Map<string, Expectation>()
+  checks = 0
+  statements = 0
+  private readonly never = new Map<string, string>()
+  private readonly together: Array<{ readonly name: string; readonly ops: ReadonlyArray<string> }> = []
+  /** Statements that each server has run since it was last asked. */
+  readonly served = new Map<string, number>()
+
+  constructor(
+    readonly world: World,
+    readonly cluster: () => Cluster
+  ) {
+    this.commits.set(initial, { timeline: 1, end: logStart + 1000, xid: 1 })
+  }
+
+  violate(invariant: Invariant, message: string): void {
+    this.violations.push({ invariant, message })
+    this.world.tell(`VIOLATION of "${invariant}": ${message}`)
+  }
+
+  check(invariant: Invariant, holds: boolean, message: () => string): void {
+    this.checks++
+    if (!holds) this.violate(invariant, message())
+  }
+
+  readonly observer: Observer = {
+    began: (backend, sql) => {
+      const [op] = backend.params
+      if (!isOp(op)) {
+        this.world.tell(`${backend.server.host}: session ${backend.pid} runs ${sql.slice(0, 60)}`)
+        return
+      }
+      this.statements++
+      const { host } = backend.server
+      this.served.set(host, (this.served.get(host) ?? 0) + 1)
+      this.world.tell(`${host}: session ${backend.pid} runs ${op}`)
+      this.checkSettings(op, backend)
+    },
+    ran: () => {},
+    failed: (backend, error) => {
+      this.world.tell(`${backend.server.host}: session ${backend.pid} fails with ${error.code} ${error.message}`)
+    },
+    logged: (backend, transaction, record) => this.logged(backend, transaction, record),
+    ended: (backend, transaction, position) => {
+      if (transaction.changes.length > 0 || position !== undefined) {
+        this.world.tell(
+          `${backend.server.host}: session ${backend.pid} ${position === undefined ? "rolled back" : `committed at ${position.end} on timeline ${position.timeline}`}`
+        )
+      }
+    }
+  }
+
+  private checkSettings(op: string, backend: Backend): void {
+    const expected = this.expected.get(op)
+    if (expected === undefined) return
+    const { mark, tenant } = expected
+    const found = backend.setting("app.tenant") ?? ""
+    this.check(
+      "settings",
+      found === (tenant ?? ""),
+      () => `${op} ran on ${backend.server.host} for tenant "${found}", not "${tenant ?? ""}"`
+    )
+    if (mark === undefined) return
+    const set = backend.setting("app.mark") ?? ""
+    this.check(
+      "settings",
+      set === mark,
+      () => `${op} ran on ${backend.server.host} where app.mark is "${set}", not "${mark}"`
+    )
+  }
+
+  private logged(backend: Backend, { changes }: Transaction, record: LogRecord): void {
+    const { end, timeline, xid } = record
+    for (const { row, table } of changes) {
+      const op = table === "register" ? row?.value : table === "entry" ? row?.op : undefined
+      if (typeof op !== "string" || !isOp(op)) continue
+      const before = this.commits.get(op)
+      this.check(
+        "run once",
+        before === undefined || before.xid === xid,
+        () => `${op} was committed twice: in transactions ${before?.xid} and ${xid} (${backend.server.host})`
+      )
+      this.commits.set(op, { end, timeline, xid })
+    }
+  }
+
+  /** Of a server that has crashed: commits that were in its memory alone are lost. */
+  crashed(timeline: number, at: number): void {
+    for (const commit of this.commits.values()) {
+      if (commit.timeline === timeline && commit.end > at) this.cluster().lose(commit.xid)
+    }
+  }
+
+  /** The caller was told that an operation was not done. */
+  notDone(op: string, how: string): void {
+    this.never.set(op, how)
+  }
+
+  /** Operations that are committed together or not at all. */
+  atomic(name: string, ops: ReadonlyArray<string>): void {
+    if (ops.length > 0) this.together.push({ name, ops })
+  }
+
+  /** The caller was told that an operation was done. */
+  done(op: string, how: string): void {
+    this.check("outcome", this.commits.has(op), () => `${op} was reported as done (${how}), and was never committed`)
+  }
+
+  /** When everything has come to rest. */
+  conclude(): void {
+    for (const [op, how] of this.never) {
+      this.check("outcome", !this.commits.has(op), () => `${op} was reported as not done (${how}), and is committed`)
+    }
+    for (const { name, ops } of this.together) {
+      const xids = new Set(ops.map((op) => this.commits.get(op)?.xid))
+      this.check(
+        "atomic",
+        xids.size === 1,
+        () =>
+          `${name} is committed in part: ${ops.map((op) => `${op} ${this.commits.get(op)?.xid ?? "not"}`).join(", ")}`
+      )
+    }
+  }
+}
+
+/** What a flow has seen of each register. */
+export class Seen {
+  private readonly commits = new Map<number, ReadonlyArray<Commit>>()
+
+  constructor(private readonly truth: Truth) {}
+
+  copy(): Seen {
+    const copy = new Seen(this.truth)
+    for (const [register, commits] of this.commits) copy.commits.set(register, commits)
+    return copy
+  }
+
+  absorb(other: Seen): void {
+    for (const [register, commits] of other.commits) for (const commit of commits) this.add(register, commit)
+  }
+
+  add(register: number, commit: Commit): void {
+    const cluster = this.truth.cluster()
+    const before = this.commits.get(register) ?? []
+    if (before.some((one) => one.xid === commit.xid)) return
+    this.commits.set(register, [...before.filter((one) => !cluster.includes(commit, one)), commit])
+  }
+
+  /** Whether a read that shows a commit shows all that was seen. */
+  missing(register: number, shown: Commit): Commit | undefined {
+    const cluster = this.truth.cluster()
+    return (this.commits.get(register) ?? []).find((seen) => !cluster.isLost(seen) && !cluster.includes(shown, seen))
+  }
+}

@@ -1,0 +1,559 @@
+/** Runs the flows of a plan against routers, and compares what they learn with what really happened. */
+import type { SqlError } from "@effect/sql/SqlError"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Stream } from "effect"
+import { Consistency, DbRouter, RouterError } from "effect-db-router"
+import type { Op } from "./Plan.js"
+import { Seen, type Truth } from "./Truth.js"
+
+export interface Handle {
+  readonly name: string
+  readonly router: DbRouter.DbRouter
+  /** Under the scope "process": what any flow of it has written. */
+  readonly written: Seen | undefined
+}
+
+/** Why an effect of the workload ends a session. */
+class Refused extends Error {
+  readonly _tag = "Refused"
+}
+
+type Failure = SqlError | Refused
+
+interface Hook {
+  commits: number
+  rollbacks: number
+}
+
+/** A transaction, or a savepoint, of the workload. */
+interface Level {
+  /** What it has written and not committed yet. */
+  readonly own: Map<number, string>
+  readonly ops: Array<string>
+  readonly hooks: Array<Hook>
+  tenant: string | undefined
+  mark: string | undefined
+  /** Of a repeatable read: what was seen before it began. */
+  readonly base: Seen | undefined
+}
+
+interface Context {
+  readonly handle: Handle
+  readonly flow: number
+  readonly seen: Seen
+  readonly level: Level | undefined
+  /** `replica`: reads need not see what the flow has written. */
+  readonly isStale: boolean
+  /** Something may interrupt it. */
+  readonly mayStop: boolean
+}
+
+type Run = Effect.Effect<void, Failure>
+
+const codeOf = (error: unknown): string | undefined => {
+  for (let at = error; typeof at === "object" && at !== null; at = (at as { readonly cause?: unknown }).cause) {
+    const { code } = at as { readonly code?: unknown }
+    if (typeof code === "string") return code
+  }
+  return undefined
+}
+
+/** Codes that no fault brings about: prepared statements, portals and savepoints that are not there, texts that are wrong. */
+const strange = new Set([
+  "XX999",
+  "26000",
+  "42P05",
+  "42P03",
+  "34000",
+  "3B001",
+  "42601",
+  "08P01",
+  "25001",
+  "42883",
+  "42P01"
+])
+
+export class Workload {
+  operations = 0
+  private ids = 0
+
+  constructor(
+    private readonly truth: Truth,
+    private readonly handles: ReadonlyArray<Handle>
+  ) {}
+
+  /** One flow, an operation after the other, whatever becomes of each. */
+  flow(flow: number, handle: Handle, ops: ReadonlyArray<Op>): Effect.Effect<void> {
+    const context: Context = {
+      handle,
+      flow,
+      seen: new Seen(this.truth),
+      level: undefined,
+      isStale: false,
+      mayStop: false
+    }
+    return Effect.forEach(ops, (op) => this.report(op, this.op(op, context), context), { discard: true })
+  }
+
+  private report(op: Op, run: Run, { flow, mayStop }: Context): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.operations++
+      this.truth.world.tell(`flow ${flow}: ${op._tag}`)
+      return Effect.catchAllCause(run, (cause) => Effect.sync(() => this.tellFailure(op, cause, flow, mayStop)))
+    })
+  }
+
+  private tellFailure(op: Op, cause: Cause.Cause<Failure>, flow: number, mayStop: boolean): void {
+    for (const error of Cause.failures(cause)) this.judge(error, mayStop)
+    for (const defect of Cause.defects(cause)) {
+      if (!(defect instanceof Refused))
+        this.truth.violate("no crash", `a defect: ${String(defect instanceof Error ? defect.stack : defect)}`)
+    }
+    this.truth.world.tell(`flow ${flow}: ${op._tag} ends with ${textOf(cause)}`)
+  }
+
+  /** Errors that nothing in the plan brings about. */
+  private judge(error: Failure, mayStop: boolean): void {
+    const code = codeOf(error)
+    if (code === undefined) return
+    this.truth.check(
+      "no foreign cancel",
+      code !== "57014" || mayStop,
+      () => `a statement that nothing has cancelled fails with 57014: ${messageOf(error)}`
+    )
+    this.truth.check(
+      "no strange error",
+      !strange.has(code),
+      () => `a statement fails with ${code}: ${messageOf(error)}`
+    )
+  }
+
+  private each(ops: ReadonlyArray<Op>, context: Context): Run {
+    return Effect.forEach(ops, (op) => this.op(op, context), { discard: true })
+  }
+
+  private nextOp({ flow, level }: Context): string {
+    const op = `f${flow}.${++this.ids}`
+    this.truth.expected.set(op, { tenant: level?.tenant, mark: level?.mark })
+    return op
+  }
+
+  private query(context: Context, sql: string, params: ReadonlyArray<unknown>) {
+    return context.handle.router.client.unsafe<Readonly<Record<string, unknown>>>(sql, params)
+  }
+
+  private op(op: Op, context: Context): Run {
+    const { handle, level } = context
+    const within = (change: Partial<Context>) => ({ ...context, ...change })
+    switch (op._tag) {
+      case "pause":
+        return Effect.sleep(op.millis)
+      case "write":
+        return Effect.suspend(() =>
+          this.write(context, "UPDATE register SET value = $1, writes = writes + 1 WHERE id = $2", op.register)
+        )
+      case "insert":
+        return Effect.suspend(() => this.write(context, "INSERT INTO entry (op, flow) VALUES ($1, $2)", undefined))
+      case "read":
+        return Effect.asVoid(
+          this.read(context, "SELECT $1::text AS op, id, value FROM register WHERE id = $2", [op.register])
+        )
+      case "readAll":
+        return Effect.asVoid(this.read(context, "SELECT $1::text AS op, id, value FROM register ORDER BY id", []))
+      case "rows":
+        return this.rows(context, op.count, op.take)
+      case "notify":
+        return handle.router.client.notify("news", `from ${context.flow}`)
+      case "setLocal":
+        return Effect.suspend(() => {
+          const mark = `m${++this.ids}`
+          return Effect.map(this.query(context, `SET LOCAL app.mark = '${mark}'`, []), () => {
+            if (level !== undefined) level.mark = mark
+          })
+        })
+      case "hooks":
+        return Effect.suspend(() => {
+          const hook: Hook = { commits: 0, rollbacks: 0 }
+          level?.hooks.push(hook)
+          return this.provide(
+            context,
+            Effect.zipRight(
+              DbRouter.afterCommit(Effect.sync(() => hook.commits++)),
+              DbRouter.afterRollback(Effect.sync(() => hook.rollbacks++))
+            )
+          )
+        })
+      case "session":
+        return this.session(op, context)
+      case "snapshot":
+        return this.snapshot(op.registers, context)
+      case "tenantReads":
+        return Effect.suspend(() => {
+          const tenant = `t${++this.ids}`
+          const inner: Level = { own: new Map(), ops: [], hooks: [], tenant, mark: undefined, base: undefined }
+          return this.provide(
+            context,
+            DbRouter.session(this.each(op.ops, within({ level: inner })), { settings: { "app.tenant": tenant } })
+          )
+        })
+      case "detached":
+        return DbRouter.detached(
+          this.each(
+            op.ops,
+            within({
+              level: level && {
+                own: new Map(),
+                ops: [],
+                hooks: [],
+                tenant: level.tenant,
+                mark: undefined,
+                base: undefined
+              }
+            })
+          )
+        )
+      case "primary":
+        return DbRouter.primary(this.each(op.ops, context))
+      case "replica":
+        return DbRouter.replica(this.each(op.ops, within({ isStale: true })))
+      case "fork":
+        return this.fork(op.how, op.branches, context)
+      case "race":
+        return this.race(op.branches, context)
+      case "timeout": {
+        const seen = context.seen.copy()
+        const inner = Effect.timeoutOption(this.each(op.ops, within({ seen, mayStop: true })), op.millis)
+        return Effect.map(
+          op.outer === undefined ? Effect.map(inner, Option.some) : Effect.timeoutOption(inner, op.outer),
+          (done) => {
+            if (Option.isSome(Option.flatten(done))) context.seen.absorb(seen)
+          }
+        )
+      }
+      case "interrupt":
+        return Effect.gen(this, function* () {
+          const seen = context.seen.copy()
+          const fiber = yield* Effect.fork(this.each(op.ops, within({ seen, mayStop: true })))
+          yield* Effect.sleep(Duration.millis(op.millis))
+          yield* Fiber.interruptFork(fiber)
+          if (op.again !== undefined) {
+            yield* Effect.sleep(Duration.millis(op.again))
+            yield* Fiber.interruptFork(fiber)
+          }
+          const exit = yield* Fiber.await(fiber)
+          if (Exit.isSuccess(exit)) {
+            yield* Fiber.inheritAll(fiber)
+            context.seen.absorb(seen)
+          } else if (!Exit.isInterrupted(exit)) return yield* exit
+        })
+      case "token":
+        return Effect.gen(this, function* () {
+          const token = yield* this.provide(context, Consistency.currentToken)
+          const there = this.handles[op.router]!
+          const seen = context.seen.copy()
+          if (Option.isNone(token)) return
+          // A new flow, as in another process: what it knows, it knows from the token.
+          const done = yield* Deferred.make<Exit.Exit<void, Failure>>()
+          const other: Context = { ...context, handle: there, seen }
+          yield* Effect.forkDaemon(
+            Effect.flatMap(
+              Effect.exit(
+                DbRouter.reset.pipe(
+                  Effect.zipRight(Consistency.withToken(this.each(op.ops, other), token.value)),
+                  Effect.provideService(DbRouter.DbRouter, there.router)
+                )
+              ),
+              (exit) => Deferred.succeed(done, exit)
+            )
+          )
+          yield* yield* Deferred.await(done)
+        })
+    }
+  }
+
+  private provide<A, E>({ handle }: Context, effect: Effect.Effect<A, E, DbRouter.DbRouter>): Effect.Effect<A, E> {
+    return Effect.provideService(effect, DbRouter.DbRouter, handle.router)
+  }
+
+  private write(context: Context, sql: string, register: number | undefined): Run {
+    const { level } = context
+    const op = this.nextOp(context)
+    const params = register === undefined ? [op, String(context.flow)] : [op, register]
+    return this.query(context, sql, params).pipe(
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          if (level === undefined) this.failed(op, error)
+        })
+      ),
+      Effect.map(() => this.wrote(context, op, register))
+    )
+  }
+
+  private wrote(context: Context, op: string, register: number | undefined): void {
+    const { level, seen } = context
+    if (level !== undefined) {
+      level.ops.push(op)
+      if (register !== undefined) level.own.set(register, op)
+      return
+    }
+    this.truth.done(op, "a statement")
+    if (register !== undefined) this.saw(context, seen, register, op)
+  }
+
+  private saw({ handle }: Context, seen: Seen, register: number, op: string): void {
+    const commit = this.truth.commits.get(op)
+    if (commit === undefined) return
+    seen.add(register, commit)
+    handle.written?.add(register, commit)
+  }
+
+  private failed(op: string, error: unknown): void {
+    const outcome = RouterError.outcomeOf(error)
+    if (outcome === "not done") this.truth.notDone(op, messageOf(error))
+  }
+
+  private read(
+    context: Context,
+    sql: string,
+    params: ReadonlyArray<unknown>
+  ): Effect.Effect<ReadonlyMap<number, string>, SqlError> {
+    return Effect.suspend(() => {
+      const { handle, isStale, level, seen } = context
+      const op = this.nextOp(context)
+      const before = (level?.base ?? seen).copy()
+      if (handle.written !== undefined && level === undefined) before.absorb(handle.written)
+      return Effect.map(this.query(context, sql, [op, ...params]), (rows) => {
+        const values = new Map<number, string>()
+        for (const row of rows) {
+          const register = Number(row.id)
+          const value = String(row.value)
+          values.set(register, value)
+          this.truth.check("no foreign rows", row.op === op, () => `${op} got a row of ${String(row.op)}`)
+          this.compare(context, op, before, register, value, isStale)
+        }
+        this.truth.check("no foreign rows", rows.length > 0, () => `${op} got no row`)
+        return values
+      })
+    })
+  }
+
+  private compare(context: Context, op: string, before: Seen, register: number, value: string, isStale: boolean): void {
+    const { level, seen } = context
+    const own = level?.own.get(register)
+    if (own === value) return
+    if (own !== undefined && !isStale) {
+      this.truth.check(
+        "own writes",
+        own === value,
+        () => `${op} read ${value} of register ${register} in a transaction that has written ${own}`
+      )
+      return
+    }
+    const shown = this.truth.commits.get(value)
+    if (shown === undefined) {
+      this.truth.violate("own writes", `${op} read ${value}, which is not committed`)
+      return
+    }
+    if (!isStale) {
+      const missing = before.missing(register, shown)
+      this.truth.check(
+        "own writes",
+        missing === undefined,
+        () =>
+          `${op} read ${value} of register ${register} (${shown.end} on timeline ${shown.timeline}), and the flow has seen what was committed at ${missing!.end} on timeline ${missing!.timeline}`
+      )
+    }
+    seen.add(register, shown)
+  }
+
+  private rows(context: Context, count: number, take: number): Run {
+    return Effect.suspend(() => {
+      const op = this.nextOp(context)
+      const { client } = context.handle.router
+      const all = client.unsafe<{ readonly op: string; readonly n: number }>(
+        `SELECT $1::text AS op, n FROM generate_series(1, ${count}) AS n`,
+        [op]
+      ).stream
+      return Effect.map(Stream.runCollect(Stream.take(all, take)), (rows) => {
+        const numbers = [...rows].map(({ n }) => n)
+        this.truth.check(
+          "no foreign rows",
+          [...rows].every((row) => row.op === op) &&
+            numbers.length === Math.min(count, take) &&
+            numbers.every((n, i) => n === i + 1),
+          () =>
+            `${op} got ${numbers.length} rows of ${take}, from ${[...new Set([...rows].map((row) => row.op))].join(", ")}`
+        )
+      })
+    })
+  }
+
+  private session(op: Extract<Op, { readonly _tag: "session" }>, context: Context): Run {
+    return Effect.suspend(() => {
+      const around = context.level
+      const name = `${op.how} ${++this.ids} of flow ${context.flow}`
+      const isInner = around !== undefined && op.how !== "newSession"
+      const tenant = op.tenant ? `t${this.ids}` : around?.tenant
+      const level: Level = {
+        own: new Map(isInner ? around.own : []),
+        ops: [],
+        hooks: [],
+        tenant,
+        mark: isInner ? around.mark : undefined,
+        base: op.isolation === "repeatable read" ? context.seen.copy() : isInner ? around.base : undefined
+      }
+      // A session inside a session is the same one: what fails in it, fails the whole.
+      const isJoined = isInner && (op.how === "session" || op.how === "atomic")
+      const inner: Context = { ...context, level: isJoined ? around : level }
+      const end: Run =
+        op.end === "succeed"
+          ? Effect.void
+          : op.end === "fail"
+            ? Effect.fail(new Refused("fails"))
+            : Effect.die(new Refused("dies"))
+      const body = Effect.zipRight(this.each(op.ops, inner), end)
+      if (isJoined) return this.provide(context, DbRouter.session(body))
+      const options = {
+        ...(op.isolation === undefined ? {} : { isolation: op.isolation }),
+        ...(op.tenant ? { settings: { "app.tenant": tenant! } } : {})
+      }
+      const run: Effect.Effect<void, Failure, DbRouter.DbRouter> =
+        op.how === "transaction"
+          ? context.handle.router.client.withTransaction(body)
+          : op.how === "newSession"
+            ? DbRouter.newSession(body, options)
+            : op.how === "atomic"
+              ? DbRouter.atomic(body)
+              : DbRouter.session(body, options)
+      const ended = Effect.onExit(this.provide(context, run), (exit) =>
+        Effect.sync(() => this.ended(name, context, level, isInner, exit))
+      )
+      // The transaction goes on after a savepoint that was rolled back.
+      return isInner && op.how === "transaction"
+        ? Effect.catchIf(
+            ended,
+            (error) => error instanceof Refused,
+            () => Effect.void
+          )
+        : ended
+    })
+  }
+
+  private ended(name: string, context: Context, level: Level, isInner: boolean, exit: Exit.Exit<void, Failure>): void {
+    const { truth } = this
+    if (isInner) {
+      const around = context.level!
+      if (Exit.isFailure(exit)) {
+        // What a savepoint has done is undone; when it cannot be, the transaction around fails.
+        for (const hook of level.hooks)
+          truth.check("hooks", hook.commits === 0, () => `afterCommit ran in a savepoint that failed (${name})`)
+        return
+      }
+      around.ops.push(...level.ops)
+      around.hooks.push(...level.hooks)
+      around.mark = level.mark
+      for (const [register, op] of level.own) around.own.set(register, op)
+      return
+    }
+    truth.atomic(name, level.ops)
+    const isCommitted = level.ops.some((op) => truth.commits.has(op))
+    if (Exit.isSuccess(exit)) {
+      for (const op of level.ops) truth.done(op, name)
+      for (const [register, op] of level.own) this.saw(context, context.seen, register, op)
+      for (const hook of level.hooks) {
+        truth.check(
+          "hooks",
+          hook.commits === 1 && hook.rollbacks === 0,
+          () =>
+            `after the commit of ${name} afterCommit ran ${hook.commits} times, afterRollback ${hook.rollbacks} times`
+        )
+      }
+      return
+    }
+    const failures = [...Cause.failures(exit.cause)]
+    const isRefused = failures.some((error) => error instanceof Refused) || [...Cause.defects(exit.cause)].length > 0
+    const isNotDone =
+      isRefused || (failures.length > 0 && failures.every((error) => RouterError.outcomeOf(error) === "not done"))
+    if (isNotDone) for (const op of level.ops) truth.notDone(op, `${name}: ${textOf(exit.cause)}`)
+    for (const hook of level.hooks) {
+      truth.check(
+        "hooks",
+        hook.commits + hook.rollbacks <= 1,
+        () => `of ${name} afterCommit ran ${hook.commits} times, afterRollback ${hook.rollbacks} times`
+      )
+      truth.check("hooks", !isNotDone || hook.commits === 0, () => `afterCommit ran though ${name} was not done`)
+      truth.check("hooks", hook.rollbacks === 0 || !isCommitted, () => `afterRollback ran though ${name} is committed`)
+    }
+  }
+
+  private snapshot(registers: ReadonlyArray<number>, context: Context): Run {
+    const read = (inner: Context) =>
+      Effect.gen(this, function* () {
+        const values = new Map<number, string>()
+        for (const register of registers) {
+          const found = yield* this.read(inner, "SELECT $1::text AS op, id, value FROM register WHERE id = $2", [
+            register
+          ])
+          const value = found.get(register)!
+          const before = values.get(register)
+          this.truth.check(
+            "one snapshot",
+            before === undefined || before === value,
+            () => `a read-only session of flow ${context.flow} read ${before} and then ${value} of register ${register}`
+          )
+          values.set(register, value)
+        }
+      })
+    return Effect.suspend(() => {
+      const level: Level = {
+        own: new Map(),
+        ops: [],
+        hooks: [],
+        tenant: undefined,
+        mark: undefined,
+        base: context.seen.copy()
+      }
+      return this.provide(context, DbRouter.readOnly(read({ ...context, level })))
+    })
+  }
+
+  private fork(how: "all" | "join", branches: ReadonlyArray<ReadonlyArray<Op>>, context: Context): Run {
+    return Effect.suspend(() => {
+      const copies = branches.map(() => context.seen.copy())
+      const runs = branches.map((ops, i) => this.each(ops, { ...context, seen: copies[i]! }))
+      const all =
+        how === "all"
+          ? Effect.all(runs, { concurrency: "unbounded", discard: true })
+          : Effect.flatMap(Effect.forEach(runs, Effect.fork), (fibers) =>
+              Effect.forEach(fibers, Fiber.join, { discard: true })
+            )
+      return Effect.map(all, () => {
+        for (const copy of copies) context.seen.absorb(copy)
+      })
+    })
+  }
+
+  private race(branches: ReadonlyArray<ReadonlyArray<Op>>, context: Context): Run {
+    return Effect.suspend(() => {
+      const copies = branches.map(() => context.seen.copy())
+      const runs = branches.map((ops, i) =>
+        Effect.as(this.each(ops, { ...context, seen: copies[i]!, mayStop: true }), i)
+      )
+      return Effect.map(Effect.raceAll(runs), (winner) => context.seen.absorb(copies[winner]!))
+    })
+  }
+}
+
+const messageOf = (error: unknown): string => {
+  const parts: Array<string> = []
+  for (let at = error; typeof at === "object" && at !== null; at = (at as { readonly cause?: unknown }).cause) {
+    const { message } = at as { readonly message?: unknown }
+    if (typeof message === "string" && !parts.includes(message)) parts.push(message)
+  }
+  return parts.join(": ")
+}
+
+const textOf = (cause: Cause.Cause<unknown>): string => {
+  const failures = [...Cause.failures(cause)].map(messageOf)
+  const defects = [...Cause.defects(cause)].map(messageOf)
+  return [...failures, ...defects, ...(Cause.isInterrupted(cause) ? ["interruption"] : [])].join("; ")
+}
