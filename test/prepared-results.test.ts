@@ -94,7 +94,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("the resu
       assert.include(String(error.cause), "1 columns")
       // The next one is prepared again.
       assert.deepStrictEqual(yield* engines.rows(on, sql), [{ mine: 1, too: 2 }])
-    })
+    }).pipe(engines.timeless)
   )
 
   it.scoped("that a parser of the user's cannot read fails, and the connection goes on", () =>
