@@ -16,7 +16,6 @@ import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import { RequestFlow, RequestSession } from "./internal/requestScope.js"
 import { DbRouter } from "./internal/service.js"
-import type { SessionOptions } from "./internal/session.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
 import * as carriers from "./internal/tokenCarriers.js"
 import { Tokens } from "./internal/tokens.js"
@@ -288,7 +287,7 @@ interface Policy<R> {
   readonly isSkipped: (request: HttpServerRequest) => boolean
   readonly isInterruptible: boolean
   readonly beforeCommit: Effect.Effect<unknown, unknown, R>
-  readonly sessionOf: (request: HttpServerRequest) => SessionOptions
+  readonly sessionOf: (request: HttpServerRequest) => sessionOptions.Given
   readonly carriers: ReadonlyArray<carriers.Carrier<R>>
 }
 
@@ -296,7 +295,7 @@ const resolve = <R, T>(options: Options<R, T>): Policy<R | T> => {
   const { beforeCommit = Effect.void, commits = commitByStatus, interruptible = true, readOnlyGet = false } = options
   const skip = options.skip ?? []
   const writing = Either.getOrThrowWith(sessionOptions.resolve(options.session ?? {}), (error) => error)
-  const reading: SessionOptions = readOnlyGet ? { ...writing, readOnly: true } : writing
+  const reading: sessionOptions.Given = readOnlyGet ? { ...writing, readOnly: true } : writing
   return {
     commits,
     isSkipped: typeof skip === "function" ? skip : ({ method }) => skip.includes(method),

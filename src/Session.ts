@@ -18,9 +18,9 @@ import type * as Scope from "effect/Scope"
 import type { Hooks } from "./internal/hooks.js"
 import * as Log from "./internal/log.js"
 import * as place from "./internal/place.js"
+import * as rules from "./internal/rules.js"
 import type { Runner } from "./internal/runner.js"
 import { DbRouter } from "./internal/service.js"
-import type { SessionOptions } from "./internal/session.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
 import * as unit from "./internal/unit.js"
 import type { Work } from "./internal/work.js"
@@ -41,7 +41,10 @@ export interface Options {
    * primary, where a conflict with what it writes is noticed.
    */
   readonly isolation?: "read uncommitted" | "read committed" | "repeatable read" | "serializable" | undefined
-  /** Refuses what may write, with the reason `ReadOnlyViolation`. Default: `false`. */
+  /**
+   * Refuses what may write, with the reason `ReadOnlyViolation`, in all that is composed inside it too; `false` leaves a section
+   * that is read-only. Default: as the unit of work around, else `false`.
+   */
   readonly readOnly?: boolean | undefined
   /** A serializable, read-only transaction waits until it cannot fail (`DEFERRABLE`). Default: `false`. */
   readonly deferrable?: boolean | undefined
@@ -63,15 +66,18 @@ export interface Options {
    * Settings that every transaction of the session has, such as `{ "app.user_id": "42" }` for row-level security. Reads on
    * replicas then run in a transaction with them too. After its end a setting reads as `''`, not NULL: policies should say
    * `nullif(current_setting('app.user_id', true), '')`.
+   *
+   * All that is composed inside the session has them: `newSession`, `readOnly`, `detached`, hooks, `sql.reserve`, resolvers, the
+   * streaming body of a response. A session inside adds its own, or gives one another value. `"none"`: it leaves those around.
    */
-  readonly settings?: Readonly<Record<string, string>> | undefined
+  readonly settings?: Readonly<Record<string, string>> | "none" | undefined
 }
 
 const currentWork: Effect.Effect<Work | undefined, never, DbRouter> = Effect.flatMap(DbRouter, ({ runner }) =>
   Effect.withFiberRuntime((fiber) => Effect.succeed(runner.workOf(fiber)))
 )
 
-const resolve = (options: Options | undefined): Effect.Effect<SessionOptions, SqlError> =>
+const resolve = (options: Options | undefined): Effect.Effect<sessionOptions.Given, SqlError> =>
   options === undefined
     ? defaults
     : Effect.mapError(sessionOptions.resolve(options), (cause) => new SqlError({ cause, message: cause.message }))
@@ -86,7 +92,7 @@ type WithOptions<R0> = {
 const withOptions = (
   make: <A, E, R>(
     self: Effect.Effect<A, E, R>,
-    options: SessionOptions,
+    options: sessionOptions.Given,
     given: boolean
   ) => Effect.Effect<A, E | SqlError, R | DbRouter>
 ): WithOptions<DbRouter> =>
@@ -179,8 +185,22 @@ export const readOnly = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
   newSession(self, { readOnly: true, reads: "snapshot" })
 
 /**
+ * How work leaves the session around it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DetachedOptions {
+  /** `"none"`: without the `settings` of the session around. Default: with them. */
+  readonly settings?: "none" | undefined
+  /** `false`: it may write, also where the session around is read-only. Default: as the session around. */
+  readonly readOnly?: false | undefined
+}
+
+/**
  * Runs an effect outside every session and transaction: each statement commits by itself. For background work that outlives
- * its session. Its writes count for the reads of the session that waits for it.
+ * its session. Its writes count for the reads of the session that waits for it. The `settings` of the session hold for it, and
+ * so does `readOnly`, unless the options say otherwise: then each statement has a transaction of its own.
  *
  * @example
  * ```ts
@@ -196,15 +216,25 @@ export const readOnly = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
  * @since 0.1.0
  * @category sessions
  */
-export const detached = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+export const detached: {
+  (options?: DetachedOptions): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, options?: DetachedOptions): Effect.Effect<A, E, R>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, options?: DetachedOptions): Effect.Effect<A, E, R> => detach(self, options)
+)
+
+const detach = <A, E, R>(self: Effect.Effect<A, E, R>, options?: DetachedOptions): Effect.Effect<A, E, R> =>
   Effect.withFiberRuntime((fiber) => {
     const around = fiber.getFiberRef(RoutingContext.flow)
-    if (around.shared === undefined) return place.detached(self)
+    const kept = (now: rules.Rules) =>
+      rules.make(options?.settings === "none" ? [] : now.settings, options?.readOnly !== false && now.readOnly)
+    if (around.shared === undefined) return place.detached(self, kept)
     const tellAround = Effect.map(FiberRef.get(RoutingContext.flow), (flow) => {
       around.absorb(flow.seen)
     })
     const flow = new RoutingContext.Flow({ seen: around.seen })
-    return place.detached(Effect.locally(Effect.ensuring(self, tellAround), RoutingContext.flow, flow))
+    return place.detached(Effect.locally(Effect.ensuring(self, tellAround), RoutingContext.flow, flow), kept)
   })
 
 /**

@@ -26,8 +26,9 @@ export type Anew = <A>(begin: (engine: Engine) => Effect.Effect<A, SqlError>) =>
 
 type Run<A> = (connection: ExclusiveConnection) => Effect.Effect<A, SqlError>
 
-const setLocal = (settings: Begin["settings"]): Request => ({
-  sql: `SELECT ${settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(", ")}`,
+/** What sets settings: until the transaction ends, or on the connection. */
+export const setting = (settings: Begin["settings"], isLocal: boolean): Request => ({
+  sql: `SELECT ${settings.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, ${isLocal})`).join(", ")}`,
   params: settings.flat(),
   asArrays: false,
   prepare: true
@@ -76,7 +77,7 @@ export class Beginning {
       ? Effect.void
       : Effect.asVoid(
           this.with(
-            (connection) => connection.query(setLocal(options.settings)),
+            (connection) => connection.query(setting(options.settings, true)),
             () => {},
             (begin) => begin(engine)
           )

@@ -7,10 +7,12 @@ import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
+import * as RouterError from "../RouterError.js"
 import type { Request } from "./driver/pool.js"
 import { batchSize } from "./driver/stream.js"
 import { Lock } from "./lock.js"
 import { type Router, rowsOf } from "./router.js"
+import { Outskirts, type Rules } from "./rules.js"
 import { run as runTrip, type Trip } from "./trip.js"
 import type { Work } from "./work.js"
 
@@ -60,8 +62,14 @@ abstract class AnyConnection implements Connection {
 /** The transactions of a router's client, and how they are found in a fiber. */
 export interface Works {
   readonly router: Router
-  /** The transactions and the session that a fiber is in. */
-  readonly workOf: (fiber: AnyFiber) => Work | undefined
+  /** The key in the context of the place of a fiber. */
+  readonly workKey: string
+  /** The transactions and the session that a fiber is in, or what holds for it outside of them. */
+  readonly placeIn: (fiber: AnyFiber) => Work | Outskirts | undefined
+  /** Runs one statement under rules, in a session of its own where they need one. */
+  readonly alone: <A>(rules: Rules, use: (work: Work) => Effect.Effect<A, SqlError>) => Effect.Effect<A, SqlError>
+  /** The same for the rows of one. */
+  readonly rowsAlone: <A>(rules: Rules, use: (work: Work) => Stream.Stream<A, SqlError>) => Stream.Stream<A, SqlError>
 }
 
 /** Routes every statement, by the fiber that runs it. */
@@ -69,11 +77,16 @@ export class RoutedConnection extends AnyConnection {
   constructor(
     private readonly works: Works,
     /** The transactions around it; `undefined` on the connection for everything else, which looks into the fiber. */
-    readonly work: Work | undefined,
+    readonly work: Work | Outskirts | undefined,
     /** That of the one statement that it is for. */
     private readonly trip?: Trip
   ) {
     super()
+  }
+
+  /** Tells whose it is, and what it is in. */
+  tellPlace(hear: (works: Works, place: Work | Outskirts | undefined) => void): void {
+    hear(this.works, this.work)
   }
 
   belongsTo(works: Works): boolean {
@@ -82,7 +95,12 @@ export class RoutedConnection extends AnyConnection {
 
   protected run(request: Request) {
     const { router } = this.works
-    const execute = (trip: Trip) => router.execute(trip, this.workOf(trip.fiber), request)
+    const execute = (trip: Trip) => {
+      const place = this.work ?? this.works.placeIn(trip.fiber)
+      return place instanceof Outskirts
+        ? this.works.alone(place.rules, (work) => router.execute(trip, work, request))
+        : router.execute(trip, place, request)
+    }
     if (this.trip !== undefined) return execute(this.trip)
     return Effect.withFiberRuntime<unknown, SqlError>((fiber) => runTrip(fiber, undefined, execute))
   }
@@ -90,18 +108,23 @@ export class RoutedConnection extends AnyConnection {
   executeStream(sql: string, params: ReadonlyArray<unknown>, transformRows: TransformRows) {
     return Stream.unwrap(
       Effect.withFiberRuntime<Stream.Stream<object, SqlError>>((fiber) =>
-        Effect.succeed(
-          withTransform(
-            this.works.router.stream(fiber, (fiber) => this.workOf(fiber), sql, params, this.trip?.span),
-            transformRows
-          )
-        )
+        Effect.succeed(withTransform(this.rowsIn(fiber, sql, params), transformRows))
       )
     )
   }
 
+  private rowsIn(fiber: AnyFiber, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> {
+    const { router } = this.works
+    const place = this.work ?? this.works.placeIn(fiber)
+    if (place instanceof Outskirts) {
+      return this.works.rowsAlone(place.rules, (work) => router.stream(fiber, () => work, sql, params, this.trip?.span))
+    }
+    return router.stream(fiber, (fiber) => this.workOf(fiber), sql, params, this.trip?.span)
+  }
+
   private workOf(fiber: AnyFiber): Work | undefined {
-    return this.work ?? this.works.workOf(fiber)
+    const place = this.work ?? this.works.placeIn(fiber)
+    return place instanceof Outskirts ? undefined : place
   }
 }
 
@@ -115,7 +138,8 @@ export class ReservedConnection extends AnyConnection {
     private readonly router: Router,
     private readonly group: string,
     private readonly engine: Engine,
-    private readonly connection: ExclusiveConnection
+    private readonly connection: ExclusiveConnection,
+    private readonly readOnly = false
   ) {
     super()
   }
@@ -126,9 +150,11 @@ export class ReservedConnection extends AnyConnection {
     return Effect.scoped(Effect.zipRight(this.noted(request.sql), running))
   }
 
-  private noted(sql: string): Effect.Effect<void, never, Scope.Scope> {
+  private noted(sql: string): Effect.Effect<void, SqlError, Scope.Scope> {
     return Effect.suspend(() => {
       const { kind, leaves } = this.router.classified(sql)
+      const violation = this.readOnly ? this.router.violation(sql) : undefined
+      if (violation !== undefined) return Effect.fail(RouterError.toSqlError(violation))
       if (leaves !== undefined) this.connection.leave(leaves)
       this.wrote ||= kind === "write"
       return this.wrote ? this.router.writes(this.engine) : Effect.void

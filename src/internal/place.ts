@@ -7,7 +7,8 @@ import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import type * as Scope from "effect/Scope"
 import { RoutedConnection, type Works } from "./connection.js"
-import type { Work } from "./work.js"
+import { Outskirts, type Rules } from "./rules.js"
+import { Work } from "./work.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -26,18 +27,34 @@ export const withoutWork = (context: Context.Context<never>): Map<string, unknow
   return services
 }
 
-/** Runs an effect outside the transactions and sessions of every router. */
-export const detached = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.mapInputContext(Effect.locally(effect, ambientWork, undefined), (context: Context.Context<R>) =>
-    Context.unsafeMake<R>(withoutWork(context))
-  )
+/** Runs an effect outside the transactions and sessions of every router; what has been set there holds if `rulesOf` keeps it. */
+export const detached = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  rulesOf: (rules: Rules) => Rules | undefined = (rules) => rules
+): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) => {
+    const ambient = fiber.getFiberRef(ambientWork)
+    return Effect.mapInputContext(Effect.locally(effect, ambientWork, undefined), (context: Context.Context<R>) => {
+      const services = withoutWork(context)
+      const keep = (works: Works, place: Work | Outskirts | undefined) => {
+        const rules = place?.rules && rulesOf(place.rules)
+        if (rules === undefined) return
+        const outskirts = new Outskirts(rules)
+        services.set(works.workKey, outskirts)
+        services.set(SqlClient.TransactionConnection.key, [new RoutedConnection(works, outskirts), 0])
+      }
+      if (ambient !== undefined) keep(ambient.works, ambient.work)
+      context.unsafeMap.get(SqlClient.TransactionConnection.key)?.[0]?.tellPlace?.(keep)
+      return Context.unsafeMake<R>(services)
+    })
+  })
 
 /** Whether a fiber is in a session of any router. */
 export const isInSession = (fiber: AnyFiber): boolean => {
   const isIn = (work: Work | undefined) =>
     work?.session !== undefined && !(work.session.ended && fiber.getFiberRef(outlivesSession))
   for (const [key, work] of fiber.currentContext.unsafeMap) {
-    if (key.startsWith(workPrefix) && isIn(work as Work)) return true
+    if (key.startsWith(workPrefix) && work instanceof Work && isIn(work)) return true
   }
   return isIn(fiber.getFiberRef(ambientWork)?.work)
 }

@@ -11,6 +11,7 @@ import * as HashSet from "effect/HashSet"
 import * as Stream from "effect/Stream"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import type { Outside } from "./hooks.js"
 import * as Log from "./log.js"
 import * as place from "./place.js"
 import * as Seen from "./seen.js"
@@ -42,19 +43,22 @@ export class RequestFlow {
     RoutingContext.fresh(Effect.locally(effect, RoutingContext.flow, this.flow))
 
   /** A response that takes along what the next request has to know, and whose body has it too. */
-  take(response: Response): Effect.Effect<Response> {
+  take(response: Response, around: Outside = identity): Effect.Effect<Response> {
     return Effect.suspend(() => {
-      const answer = this.withBody(response)
+      const answer = this.withBody(response, around)
       return this.carried === undefined ? Effect.succeed(answer) : this.run(this.carried.write(answer))
     })
   }
 
-  /** A response whose body has it too. What the body still does is done after the COMMIT, and commits by itself. */
-  private withBody(response: Response): Response {
+  /**
+   * A response whose body has it too, and what the session has set. What the body still does is done after the COMMIT, and
+   * commits by itself.
+   */
+  private withBody(response: Response, around: Outside): Response {
     const { body } = response
     if (body._tag !== "Stream") return response
     const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      Effect.locally(this.run(effect), place.outlivesSession, true)
+      around(Effect.locally(this.run(effect), place.outlivesSession, true))
     const stream = Stream.fromPull(Effect.map(outliving(Stream.toPull(body.stream)), outliving))
     return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
   }
@@ -87,7 +91,7 @@ export class RequestSession {
   /** Ends it by the status of a response, and returns what may be sent. */
   answer(response: Response): Effect.Effect<Response> {
     return this.once(
-      Effect.zipRight(this.end(response.status), this.flow.take(response)).pipe(
+      Effect.zipRight(this.end(response.status), this.flow.take(response, this.around)).pipe(
         // Returned, not failed: an encoder of errors could turn a failure into anything.
         Effect.catchAllCause((cause) =>
           Effect.as(Log.error("The request was not committed", cause), notCommitted(response))
@@ -144,6 +148,12 @@ export class RequestSession {
         return effect
       })
     )
+  }
+
+  /** What holds for what outlives it. */
+  private get around(): Outside {
+    const { runner, session } = this.opened
+    return session.rules === undefined ? identity : runner.around(session.rules)
   }
 
   private end(status: number): Effect.Effect<unknown, unknown> {

@@ -108,6 +108,22 @@ const behind: Why = ["behind", "causal: no replica is known to have what the flo
 const leavesOf = ({ kind, leaves }: Classification): Leaves | undefined =>
   leaves ?? (kind === "session" ? ofSession : undefined)
 
+/** What would let a transaction write although the section is read-only, and on a connection of one's own those after it. */
+const opening = /read_only|\bread\s+write\b/i
+const openingLater = /read_only|\bread\s+write\b|\breset\b|\bdiscard\b|set_config/i
+
+/** Why a statement that is no read is refused in a read-only section, if it is. */
+const violationOf = (
+  classification: Classification,
+  sql: string,
+  openings: RegExp
+): RouterError.RouterError | undefined => {
+  const leaves = leavesOf(classification)
+  const mayWrite =
+    classification.kind === "write" || leaves?.controls === true || (leaves?.sets === true && openings.test(sql))
+  return mayWrite ? RouterError.readOnlyViolation(classification.reason) : undefined
+}
+
 /** Where every statement goes. Runs none. */
 export class Routes {
   readonly defaultGroup: EngineGroup
@@ -141,6 +157,18 @@ export class Routes {
     this.groups = new Map([...own, ...others].map((group) => [group.name, group]))
   }
 
+  /** Why a statement is refused on a connection of one's own in a read-only section, if it is. */
+  violation(sql: string): RouterError.RouterError | undefined {
+    const classification = this.classifier.classify(sql)
+    return classification.kind === "read" || this.isGuess(sql)
+      ? undefined
+      : violationOf(classification, sql, openingLater)
+  }
+
+  private isGuess(sql: string): boolean {
+    return this.classifier.isGuess?.(sql) === true
+  }
+
   /** What a statement does, as far as whoever has a connection to himself needs to know. */
   classified(sql: string): { readonly kind: Classification["kind"]; readonly leaves: Leaves | undefined } {
     const classification = this.classifier.classify(sql)
@@ -163,12 +191,13 @@ export class Routes {
     let classification = this.classifier.classify(sql)
     const session = work?.session
     if (session?.ended === true) return RouterError.sessionClosed()
-    const isGuess = session?.readOnly === true && classification.kind === "write"
-    if (isGuess) {
-      if (this.classifier.isGuess?.(sql) !== true) return RouterError.readOnlyViolation(classification.reason)
-      // The server guards: there it is a read, or fails.
-      classification = { ...classification, kind: "read" }
+    const isGuess = session?.readOnly === true && classification.kind === "write" && this.isGuess(sql)
+    if (session?.readOnly === true && classification.kind !== "read" && !isGuess) {
+      const violation = violationOf(classification, sql, opening)
+      if (violation !== undefined) return violation
     }
+    // The server guards: there it is a read, or fails.
+    if (isGuess) classification = { ...classification, kind: "read" }
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const test = this.testOf(fiber)
     if (test !== undefined) return this.decideInTest(test, classification, bound, work)

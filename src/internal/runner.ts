@@ -5,15 +5,22 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
+import type { ExclusiveConnection } from "../Engine.js"
+import { setting } from "./beginning.js"
+import { ofSession } from "./classifier/leaves.js"
 import { clockOf } from "./clock.js"
 import { ReservedConnection, RoutedConnection, type Works } from "./connection.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { ambientWork, outlivesSession, setScoped, withoutWork, workPrefix } from "./place.js"
 import type { Router } from "./router.js"
 import type { Target } from "./routes.js"
-import { committing } from "./session.js"
+import { Outskirts, onConnection, optionsOf, type Rules } from "./rules.js"
+import { committing, Session } from "./session.js"
 import * as TestConnection from "./testConnection.js"
 import { Transaction } from "./transaction.js"
 import type { Trip } from "./trip.js"
@@ -27,7 +34,7 @@ let runners = 0
 export class Runner implements Works {
   // `@effect/sql` has one tag for the transactions of all clients. Ours is there too, for resolvers and for clients that
   // are to take part; a tag of our own finds it again below a transaction of somebody else.
-  private readonly workKey = `${workPrefix}${++runners}`
+  readonly workKey = `${workPrefix}${++runners}`
   /** The connection for one statement: wherever the fiber that runs it says. */
   readonly connection = (trip: Trip | undefined): Connection => new RoutedConnection(this, undefined, trip)
 
@@ -45,11 +52,25 @@ export class Runner implements Works {
 
   /** The transactions and the session that a fiber is in. */
   workOf(fiber: AnyFiber): Work | undefined {
-    const work = this.findWork(fiber)
-    return work?.session?.ended === true && fiber.getFiberRef(outlivesSession) ? undefined : work
+    const place = this.placeIn(fiber)
+    return place instanceof Outskirts ? undefined : place
   }
 
-  private findWork(fiber: AnyFiber): Work | undefined {
+  /** What holds for a fiber because of the unit of work around it, if it is in none or in one of its own. */
+  rulesOf(fiber: AnyFiber): Rules | undefined {
+    return this.placeIn(fiber)?.rules
+  }
+
+  /** The transactions and the session that a fiber is in, or what holds for it outside of them. */
+  placeIn(fiber: AnyFiber): Work | Outskirts | undefined {
+    const place = this.findPlace(fiber)
+    if (place instanceof Outskirts || place?.session?.ended !== true || !fiber.getFiberRef(outlivesSession))
+      return place
+    const { rules } = place
+    return rules && new Outskirts(rules)
+  }
+
+  private findPlace(fiber: AnyFiber): Work | Outskirts | undefined {
     const services = fiber.currentContext.unsafeMap
     // Resolvers bring only the tag of `@effect/sql` along, and ours from where they were made, if that was in a transaction.
     const transaction = services.get(SqlClient.TransactionConnection.key)
@@ -65,9 +86,24 @@ export class Runner implements Works {
     return ambient?.works === this ? ambient.work : undefined
   }
 
-  /** Puts this fiber into a session until the scope closes. */
+  /**
+   * Puts this fiber into a session until the scope closes. Into its context too, as far as that lasts: there resolvers see whose
+   * requests may share a batch.
+   */
   enter(work: Work): Effect.Effect<void, never, Scope.Scope> {
-    return setScoped(ambientWork, { works: this, work })
+    const transaction: readonly [RoutedConnection, number] = [new RoutedConnection(this, work), 0]
+    const enter = FiberRef.update(FiberRef.currentContext, (context) =>
+      Context.add(context, SqlClient.TransactionConnection, transaction)
+    )
+    const leave = FiberRef.update(FiberRef.currentContext, (context) =>
+      context.unsafeMap.get(SqlClient.TransactionConnection.key) === transaction
+        ? Context.omit(SqlClient.TransactionConnection)(context)
+        : context
+    )
+    return Effect.zipRight(
+      setScoped(ambientWork, { works: this, work }),
+      Effect.acquireRelease(enter, () => leave)
+    )
   }
 
   /** Runs an effect in the transactions and sessions that a fiber is in now, wherever it is called from. */
@@ -104,6 +140,46 @@ export class Runner implements Works {
       })
   }
 
+  /** Runs an effect outside of every transaction and session, where the same holds as inside of one. */
+  around(rules: Rules): Outside {
+    const place = new Outskirts(rules)
+    const transaction = [new RoutedConnection(this, place), 0]
+    return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.mapInputContext(Effect.locally(effect, ambientWork, undefined), (context: Context.Context<R>) => {
+        const services = withoutWork(context)
+        services.set(this.workKey, place)
+        services.set(SqlClient.TransactionConnection.key, transaction)
+        return Context.unsafeMake<R>(services)
+      })
+  }
+
+  alone<A>(rules: Rules, use: (work: Work) => Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.suspend(() => {
+        const { session, work } = this.unitOf(rules)
+        return Effect.flatMap(Effect.exit(restore(use(work))), (exit) => Effect.zipRight(session.end(exit), exit))
+      })
+    )
+  }
+
+  rowsAlone<A>(rules: Rules, use: (work: Work) => Stream.Stream<A, SqlError>): Stream.Stream<A, SqlError> {
+    return Stream.unwrapScoped(
+      Effect.map(
+        Effect.acquireRelease(
+          Effect.sync(() => this.unitOf(rules)),
+          ({ session }) => (session.ended ? Effect.void : Effect.orDie(session.end(Exit.fail("not read to its end"))))
+        ),
+        ({ session, work }) =>
+          Stream.concat(use(work), Stream.drain(Stream.fromEffect(Effect.suspend(() => session.end(Exit.void)))))
+      )
+    )
+  }
+
+  private unitOf(rules: Rules): { readonly session: Session; readonly work: Work } {
+    const session = new Session(this.router, optionsOf(rules), identity)
+    return { session, work: new Work(session, undefined, session.hooks, undefined) }
+  }
+
   /** An effect for later, with the services of now and the transactions of then. */
   deferred<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Effect.Effect<A, E>, never, R> {
     return Effect.map(Effect.context<R>(), (now) =>
@@ -120,14 +196,15 @@ export class Runner implements Works {
   /** A connection of one's own, from the group that the fiber is bound to, else from the default group. */
   readonly reserve: Effect.Effect<Connection, SqlError, Scope.Scope> = Effect.withFiberRuntime((fiber) =>
     Effect.flatMap(this.router.target(fiber, this.workOf(fiber)), ({ engine, group }) =>
-      Effect.flatMap(Effect.scope, (scope) =>
-        this.router.begun(group, engine, (engine) =>
-          Effect.map(
-            Scope.extend(engine.reserve, scope),
-            (connection) => new ReservedConnection(this.router, group, engine, connection)
-          )
+      Effect.flatMap(Effect.scope, (scope) => {
+        const rules = this.rulesOf(fiber)
+        return this.router.begun(group, engine, (engine) =>
+          Effect.flatMap(Scope.extend(engine.reserve, scope), (connection) => {
+            const reserved = new ReservedConnection(this.router, group, engine, connection, rules?.readOnly)
+            return rules === undefined ? Effect.succeed(reserved) : Effect.as(configure(connection, rules), reserved)
+          })
         )
-      )
+      })
     )
   )
 
@@ -139,6 +216,19 @@ export class Runner implements Works {
     Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) =>
       Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
         const outer = this.workOf(fiber)
+        const rules = outer === undefined ? this.rulesOf(fiber) : undefined
+        if (rules !== undefined) {
+          // In a session of its own, which has what holds here.
+          return Effect.uninterruptibleMask((restore) =>
+            Effect.suspend(() => {
+              const { session, work } = this.unitOf(rules)
+              const inside = Effect.zipLeft(this.withTransaction(effect), session.hooks.beforeCommit)
+              return Effect.flatMap(Effect.exit(restore(this.provideWork(work, 0)(inside))), (exit) =>
+                Effect.zipRight(session.end(exit), exit)
+              )
+            })
+          )
+        }
         return Effect.flatMap(this.router.target(fiber, outer), (target) =>
           this.within(target, fiber, outer, effect, span)
         )
@@ -211,6 +301,13 @@ export class Runner implements Works {
     })
   }
 }
+
+/** Gives a connection of one's own what holds for who has reserved it. */
+const configure = (connection: ExclusiveConnection, rules: Rules): Effect.Effect<unknown, SqlError> =>
+  Effect.suspend(() => {
+    connection.leave(ofSession)
+    return connection.query(setting(onConnection(rules), false))
+  })
 
 // Outside tests there is nothing to nest, and a FiberRef less to set.
 const insideTest = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>

@@ -7,6 +7,7 @@ import * as RouterError from "../RouterError.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Router } from "./router.js"
+import * as rules from "./rules.js"
 import { outcomeOf, Transaction, type Options as TransactionOptions } from "./transaction.js"
 import type { SessionWork } from "./work.js"
 
@@ -18,7 +19,9 @@ export interface SessionOptions {
   readonly readOnly: boolean
   readonly deferrable: boolean
   readonly snapshot: boolean
-  /** Settings of every transaction of the session, timeouts included. */
+  /** The time limits of its transactions, as settings. */
+  readonly timeouts: ReadonlyArray<readonly [name: string, value: string]>
+  /** Settings of every transaction of the session, and of what is composed inside it. */
   readonly settings: ReadonlyArray<readonly [name: string, value: string]>
   /** Whether the settings are part of what a read may see, so that reads on replicas need them. */
   readonly settingsForReads: boolean
@@ -38,6 +41,8 @@ export class Session implements SessionWork {
   /** Whether anything that it wrote is committed, or may be: then the flow around it has to know. */
   hasCommittedWrites = false
   readonly hooks: Hooks
+  /** What holds for all that is composed inside it. */
+  readonly rules: rules.Rules | undefined
   /** Whether it has ever begun a transaction. */
   private hasBegun = false
   private keptGroup: string | undefined
@@ -50,6 +55,7 @@ export class Session implements SessionWork {
     outside: Outside
   ) {
     this.hooks = new Hooks(outside)
+    this.rules = rules.make(options.settings, options.readOnly)
   }
 
   get readOnly(): boolean {
@@ -186,7 +192,7 @@ export class Session implements SessionWork {
   }
 
   private optionsOf(group: string, engine: Engine): TransactionOptions {
-    const { deferrable, isolation, readOnly, settings, snapshot } = this.options
+    const { deferrable, isolation, readOnly, settings, snapshot, timeouts } = this.options
     const isReading = this.isReading(group)
     // What only reads reads one state, also on the primary.
     const isOne = snapshot && (isReading || isolation === undefined || (readOnly && isolation !== "serializable"))
@@ -198,7 +204,7 @@ export class Session implements SessionWork {
         ...(readOnly || isReading ? ["READ ONLY"] : []),
         ...(deferrable ? ["DEFERRABLE"] : [])
       ].join(" "),
-      settings,
+      settings: [...timeouts, ...settings],
       movable: isReading,
       mark: isReading ? () => undefined : this.router.mark,
       anew: this.router.anew(group, engine),

@@ -2,13 +2,28 @@ import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import type * as RouterError from "../RouterError.js"
 import * as check from "./config/check.js"
+import { merge, type Rules } from "./rules.js"
 import type { SessionOptions } from "./session.js"
 
 const isolation = check.oneOf("read uncommitted", "read committed", "repeatable read", "serializable")
 
+/** A session's options as they were given, after validation. */
+export interface Given {
+  readonly isolation?: string | undefined
+  readonly readOnly?: boolean | undefined
+  readonly deferrable?: boolean | undefined
+  readonly reads?: string | undefined
+  readonly settings?: ReadonlyArray<readonly [string, string]> | "none" | undefined
+  readonly statementTimeout?: Duration.Duration | undefined
+  readonly idleTimeout?: Duration.Duration | undefined
+}
+
 // PostgreSQL takes any name with a dot as a setting of one's own; others must exist, and it says so itself.
-const settings: check.Check<ReadonlyArray<readonly [string, string]>> = (field, value) => {
-  if (!check.isObject(value)) return check.invalid(field, value, 'It must be an object: { "app.user_id": "42" }')
+const settings: check.Check<ReadonlyArray<readonly [string, string]> | "none"> = (field, value) => {
+  if (value === "none") return Either.right(value)
+  if (!check.isObject(value)) {
+    return check.invalid(field, value, 'It must be an object, such as { "app.user_id": "42" }, or "none"')
+  }
   const entries: Array<readonly [string, string]> = []
   for (const [name, setting] of Object.entries(value)) {
     if (typeof setting !== "string") {
@@ -39,18 +54,25 @@ const milliseconds = (duration: Duration.Duration): string =>
   `${Math.max(1, Math.round(Duration.toMillis(duration)))}ms`
 
 /** Validates a session's options. */
-export const resolve = (options: unknown): Either.Either<SessionOptions, RouterError.RouterConfigError> =>
-  Either.map(fields("session", options), (given) => ({
+export const resolve = (options: unknown): Either.Either<Given, RouterError.RouterConfigError> =>
+  fields("session", options)
+
+/** The options of a session inside a unit of work, whose rules hold where it does not say otherwise. */
+export const within = (given: Given, around: Rules | undefined): SessionOptions => {
+  const readOnly = given.readOnly ?? around?.readOnly ?? false
+  const settings = merge(around?.settings ?? [], given.settings)
+  return {
     isolation: given.isolation,
-    readOnly: given.readOnly ?? false,
+    readOnly,
     deferrable: given.deferrable ?? false,
-    snapshot: given.reads === "snapshot" || (isRepeatable(given) && given.readOnly === true),
+    snapshot: given.reads === "snapshot" || (isRepeatable(given) && readOnly),
     // What reads and then writes at that level has to read where it writes: else another's write in between goes unnoticed.
-    readsOnPrimary: given.isolation === "serializable" || (isRepeatable(given) && given.readOnly !== true),
-    settings: [
+    readsOnPrimary: given.isolation === "serializable" || (isRepeatable(given) && !readOnly),
+    timeouts: [
       ...(given.statementTimeout ? [["statement_timeout", milliseconds(given.statementTimeout)] as const] : []),
-      ...(given.idleTimeout ? [["idle_in_transaction_session_timeout", milliseconds(given.idleTimeout)] as const] : []),
-      ...(given.settings ?? [])
+      ...(given.idleTimeout ? [["idle_in_transaction_session_timeout", milliseconds(given.idleTimeout)] as const] : [])
     ],
-    settingsForReads: given.statementTimeout !== undefined || (given.settings ?? []).length > 0
-  }))
+    settings,
+    settingsForReads: given.statementTimeout !== undefined || settings.length > 0
+  }
+}

@@ -2,9 +2,12 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as RoutingContext from "../RoutingContext.js"
+import type { Outside } from "./hooks.js"
+import * as rules from "./rules.js"
 import type { Runner } from "./runner.js"
 import * as Seen from "./seen.js"
-import { Session, type SessionOptions } from "./session.js"
+import { Session } from "./session.js"
+import { type Given, within } from "./sessionOptions.js"
 import { Work } from "./work.js"
 
 /** A session that was opened here, and is to be ended here. */
@@ -15,11 +18,20 @@ export interface Unit {
 }
 
 /** Opens a session. Connects to nothing; where the topology says so, it is read before. */
-export const open = (runner: Runner, options: SessionOptions): Effect.Effect<Unit> =>
+export const open = (runner: Runner, given: Given): Effect.Effect<Unit> =>
   Effect.zipRight(
     runner.router.beforeSession,
     Effect.withFiberRuntime<Unit>((fiber) => {
-      const session = new Session(runner.router, options, runner.placeOf(fiber))
+      const around = runner.rulesOf(fiber)
+      const options = within(given, around)
+      const outside = runner.placeOf(fiber)
+      const inside = rules.make(options.settings, options.readOnly)
+      // What follows its end is outside of it, and yet composed inside it.
+      const after: Outside =
+        inside === undefined || rules.areSame(inside, around)
+          ? outside
+          : (effect) => outside(runner.around(inside)(effect))
+      const session = new Session(runner.router, options, after)
       return Effect.succeed({ session, work: new Work(session, undefined, session.hooks, undefined), runner })
     })
   )
@@ -58,7 +70,7 @@ export const rejoin = (flow: RoutingContext.Flow): Effect.Effect<void> =>
 export const run = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   runner: Runner,
-  options: SessionOptions
+  options: Given
 ): Effect.Effect<A, E | SqlError, R> =>
   Effect.flatMap(open(runner, options), (unit) =>
     Effect.uninterruptibleMask((restore) =>

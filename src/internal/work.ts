@@ -2,12 +2,15 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type * as Effect from "effect/Effect"
 import type { Engine } from "../Engine.js"
 import type { Hooks } from "./hooks.js"
+import type { Rules } from "./rules.js"
 import type { Transaction } from "./transaction.js"
 
 /** What the router needs to know of a session. */
 export interface SessionWork {
   /** Whether it has ended: nothing runs in it any more. */
   readonly ended: boolean
+  /** What holds for all that is composed inside it. */
+  readonly rules: Rules | undefined
   /** Whether statements that may write are refused. */
   readonly readOnly: boolean
   /** Whether standbys have no such isolation. */
@@ -47,6 +50,11 @@ export class Work {
     readonly hooks: Hooks,
     private readonly outer: Work | undefined
   ) {}
+
+  /** What holds for all that is composed inside. */
+  get rules(): Rules | undefined {
+    return this.session?.rules
+  }
 
   /** The innermost transaction that holds what statements have left behind for those after them. */
   get holder(): Transaction | undefined {
