@@ -131,16 +131,18 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
       }).pipe(Effect.provide(router))
     )
 
-    it.effect("a session without settings sees no row, and reads outside of one neither", () =>
+    it.effect("a session without settings sees no row, and reads that leave one neither", () =>
       Effect.gen(function* () {
         assert.lengthOf(yield* DbRouter.session(docs), 0)
         assert.lengthOf(yield* docs, 0)
-        const nested = DbRouter.session(Effect.zip(docs, DbRouter.detached(docs)), {
+        const left = DbRouter.detached(docs, { settings: "none" })
+        const nested = DbRouter.session(Effect.all([docs, DbRouter.detached(docs), left]), {
           settings: { "app.tenant": "tenant1" }
         })
-        const [own, detached] = yield* nested
+        const [own, detached, outside] = yield* nested
         assert.lengthOf(own, rowsOfEach)
-        assert.lengthOf(detached, 0)
+        assert.lengthOf(detached, rowsOfEach)
+        assert.lengthOf(outside, 0)
       }).pipe(Effect.provide(router))
     )
   }
