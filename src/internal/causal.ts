@@ -84,10 +84,21 @@ export class Causal {
     const resolved = Seen.resolved(seen)
     if (resolved !== seen) flow.unsafeSet(resolved)
     if (this.policy.scope === "process") {
-      this.process = Seen.latest(Seen.resolved(this.process))
+      this.process = Seen.latest(Seen.resolved(this.asOfWriter(this.process)))
       return this.noted(Seen.resolved(Seen.merge(resolved, this.process)))
     }
     return this.noted(resolved)
+  }
+
+  /**
+   * Flows that need a position that was never told read on the primary, and go on from what it has then. The process does not
+   * read: what the primary tells next stands for it.
+   */
+  private asOfWriter(process: Seen.Seen): Seen.Seen {
+    const isLost = (mark: Mark) => mark.hasEnded && mark.isLost
+    if (!process.marks.some(isLost)) return process
+    const kept = { ...process, marks: process.marks.filter((mark) => !isLost(mark)) }
+    return Seen.withMark(kept, new Mark(this.writing.engines[0]!.positions).end())
   }
 
   /** Whether a system is none that its servers are of, or were: another router's. Then nothing of it compares here. */
