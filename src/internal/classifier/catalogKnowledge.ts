@@ -45,9 +45,11 @@ export const fromCatalog = (catalog: Catalog): Knowledge => {
     escapedStrings: !catalog.standardStrings,
     function: (schema, name, args) =>
       Own.settle(
-        Own.orConversion(call(schema, name), args, () => type(schema, name)),
+        // No row type: a call never converts to one.
+        Own.orConversion(call(schema, name), args, () => worse(Own.builtinType(schema, name), types(schema, name))),
         `calls ${name}, a function unknown to the catalog`
       ),
+    syntax: (name) => functions(undefined, name) ?? undefined,
     relation: (schema, name) =>
       Own.settle(
         worse(Own.builtinRelation(schema, name), relations(schema, name)),

@@ -35,9 +35,9 @@ const functions = `
     FROM rated
     WHERE CASE
       WHEN builtin THEN proname <> ALL (${array(Rules.harmless)})
-        AND (volatile OR local OR proname = ANY (${array([...Rules.hiddenSql, ...Rules.hiddenTypes, ...Rules.hiddenTypeNames])}))
+        AND (volatile OR local OR proname = ANY (${array([...Rules.hiddenSql, ...Rules.hiddenTypes, ...Rules.hiddenTypeNames, ...Rules.hiddenClasses])}))
       ELSE volatile AND coalesce(extended, '') <> ALL (${array(Rules.harmlessOfExtensions)})
-        OR extended = ANY (${array(Rules.hiddenSqlOfExtensions)})
+        OR extended = ANY (${array(Rules.deniedOfExtensions)})
     END
   )`
 
@@ -72,9 +72,6 @@ const references = `
   calls AS MATERIALIZED (
     SELECT owner, oid, id AS function FROM refs
     WHERE field IN ('aggfnoid', 'funcid', 'opfuncid', 'tsmhandler', 'winfnoid', 'startInRangeFunc', 'endInRangeFunc')
-    UNION
-    SELECT r.owner, r.oid, o.oprcode FROM refs r JOIN pg_operator o ON o.oid = r.id
-    WHERE r.field IN ('eqop', 'opno', 'opnos', 'sortop') AND r.id >= ${own}
   ),
   mentions AS (
     SELECT DISTINCT owner, oid, id AS type FROM refs WHERE id >= ${own} AND field ~ 'type|typid'
@@ -119,6 +116,20 @@ const uses = `
       CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'function', function FROM calls
     UNION
     SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
+      CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'operator', id FROM refs
+    WHERE field IN ('eqop', 'opno', 'opnos', 'sortop') AND id >= ${own}
+    -- The planner puts a negator or a commutator in an operator's place; sorting and hashing call what is with it in a family.
+    UNION
+    SELECT 'operator', oid, 'which ', 'function', oprcode FROM pg_operator WHERE oid >= ${own}
+    UNION
+    SELECT 'operator', o.oid, 'whose ' || CASE r.oid WHEN o.oprnegate THEN 'negator ' ELSE 'commutator ' END, 'function', r.oprcode
+    FROM pg_operator o JOIN pg_operator r ON r.oid IN (o.oprnegate, o.oprcom) WHERE r.oid >= ${own}
+    UNION
+    SELECT 'operator', a.amopopr, 'whose operator family ', 'function', s.function
+    FROM pg_amop a JOIN support s ON s.family = a.amopfamily JOIN pg_proc p ON p.oid = s.function
+    WHERE a.amopopr >= ${own} AND NOT ${trusted("p")}
+    UNION
+    SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
       CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END || 'converts to a type that ', 'conversion', type FROM mentions
     UNION
     SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
@@ -155,6 +166,8 @@ const uses = `
     UNION
     SELECT 'relation', attrelid, 'which has a column of a type that ', 'type', atttypid FROM pg_attribute
     WHERE attrelid >= ${own} AND attnum > 0 AND NOT attisdropped AND atttypid >= ${own}
+    UNION
+    SELECT 'relation', oid, 'whose row type ', 'type', reltype FROM pg_class WHERE oid >= ${own} AND reltype <> 0
     UNION
     SELECT 'relation', inhparent, 'which ', 'relation', inhrelid FROM pg_inherits
     UNION
@@ -237,14 +250,18 @@ const names = `
     WHERE b.oid IS NOT NULL OR t.oid >= ${own} AND (t.typcategory <> 'A' OR t.typtype = 'd') AND coalesce(c.relkind, 'c') = 'c'
   ),
   operator_names AS (
-    SELECT DISTINCT ON (o.oprname) o.oprname AS name, b.kind, 'uses operator ' || o.oprname || ', which ' || b.reason AS reason
-    FROM pg_operator o JOIN all_bad_functions b ON b.oid = o.oprcode WHERE o.oid >= ${own}
-    ORDER BY o.oprname, b.kind DESC, b.reason
+    SELECT DISTINCT ON (o.oprname) o.oprname AS name, c.kind, 'uses operator ' || o.oprname || ', ' || c.link || c.reason AS reason
+    FROM closure c JOIN pg_operator o ON o.oid = c.oid WHERE c.class = 'operator'
+    ORDER BY o.oprname, c.kind DESC, c.reason
   ),
   attribute_names AS (
     SELECT DISTINCT ON (name) name, kind, reason, scalar FROM (
-      SELECT p.proname AS name, b.kind, b.reason, t.typtype NOT IN ('c', 'p', 'd') AS scalar
-      FROM pg_proc p JOIN all_bad_functions b ON b.oid = p.oid JOIN pg_type t ON t.oid = p.proargtypes[0]
+      SELECT p.proname AS name, b.kind, b.reason, t.typtype NOT IN ('c', 'p', 'd') AND NOT EXISTS (
+          SELECT FROM pg_cast c JOIN pg_type s ON s.oid = c.castsource
+          WHERE c.casttarget = t.oid AND c.castcontext = 'i' AND s.typtype = 'c'
+        ) AS scalar
+      FROM pg_proc p JOIN all_bad_functions b ON b.oid = p.oid
+      JOIN pg_type t ON t.oid = CASE WHEN p.pronargs = 1 AND p.provariadic <> 0 THEN p.provariadic ELSE p.proargtypes[0] END
       WHERE p.oid >= ${own} AND 1 BETWEEN p.pronargs - p.pronargdefaults AND p.pronargs
       UNION ALL
       SELECT name, kind, reason, false FROM type_names WHERE kind IS NOT NULL

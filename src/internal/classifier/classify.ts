@@ -1,6 +1,6 @@
 import { TextCache } from "../textCache.js"
 import { analyze } from "./analyze.js"
-import { harmlessLength, isTooDeep } from "./depth.js"
+import { harmlessLength, isDeepTree, isTooDeep } from "./depth.js"
 import type { Verdict } from "./finding.js"
 import { schemaChange, write } from "./finding.js"
 import type { Knowledge } from "./knowledge.js"
@@ -126,6 +126,16 @@ const judge = (sql: string, knowledge: Knowledge): Verdict => {
     return wasThere && sql.length > harmlessLength ? notAnalysed(sql, "nested too deeply to analyse") : unavailable
   }
   if (parsed === "broken") return notAnalysed(sql, "does not parse")
+  try {
+    return verdictOf(parsed, knowledge)
+  } catch (error) {
+    // The stack is full. Of a tree that is not deep the caller had used it up: nothing is known of the text then.
+    if (!isDeepTree(parsed)) throw error
+    return notAnalysed(sql, "nested too deeply to analyse")
+  }
+}
+
+const verdictOf = (parsed: Parser.Parsed, knowledge: Knowledge): Verdict => {
   const verdict = analyze(parsed, knowledge)
   if (verdict.kind === "read") return verdict
   const leaves = Leaves.leavesOf(parsed, knowledge) ?? (verdict.kind === "session" ? Leaves.inTransaction : undefined)

@@ -134,3 +134,19 @@ const endOfDollars = (sql: string, start: number): number => {
   const end = sql.indexOf(tag, start + tag.length)
   return end < 0 ? -1 : end + tag.length - 1
 }
+
+/** No text that was written by a person, or made by a query builder, nests so deeply. */
+const deepTree = 1_000
+
+/** Whether a parse tree is so deep that analysing it may exhaust the call stack. Needs next to no stack itself. */
+export const isDeepTree = (tree: object): boolean => {
+  let level: Array<object> = [tree]
+  for (let depth = 0; depth < deepTree && level.length > 0; depth++) {
+    const below: Array<object> = []
+    for (const node of level) {
+      for (const value of Object.values(node)) if (typeof value === "object" && value !== null) below.push(value)
+    }
+    level = below
+  }
+  return level.length > 0
+}

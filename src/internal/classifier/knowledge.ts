@@ -13,6 +13,8 @@ export interface Knowledge {
   /** What may be part of any SELECT, and is not fine in a read. */
   readonly everywhere: Finding | undefined
   readonly function: (schema: string | undefined, name: string, args: number) => Finding | undefined
+  /** What is syntax in PostgreSQL 18 is, on older servers, a call of a function of that name, where there is one. */
+  readonly syntax: (name: string) => Finding | undefined
   readonly relation: (schema: string | undefined, name: string) => Finding | undefined
   readonly type: (schema: string | undefined, name: string) => Finding | undefined
   readonly operator: (schema: string | undefined, name: string) => Finding | undefined
@@ -64,9 +66,15 @@ export const builtinRelation = (schema: string | undefined, name: string): Looku
   return schema === undefined || schema === "pg_catalog" ? builtinRelations.get(name) : undefined
 }
 
-/** A call with one argument that names no function but a type is a conversion to it. */
-export const orConversion = (found: Lookup, args: number, type: () => Lookup): Lookup =>
-  found === undefined && args === 1 ? type() : found
+/**
+ * A call with one argument that names a type is a conversion to it, unless there is a function of that name for exactly that
+ * argument: the worse of both counts.
+ */
+export const orConversion = (found: Lookup, args: number, type: () => Lookup): Lookup => {
+  if (args !== 1 || found) return found
+  const conversion = type()
+  return conversion === undefined ? found : conversion
+}
 
 export const settle = (found: Lookup, reason: string): Finding | undefined =>
   found === undefined ? unknown(reason) : (found ?? undefined)
@@ -88,6 +96,7 @@ export const builtin: Knowledge = {
       orConversion(builtinFunction(schema, name), args, () => builtinType(schema, name)),
       `calls ${name}, an unknown function`
     ),
+  syntax: () => undefined,
   relation: (schema, name) => {
     const found = builtinRelation(schema, name)
     if (found !== undefined) return found ?? undefined

@@ -45,9 +45,11 @@ export const hiddenSql = words(`
   schema_to_xmlschema table_to_xml table_to_xml_and_xmlschema table_to_xmlschema ts_rewrite ts_stat
 `)
 
-/** The same for functions of extensions, marked stable or immutable there. */
-export const hiddenSqlOfExtensions = words(`
-  tablefunc.connectby tablefunc.crosstab tablefunc.crosstab2 tablefunc.crosstab3 tablefunc.crosstab4 xml2.xpath_table
+/**
+ * Functions of extensions that do the same, or set something on the connection (`isn_weak`), marked stable or immutable there.
+ */
+export const deniedOfExtensions = words(`
+  isn.isn_weak tablefunc.connectby tablefunc.crosstab tablefunc.crosstab2 tablefunc.crosstab3 tablefunc.crosstab4 xml2.xpath_table
 `)
 
 /** Make a value of a type that is given as a value: the statement does not show which CHECK of which domain runs. */
@@ -57,6 +59,9 @@ export const hiddenTypes = words(`
 
 /** The same for types that are named in a text: fine while no type has a CHECK, or a cast, that is not. */
 export const hiddenTypeNames = words("pg_input_error_info pg_input_is_valid")
+
+/** Call the functions of the operator classes of a relation that is given as a value. */
+export const hiddenClasses = words("satisfies_hash_partition")
 
 /**
  * Change no data, but the answer or the effect belongs to one server or one session. Several are marked stable or immutable,
@@ -84,4 +89,5 @@ export const localPrefix =
 export const isLocal = (name: string): boolean => local.has(name) || (localPrefix.test(name) && !harmless.has(name))
 
 /** Not a read although every candidate of that name is marked stable or immutable. */
-export const isDenied = (name: string): boolean => hiddenSql.has(name) || hiddenTypes.has(name) || isLocal(name)
+export const isDenied = (name: string): boolean =>
+  hiddenSql.has(name) || hiddenTypes.has(name) || hiddenClasses.has(name) || isLocal(name)

@@ -193,6 +193,16 @@ const visitFunctionInFrom: Visit = (fields, walk, scope) => {
   return visitFields(fields, walk, scope)
 }
 
+/** A constructor of JSON: PostgreSQL before 16 and 17 calls a user's function of that name. */
+const visitJson =
+  (name: string): Visit =>
+  (fields, walk, scope) =>
+    report(walk, walk.knowledge.syntax(name)) || visitFields(fields, walk, scope)
+
+/** `op` is JSON_EXISTS_OP, JSON_QUERY_OP or JSON_VALUE_OP. */
+const visitJsonQuery: Visit = (fields, walk, scope) =>
+  visitJson(String(fields.op).replace(/_OP$/, "").toLowerCase())(fields, walk, scope)
+
 const visitSample: Visit = (fields, walk, scope) =>
   report(walk, walk.knowledge.samplingMethod(part(fields.method, 2), part(fields.method, 1) ?? "")) ||
   visitFields(fields, walk, scope)
@@ -213,17 +223,9 @@ const visitors: ReadonlyMap<string, Visit> = new Map<string, Visit>([
   ),
   ...[
     ...["A_ArrayExpr", "A_Indices", "BoolExpr", "BooleanTest", "CTECycleClause", "CTESearchClause", "CoalesceExpr"],
-    ...["CaseWhen", "CollateClause", "ColumnDef", "GroupingFunc", "GroupingSet", "JsonAggConstructor"],
-    ...[
-      "JsonArgument",
-      "JsonArrayAgg",
-      "JsonArrayConstructor",
-      "JsonArrayQueryConstructor",
-      "JsonBehavior",
-      "JsonFormat"
-    ],
-    ...["JsonFuncExpr", "JsonIsPredicate", "JsonKeyValue", "JsonObjectAgg", "JsonObjectConstructor", "JsonOutput"],
-    ...["JsonParseExpr", "JsonReturning", "JsonScalarExpr", "JsonSerializeExpr", "JsonTable", "JsonTableColumn"],
+    ...["CaseWhen", "CollateClause", "ColumnDef", "GroupingFunc", "GroupingSet"],
+    ...["JsonAggConstructor", "JsonArgument", "JsonBehavior", "JsonFormat", "JsonIsPredicate", "JsonKeyValue"],
+    ...["JsonOutput", "JsonReturning", "JsonTable", "JsonTableColumn"],
     ...["JsonTablePathSpec", "JsonValueExpr", "List", "MinMaxExpr", "NamedArgExpr", "NullTest", "RangeSubselect"],
     ...["RangeTableFunc", "RangeTableFuncCol", "ResTarget", "RowExpr", "SetToDefault", "TypeCast", "WindowDef"],
     ...["XmlExpr", "XmlSerialize"]
@@ -238,6 +240,15 @@ const visitors: ReadonlyMap<string, Visit> = new Map<string, Visit>([
   ["ColumnRef", visitColumn],
   ["FuncCall", visitFunction],
   ["JoinExpr", visitComparing],
+  ["JsonArrayAgg", visitJson("json_arrayagg")],
+  ["JsonArrayConstructor", visitJson("json_array")],
+  ["JsonArrayQueryConstructor", visitJson("json_array")],
+  ["JsonFuncExpr", visitJsonQuery],
+  ["JsonObjectAgg", visitJson("json_objectagg")],
+  ["JsonObjectConstructor", visitJson("json_object")],
+  ["JsonParseExpr", visitJson("json")],
+  ["JsonScalarExpr", visitJson("json_scalar")],
+  ["JsonSerializeExpr", visitJson("json_serialize")],
   ["LockingClause", visitLocking],
   ["RangeFunction", visitFunctionInFrom],
   ["RangeTableSample", visitSample],
