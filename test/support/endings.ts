@@ -2,7 +2,9 @@
  * Units of work that are interrupted at every stage of their life, on servers that answer as late as a seed says; and what is
  * wrong afterwards.
  */
+import { HttpServerError } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
+import { PgClient } from "@effect/sql-pg"
 import {
   Cause,
   Clock,
@@ -22,6 +24,7 @@ import {
 } from "effect"
 import { Consistency, DbRouter, RouterError, Session } from "effect-db-router"
 import * as fakeServer from "./fakeServer.js"
+import * as requests from "./requestUnits.js"
 
 /** How many times as fast as in truth the router's time goes by: its limits of 5 seconds are 100 ms. */
 const speed = 50
@@ -47,6 +50,8 @@ const stages = {
   statement: /^insert/,
   between: /^insert/,
   read: /^select/,
+  many: /^select many/,
+  listen: /^(?:UN)?LISTEN/,
   savepoint: /^(?:RELEASE )?SAVEPOINT/,
   beforeCommit: /beforeCommit/,
   commit: /COMMIT$/,
@@ -55,9 +60,9 @@ const stages = {
 } as const
 type Stage = keyof typeof stages
 
-/** What is done in a unit of work, for a key that it inserts. */
-type Body = (key: string) => Effect.Effect<unknown, unknown, Services>
 type Services = DbRouter.Services
+/** What is done in a unit of work, for a key that it inserts. */
+type Body = requests.Body
 
 const query = (sql: string) => Effect.flatMap(SqlClient.SqlClient, (client) => client.unsafe(sql))
 const transaction = (body: Effect.Effect<unknown, unknown, Services>) =>
@@ -77,13 +82,25 @@ const reserved = (key: string, end: string) =>
 
 const rows = Effect.flatMap(SqlClient.SqlClient, (sql) => Stream.runDrain(sql.unsafe("select many from t").stream))
 
+const heard = Effect.flatMap(PgClient.PgClient, (pg) => Stream.runHead(pg.listen("news")))
+
 const atomic = (current: Session.Current) => (body: Body) =>
   DbRouter.session()(after(body("one"), Effect.exit(DbRouter.atomic(body("two"), { current }))))
 
-/** Every unit of work. The first key's fate is that of the unit where it `isWhole`. */
-const units: Readonly<
-  Record<string, { readonly run: (body: Body) => Effect.Effect<unknown, unknown, Services>; readonly isWhole?: true }>
-> = {
+/** A unit of work. The first key's fate is that of the unit where it `isWhole`. */
+interface Unit {
+  /** `told` hears what a client is told before the unit is over. */
+  readonly run: (body: Body, told: (value: unknown) => void) => Effect.Effect<unknown, unknown, Services>
+  readonly isWhole?: true
+  /** Whether its first key is never committed. */
+  readonly isUndone?: true
+  /** Whether no interruption from outside ends its statements. */
+  readonly isInsistent?: true
+  /** Whether what interrupts it is a client that hangs up. */
+  readonly isRequest?: true
+}
+
+const units: Readonly<Record<string, Unit>> = {
   readOnly: { run: () => DbRouter.readOnly(after(query("select 1"), query("select 2"))) },
   session: { run: (body) => DbRouter.session()(body("one")), isWhole: true },
   "session with settings": {
@@ -114,8 +131,20 @@ const units: Readonly<
   reserve: { run: () => reserved("three", "COMMIT") },
   "reserve, left open": { run: () => reserved("three", "select 1") },
   stream: { run: () => rows },
-  "stream in a session": { run: (body) => DbRouter.session()(after(body("one"), rows)) }
+  "stream in a session": { run: (body) => DbRouter.session()(after(body("one"), rows)) },
+  "stream that is not interrupted": { run: () => Effect.uninterruptible(rows), isInsistent: true },
+  "session that is not interrupted": {
+    run: (body) => Effect.uninterruptible(DbRouter.session()(body("one"))),
+    isWhole: true,
+    isInsistent: true
+  },
+  listen: { run: () => heard },
+  "listen, two at once": { run: () => Effect.all([heard, heard], { concurrency: 2 }) },
+  "listen in a session": { run: (body) => DbRouter.session()(after(body("one"), heard)) },
+  ...requests.units
 }
+
+export const unitNames: ReadonlyArray<string> = Object.keys(units)
 
 type Kind = "from outside" | "of the unit" | "of the body"
 
@@ -137,11 +166,14 @@ export const combinationOf = (seed: number): Combination => {
   chance.number()
   const of = <A>(all: ReadonlyArray<A>): A => all[chance.integer(all.length)]!
   const lateness = (): Late => of(["fast", "fast", "fast", "slow", "slow", "slow", "slow", "slow", "late", "never"])
+  const unit = of(unitNames)
+  const late = lateness()
   return {
     seed,
-    unit: of(Object.keys(units)),
+    unit,
     stage: of(Object.keys(stages) as Array<Stage>),
-    late: lateness(),
+    // Without an end by the server it would have none.
+    late: late === "never" && units[unit]!.isInsistent === true ? "late" : late,
     part: of(["work", "answer"]),
     cancel: lateness(),
     connections: of([1, 2]),
@@ -260,7 +292,10 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
         if (ending === "defect") yield* Effect.die("on purpose")
         return "done"
       }).pipe(endedBy(ofKind("of the body")))
-    const running = units[unit]!.run(body).pipe(endedBy(ofKind("of the unit")), Effect.provide(services))
+    let told: unknown
+    const running = units[unit]!.run(body, (value) => {
+      told ??= value
+    }).pipe(endedBy(ofKind("of the unit")), Effect.provide(services))
     // For "waiting": everything is taken for a while.
     const held = stage === "waiting" ? Math.min(answers[late], 200) : undefined
     const holder =
@@ -283,8 +318,10 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
       yield* inRealTime(Effect.timeoutOption(Deferred.await(reached), 25))
       for (const [index, { gap, kind }] of interruptions.entries()) {
         if (gap > 0) yield* pause(gap)
-        if (kind === "from outside") yield* Fiber.interruptFork(fiber)
-        else yield* Deferred.succeed(signals[index]!, undefined)
+        if (kind === "from outside") {
+          if (units[unit]!.isRequest === true) fiber.unsafeInterruptAsFork(HttpServerError.clientAbortFiberId)
+          else yield* Fiber.interruptFork(fiber)
+        } else yield* Deferred.succeed(signals[index]!, undefined)
       }
     }
     let exit: Exit.Exit<unknown, unknown> | undefined
@@ -345,50 +382,67 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
       if (isRegistered && commits + rollbacks === 0 && !mayBeUnknown) found.push(`${name} is ${ran}`)
     }
     const one = keys.get("one")
+    if (units[unit]!.isUndone === true && one !== undefined && committed(one.key)) found.push("it is committed")
     if (units[unit]!.isWhole === true && one !== undefined) {
       const isThere = committed(one.key)
       const error = brokenBy(exit!)
-      if (Exit.isSuccess(exit!) && exit.value === "done" && !isThere) found.push("it succeeded and is not committed")
+      const isDone = told === "done" || (Exit.isSuccess(exit!) && exit.value === "done")
+      if (isDone && !isThere) found.push("it succeeded and is not committed")
       if (error !== undefined && RouterError.outcomeOf(error) === "not done" && isThere) {
         found.push(`it is committed, and outcomeOf says "not done": ${error}`)
       }
-      if (Exit.isSuccess(exit!) && exit.value === "done" && one.commits !== 1)
-        found.push("it succeeded without its afterCommit")
+      if (isDone && one.commits !== 1) found.push("it succeeded without its afterCommit")
     }
     return found
   }).pipe(Effect.withClock(fastClock))
 
-/** Runs the combinations of some seeds, and says which of them have broken something. */
-export const run = (seeds: ReadonlyArray<number>, workers: number): Effect.Effect<ReadonlyArray<string>, unknown> =>
+/** What a run of combinations has shown. */
+export interface Result {
+  /** How many combinations each unit has had. */
+  readonly counts: ReadonlyMap<string, number>
+  readonly failures: ReadonlyArray<{ readonly combination: Combination; readonly found: ReadonlyArray<string> }>
+}
+
+/** Runs combinations, so many at the same time, each on servers that nothing else uses. */
+export const run = (
+  combinations: ReadonlyArray<Combination>,
+  workers: number,
+  progress: (done: number) => void = () => {}
+): Effect.Effect<Result, unknown> =>
   Effect.gen(function* () {
-    const failures: Array<string> = []
-    const queues = Array.from({ length: workers }, (_, worker) =>
-      seeds.filter((_, index) => index % workers === worker)
-    )
-    const attempt = (seed: number, rigs: Map<number, Rig>) =>
+    const failures: Array<Result["failures"][number]> = []
+    const counts = new Map<string, number>()
+    let next = 0
+    const attempt = (combination: Combination, rigs: Map<number, Rig>) =>
       Effect.gen(function* () {
-        const combination = combinationOf(seed)
-        const { connections } = combination
+        const { connections, unit } = combination
         const rig = rigs.get(connections) ?? (yield* Effect.retry(rigOf(connections), { times: 9 }))
         rigs.set(connections, rig)
         const found = yield* violations(rig, combination)
         // What is broken is not to break the next one.
-        if (found.length > 0) rigs.delete(connections)
-        return found
+        if (found.length > 0) {
+          rigs.delete(connections)
+          failures.push({ combination, found })
+        }
+        counts.set(unit, (counts.get(unit) ?? 0) + 1)
       })
-    yield* Effect.forEach(
-      queues,
-      (seeds) =>
-        Effect.scoped(
-          Effect.gen(function* () {
-            const rigs = new Map<number, Rig>()
-            for (const seed of seeds) {
-              const found = yield* attempt(seed, rigs)
-              if (found.length > 0) failures.push(`${JSON.stringify(combinationOf(seed))}: ${found.join("; ")}`)
-            }
-          })
-        ),
+    const worker = Effect.scoped(
+      Effect.suspend(() => {
+        const rigs = new Map<number, Rig>()
+        return Effect.whileLoop({
+          while: () => next < combinations.length,
+          body: () => attempt(combinations[next++]!, rigs),
+          step: () => progress(next)
+        })
+      })
+    )
+    yield* Effect.all(
+      Array.from({ length: workers }, () => worker),
       { concurrency: "unbounded", discard: true }
     )
-    return failures
+    return { counts, failures }
   })
+
+/** A failure in a line. */
+export const lineOf = ({ combination, found }: Result["failures"][number]): string =>
+  `${JSON.stringify(combination)}: ${found.join("; ")}`

@@ -58,6 +58,10 @@ const rowOf = (values: ReadonlyArray<string>) =>
 const errorOf = (code: string, said: string) =>
   message("E", text("SERROR"), text("VERROR"), text(`C${code}`), text(`M${said}`), Buffer.from([0]))
 const command = (tag: string) => message("C", text(tag))
+const notification = (channel: string, payload: string) => message("A", int32(0), text(channel), text(payload))
+
+/** How long after its LISTEN a channel has news, in milliseconds. */
+const newsAfter = 2
 
 const catalog = JSON.stringify({
   version: 180_004,
@@ -242,6 +246,10 @@ class Backend {
     void this.queue.then(() => this.session.abort())
   }
 
+  private tell(channel: string): void {
+    if (!this.socket.destroyed) this.socket.write(notification(channel, "news"))
+  }
+
   private flush(): void {
     if (!this.socket.destroyed) this.socket.write(Buffer.concat(this.out))
     this.out = []
@@ -340,6 +348,8 @@ class Backend {
       this.isWorking = false
     }
     const result = this.session.run(sql)
+    const channel = /^LISTEN "(.*)"/.exec(sql)?.[1]
+    if (channel !== undefined) setTimeout(() => this.tell(channel), newsAfter).unref()
     this.isStuck = answer === Number.POSITIVE_INFINITY
     if (answer > 0) await new Promise<void>((resolve) => void setTimeout(resolve, Math.min(answer, 2 ** 30)).unref())
     this.isStuck = false

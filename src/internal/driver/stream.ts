@@ -1,10 +1,9 @@
-import { SqlError } from "@effect/sql/SqlError"
+import type { SqlError } from "@effect/sql/SqlError"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { acquireFailed } from "../failure.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
 import type { Pool } from "./pool.js"
@@ -78,14 +77,10 @@ export const movableRows = (
   pool: Pool,
   sql: string,
   params: ReadonlyArray<unknown>
-): Stream.Stream<object, SqlError> => {
-  const lost = Effect.async<never, SqlError>((resume) => {
-    const end = pool.onLost((cause) => resume(Effect.fail(new SqlError({ cause, message: acquireFailed }))))
-    return Effect.sync(end)
-  })
-  return Stream.unwrapScoped(
+): Stream.Stream<object, SqlError> =>
+  Stream.unwrapScoped(
     Effect.gen(function* () {
-      const { connection } = yield* Effect.raceFirst(pool.checkout(true), lost)
+      const { connection } = yield* pool.checkout(true)
       const end = pool.onLost((reason) => connection!.fail(reason))
       yield* Effect.addFinalizer(() => Effect.sync(end))
       return Stream.mapChunks(rows(pool, Effect.succeed(connection!), sql, params), (chunk) => {
@@ -94,4 +89,3 @@ export const movableRows = (
       })
     })
   )
-}
