@@ -201,7 +201,7 @@ export const rigOf = (connections: number): Effect.Effect<Rig, unknown, Scope.Sc
       username: "u",
       database: "d",
       maxConnections: connections,
-      connectTimeout: "1 second" as const
+      connectTimeout: "3 seconds" as const
     }))
     const services = yield* Layer.build(
       DbRouter.layer({
@@ -331,13 +331,13 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     const isOver = yield* until(400, () => exit !== undefined)
     // A statement that is never answered, and not interrupted, has no limit of its own.
     if (!isOver) yield* Fiber.interruptFork(fiber)
-    if (!(yield* until(5_000, () => exit !== undefined))) {
+    if (!(yield* until(20_000, () => exit !== undefined))) {
       found.push("it does not end")
       return found
     }
     for (const server of servers) Object.assign(server, { delayOf: () => ({ work: 2, answer: 0 }), connectDelay: 0 })
     const bystander = yield* inRealTime(
-      Effect.timeoutOption(Effect.either(Effect.provide(query("select 'bystander'"), services)), 4_000)
+      Effect.timeoutOption(Effect.either(Effect.provide(query("select 'bystander'"), services)), 15_000)
     )
     if (bystander._tag === "None") found.push("a read of somebody else gets no answer")
     else if (bystander.value._tag === "Left") {
@@ -351,7 +351,7 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     let engines = yield* status
     const isWhole = () =>
       engines.every(({ inFlight, pool }) => inFlight === 0 && pool.waiting === 0 && pool.total === pool.idle)
-    for (let waited = 0; waited < 2_000 && !isWhole(); waited++) {
+    for (let waited = 0; waited < 5_000 && !isWhole(); waited++) {
       yield* pause(1)
       engines = yield* status
     }
@@ -365,11 +365,11 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     }
     const connected = () => servers.reduce((sum, server) => sum + server.connections(), 0)
     const total = engines.reduce((sum, { pool }) => sum + pool.total, 0)
-    if (!(yield* until(2_000, () => connected() <= total)))
+    if (!(yield* until(8_000, () => connected() <= total)))
       found.push(`${connected()} connections at the servers, ${total} in pools`)
-    if (!(yield* until(2_000, () => servers.every((server) => server.open() === 0))))
+    if (!(yield* until(8_000, () => servers.every((server) => server.open() === 0))))
       found.push("a transaction is open")
-    yield* until(2_000, () => servers.every((server) => server.isQuiet()))
+    yield* until(8_000, () => servers.every((server) => server.isQuiet()))
     const committed = (key: string) => servers.some((server) => server.committed.has(key))
     const mayBeUnknown =
       !isOver || late === "late" || late === "never" || combination.cancel === "late" || combination.cancel === "never"
