@@ -26,6 +26,10 @@ ${rows.map(({ fault, name }) => `                  ${name.padEnd(20)} ${fault}`)
 npm run soak -- fuzz [--count N] [--seed N] [--only CASE]
 
 Feeds the driver conversations with a real server, changed in every way: 100,000 unless another count is given.
+
+npm run soak -- endings [--count N] [--seed N] [--only SEED] [--unit TEXT] [--workers N]
+
+Interrupts units of work at every stage, on servers that answer late or never: 10,000 combinations unless another count is given.
 `
 
 /** Throws an error that says what is wrong. */

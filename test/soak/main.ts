@@ -22,20 +22,29 @@ const endsByItself = Effect.sync(() => {
 
 const all = [...rows, ...external]
 
-/** `npm run soak -- fuzz`: conversations with a server, changed in every way. */
-const fuzz = Effect.async<boolean>((resume) => {
-  const file = fileURLToPath(new URL("../fuzz/main.ts", import.meta.url))
-  const child = spawn(process.execPath, ["--import", "tsx", file, ...process.argv.slice(3)], { stdio: "inherit" })
-  child.on("close", (code) => resume(Effect.succeed(code === 0)))
-  return Effect.sync(() => child.kill())
-})
+/**
+ * `npm run soak -- fuzz`: conversations with a server, changed in every way. `npm run soak -- endings`: units of work that are
+ * interrupted at every stage, on servers that answer late or never.
+ */
+const others = ["fuzz", "endings"]
+
+const other = (name: string) =>
+  Effect.async<boolean>((resume) => {
+    const file = fileURLToPath(new URL(`../${name}/main.ts`, import.meta.url))
+    const child = spawn(process.execPath, ["--import", "tsx", file, ...process.argv.slice(3)], { stdio: "inherit" })
+    child.on("close", (code) => resume(Effect.succeed(code === 0)))
+    return Effect.sync(() => child.kill())
+  })
 
 const rowsOf = Effect.try({
   try: () => Arguments.parse(process.argv.slice(2), all),
   catch: (error) => error as Error
 }).pipe(Effect.flatMap((options) => (options.help ? Effect.as(Console.log(Arguments.help(all)), true) : run(options))))
 
-const main = Effect.suspend(() => (process.argv[2] === "fuzz" ? fuzz : rowsOf)).pipe(
+const main = Effect.suspend(() => {
+  const name = process.argv[2] ?? ""
+  return others.includes(name) ? other(name) : rowsOf
+}).pipe(
   Effect.flatMap((met) =>
     Effect.sync(() => {
       if (!met) process.exitCode = 1
