@@ -1,5 +1,7 @@
 import { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import type { Leaves } from "./classifier/finding.js"
@@ -128,19 +130,22 @@ export class Beginning {
 
   private elsewhere<A>(run: Run<A>, moved: (engine: Engine) => void, anew: Anew): Effect.Effect<A, SqlError> {
     const { engine } = this
-    const stopped = Effect.async<never, SqlError>((resume) => {
-      this.endWaiting = () => resume(refused)
-    })
     this.neverBegan = true
-    return Effect.flatMap(
-      Effect.raceFirst(
-        anew((engine) => this.beginOn(engine)),
-        stopped
-      ),
-      () => {
-        if (this.engine !== engine) moved(this.engine)
-        return this.isStopped ? refused : run(this.connection)
-      }
+    return Effect.flatMap(this.untilStopped(anew((engine) => this.beginOn(engine))), () => {
+      if (this.engine !== engine) moved(this.engine)
+      return this.isStopped ? refused : run(this.connection)
+    })
+  }
+
+  // Not by a race: where nothing may interrupt the caller, the loser of one never ends.
+  private untilStopped(effect: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.forkDaemon(Effect.interruptible(effect)), (fiber) => {
+        this.endWaiting = () => fiber.unsafeInterruptAsFork(FiberId.none)
+        if (this.isStopped) this.endWaiting()
+        const ended = Effect.flatMap(Fiber.await(fiber), (exit) => (this.isStopped ? refused : exit))
+        return Effect.onInterrupt(restore(ended), () => Fiber.interrupt(fiber))
+      })
     )
   }
 

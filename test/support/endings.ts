@@ -18,6 +18,7 @@ import {
   Logger,
   LogLevel,
   Option,
+  Schedule,
   type Scope,
   Stream,
   Utils
@@ -156,6 +157,8 @@ export interface Combination {
   readonly late: Late
   readonly part: "work" | "answer"
   readonly cancel: Late
+  /** Whether a connection breaks once, before or after what the stage is for. */
+  readonly cut: "before" | "after" | undefined
   readonly connections: number
   readonly ending: "success" | "failure" | "defect"
   readonly interruptions: ReadonlyArray<{ readonly kind: Kind; readonly gap: number }>
@@ -176,6 +179,7 @@ export const combinationOf = (seed: number): Combination => {
     late: late === "never" && units[unit]!.isInsistent === true ? "late" : late,
     part: of(["work", "answer"]),
     cancel: lateness(),
+    cut: of([undefined, undefined, undefined, undefined, undefined, undefined, "before", "after"]),
     connections: of([1, 2]),
     ending: of(["success", "success", "failure", "defect"]),
     interruptions: Array.from({ length: chance.integer(4) }, () => ({
@@ -214,6 +218,21 @@ export const rigOf = (connections: number): Effect.Effect<Rig, unknown, Scope.Sc
     return { servers, services }
   }).pipe(Effect.withClock(fastClock))
 
+/** When this process last stood still for so long that the router's limits, which are short here, may have passed meanwhile. */
+const stillness = { at: Number.NEGATIVE_INFINITY, limit: 40 }
+
+const watchStillness = Effect.acquireRelease(
+  Effect.sync(() => {
+    let before = performance.now()
+    return setInterval(() => {
+      const now = performance.now()
+      if (now - before > stillness.limit) stillness.at = now
+      before = now
+    }, 5)
+  }),
+  (timer) => Effect.sync(() => clearInterval(timer))
+)
+
 /** Waits until something holds, in real time. */
 const until = (millis: number, holds: () => boolean): Effect.Effect<boolean> =>
   Effect.gen(function* () {
@@ -232,6 +251,7 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
   Effect.gen(function* () {
     const { ending, interruptions, late, part, seed, stage, unit } = combination
     const { servers, services } = rig
+    const began = performance.now()
     const found: Array<string> = []
     const keyOf = (key: string) => `${seed}-${key}-${Math.floor(Number(process.hrtime.bigint()))}`
     const keys = new Map<
@@ -241,12 +261,18 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     const reached = yield* Deferred.make<void>()
     const signals = yield* Effect.forEach(interruptions, () => Deferred.make<void>())
     const pattern = stages[stage]
+    let mayCut = combination.cut !== undefined
     for (const server of servers) {
       server.delayOf = (sql) => ({
         work: 0,
         answer: 0,
         ...(pattern?.test(sql) === true && stage !== "between" ? { [part]: answers[late] } : {})
       })
+      server.cutOf = (sql) => {
+        if (!mayCut || pattern?.test(sql) !== true) return undefined
+        mayCut = false
+        return combination.cut
+      }
       server.cancelDelay = answers[combination.cancel]
       server.connectDelay = stage === "connecting" ? answers[late] : 0
       server.onStatement = (sql) => {
@@ -335,7 +361,8 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
       found.push("it does not end")
       return found
     }
-    for (const server of servers) Object.assign(server, { delayOf: () => ({ work: 2, answer: 0 }), connectDelay: 0 })
+    for (const server of servers)
+      Object.assign(server, { delayOf: () => ({ work: 2, answer: 0 }), cutOf: () => undefined, connectDelay: 0 })
     const bystander = yield* inRealTime(
       Effect.timeoutOption(Effect.either(Effect.provide(query("select 'bystander'"), services)), 15_000)
     )
@@ -372,7 +399,13 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     yield* until(8_000, () => servers.every((server) => server.isQuiet()))
     const committed = (key: string) => servers.some((server) => server.committed.has(key))
     const mayBeUnknown =
-      !isOver || late === "late" || late === "never" || combination.cancel === "late" || combination.cancel === "never"
+      !isOver ||
+      stillness.at >= began ||
+      combination.cut !== undefined ||
+      late === "late" ||
+      late === "never" ||
+      combination.cancel === "late" ||
+      combination.cancel === "never"
     for (const [name, { commits, isInserted, isRegistered, key, rollbacks }] of keys) {
       const isThere = committed(key)
       const ran = `${isThere ? "committed" : "not committed"}; afterCommit ran ${commits}, afterRollback ${rollbacks}`
@@ -410,13 +443,14 @@ export const run = (
   progress: (done: number) => void = () => {}
 ): Effect.Effect<Result, unknown> =>
   Effect.gen(function* () {
+    yield* watchStillness
     const failures: Array<Result["failures"][number]> = []
     const counts = new Map<string, number>()
     let next = 0
     const attempt = (combination: Combination, rigs: Map<number, Rig>) =>
       Effect.gen(function* () {
         const { connections, unit } = combination
-        const rig = rigs.get(connections) ?? (yield* Effect.retry(rigOf(connections), { times: 9 }))
+        const rig = rigs.get(connections) ?? (yield* Effect.retry(rigOf(connections), Schedule.spaced("1 second")))
         rigs.set(connections, rig)
         const found = yield* violations(rig, combination)
         // What is broken is not to break the next one.
@@ -441,7 +475,7 @@ export const run = (
       { concurrency: "unbounded", discard: true }
     )
     return { counts, failures }
-  })
+  }).pipe(Effect.scoped)
 
 /** A failure in a line. */
 export const lineOf = ({ combination, found }: Result["failures"][number]): string =>

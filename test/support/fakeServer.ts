@@ -17,6 +17,8 @@ export interface Server {
   /** How long a request to cancel is on its way, and a new connection. */
   cancelDelay: number
   connectDelay: number
+  /** Whether its connection is cut when a statement has arrived, or when it has been carried out. */
+  cutOf: (sql: string) => "before" | "after" | undefined
   /** Hears of every statement that arrives. */
   onStatement: (sql: string) => void
   /** The keys whose INSERT is committed. */
@@ -294,7 +296,14 @@ class Backend {
         this.out.push(message("2"))
         return
       case "D": {
-        const columns = this.session.columnsOf(this.portals.get(strings[0]!.slice(1))?.sql ?? "")
+        const name = strings[0]!.slice(1)
+        const isStatement = strings[0]!.startsWith("S")
+        const sql = (isStatement ? this.statements.get(name) : this.portals.get(name)?.sql) ?? ""
+        const columns = this.session.columnsOf(sql)
+        if (isStatement) {
+          const count = Math.max(0, ...[...sql.matchAll(/\$(\d+)/g)].map(([, n]) => Number(n)))
+          this.out.push(message("t", int16(count), ...Array.from({ length: count }, () => int32(25))))
+        }
         this.out.push(columns === undefined ? message("n") : described(columns))
         return
       }
@@ -330,7 +339,12 @@ class Backend {
 
   private async run(sql: string): Promise<Answer> {
     const { answer, work } = this.server.delayOf(sql)
+    const cut = this.server.cutOf(sql)
     this.server.onStatement(sql)
+    if (cut === "before") {
+      this.socket.destroy()
+      throw new Refused("57P01", "cut")
+    }
     this.isWorking = true
     this.isStuck = work === Number.POSITIVE_INFINITY
     try {
@@ -348,6 +362,7 @@ class Backend {
       this.isWorking = false
     }
     const result = this.session.run(sql)
+    if (cut === "after") this.socket.destroy()
     const channel = /^LISTEN "(.*)"/.exec(sql)?.[1]
     if (channel !== undefined) setTimeout(() => this.tell(channel), newsAfter).unref()
     this.isStuck = answer === Number.POSITIVE_INFINITY
@@ -430,6 +445,7 @@ export const make: Effect.Effect<Server, never, Scope.Scope> = Effect.acquireRel
       delayOf: () => ({ work: 0, answer: 0 }),
       cancelDelay: 0,
       connectDelay: 0,
+      cutOf: () => undefined,
       onStatement: () => {},
       committed,
       open: () => alive().filter(({ isOpen }) => isOpen).length,
