@@ -58,11 +58,7 @@ export const log: (event: Health.Event) => Effect.Effect<void> = Health.Event.$m
 
 /** Logs that an engine opens connections with another configuration, to the same server. */
 export const logRenewed = (group: string, { name }: Engine): Effect.Effect<void> =>
-  annotated(
-    Effect.logDebug(`${name} opens connections with its new configuration`),
-    "renewed",
-    of({ engine: name, group })
-  )
+  annotated(Log.debug(`${name} opens connections with its new configuration`), "renewed", of({ engine: name, group }))
 
 /** Logs that an engine stands for another server now. */
 export const logRebound = (group: string, { address, name }: Engine): Effect.Effect<void> => {

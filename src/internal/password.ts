@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { identity } from "effect/Function"
 import * as Redacted from "effect/Redacted"
+import * as bounded from "./bounded.js"
 
 /** There is none. Says what kind of failure it was, and nothing that was in it: that may be a secret. */
 export class PasswordError extends Error {
@@ -20,18 +21,23 @@ const kindOf = (cause: Cause.Cause<unknown>): string => {
 
 const failed = (why: string) => new PasswordError(`The password for a new connection could not be obtained: ${why}`)
 
+const checked = (value: unknown): Effect.Effect<string, PasswordError> => {
+  const text = Redacted.isRedacted(value) ? Redacted.value(value) : undefined
+  return typeof text === "string" ? Effect.succeed(text) : Effect.fail(failed("it is not a Redacted text"))
+}
+
 /** Runs the effect, for at most so long. */
 export const obtain = (password: Effect.Effect<unknown, unknown>, limit: Duration.Duration): Promise<string> =>
-  Effect.interruptible(password)
+  bounded
+    .run(password, limit)
     .pipe(
-      Effect.mapErrorCause((cause) => Cause.fail(failed(kindOf(cause)))),
-      Effect.timeoutFail({
-        duration: limit,
-        onTimeout: () => failed(`no answer within ${Duration.toMillis(limit)} ms`)
-      }),
-      Effect.flatMap((value) => {
-        const text = Redacted.isRedacted(value) ? Redacted.value(value) : undefined
-        return typeof text === "string" ? Effect.succeed(text) : Effect.fail(failed("it is not a Redacted text"))
+      Effect.flatMap((answer) => {
+        if (answer.state === "answered") return checked(answer.exit.value)
+        return Effect.fail(
+          failed(
+            answer.state === "late" ? `no answer within ${Duration.toMillis(limit)} ms` : kindOf(answer.exit.cause)
+          )
+        )
       }),
       Effect.either,
       Effect.runPromise

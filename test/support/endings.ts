@@ -306,10 +306,11 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
                 atHooks
               )
             )
-            if (stage === "beforeCommit") yield* DbRouter.beforeCommit(query("select 'beforeCommit'"))
             entry.isRegistered = true
           })
         )
+        // Outside every session it runs at once.
+        if (stage === "beforeCommit") yield* DbRouter.beforeCommit(query("select 'beforeCommit'"))
         yield* query(`insert into t values ('${entry.key}')`)
         entry.isInserted = true
         if (stage === "between") yield* pause(4)

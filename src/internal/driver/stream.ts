@@ -73,11 +73,7 @@ export const rows = (
 
 /** The same on any connection, for a statement that may run elsewhere: until it has rows it fails as soon as the server is
  * known not to answer. */
-export const movableRows = (
-  pool: Pool,
-  sql: string,
-  params: ReadonlyArray<unknown>
-): Stream.Stream<object, SqlError> =>
+export const movableRows = (pool: Pool, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError> =>
   Stream.unwrapScoped(
     Effect.gen(function* () {
       const { connection } = yield* pool.checkout(true)
