@@ -29,6 +29,8 @@ const router = Layer.unwrapEffect(
       username: "app",
       password: Redacted.make("app"),
       maxConnections: poolSize,
+      // A hundred of them wait for five connections: how long that takes is up to the machine.
+      connectTimeout: "1 minute",
       applicationName: "tenants"
     })
     return Sessions.router({ groups: { default: [engine(primary)], read: replicas.map(engine) } })
