@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -21,7 +21,8 @@ import { Opening } from "./internal/driver/opening.js"
 import { type Callback, type Cancellable, Pool, type Request, type Result } from "./internal/driver/pool.js"
 import { command } from "./internal/driver/run.js"
 import { movableRows, rows } from "./internal/driver/stream.js"
-import { ServerLost } from "./internal/failure.js"
+import { acquireFailed, ServerLost } from "./internal/failure.js"
+import * as limits from "./internal/limits.js"
 import { obtain } from "./internal/password.js"
 import { Probe } from "./internal/probe.js"
 import type { Restore } from "./internal/restore.js"
@@ -151,10 +152,16 @@ export interface Engine extends Candidate {
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
   /**
+<<<<<<< HEAD
    * Moves the engine to another server. The new pool has to answer first; only then do new statements go there. What runs or
    * waits on the old one gets up to `shutdownTimeout` to end. With the same server, database and user (another password or
    * certificate, other limits) only new connections are opened with it, and nothing is cut or forgotten. Fails, and changes
    * nothing, when a connection with the new configuration does not answer.
+=======
+   * Moves the engine to another server, or other credentials. The new pool has to answer first; only then do new statements
+   * go there. What runs or waits on the old one gets up to `shutdownTimeout` to end. Fails, and changes nothing, when the
+   * new one does not answer: within `connectTimeout` once it is connected, 5 seconds where there is none.
+>>>>>>> 8281ac5 (Every wait has a limit, and the limits are in one table)
    */
   readonly rebind: (config: ResolvedEngine) => Effect.Effect<void, SqlError>
 }
@@ -166,12 +173,17 @@ const latencyWeight = 0.1
 const stuckMillis = 100
 const stuckTimes = 10
 
-/** How long connecting to a server may take when the configuration does not say: `PgClient`'s own default. */
-const defaultConnectTimeout = Duration.seconds(5)
+/** Whether a server answers statements: one that takes connections may leave them without an answer. */
+const answers = (pool: Pool, limit: Duration.Duration): Effect.Effect<unknown, SqlError> =>
+  Effect.timeoutFail(Effect.disconnect(pool.query(command("SELECT 1"))), {
+    duration: limit,
+    onTimeout: () =>
+      new SqlError({ cause: new ServerLost(`no answer within ${Duration.format(limit)}`), message: acquireFailed })
+  })
 
 /** How long connecting may take at most. What a password has is a little less: then the error says what it was. */
-const connectLimit = ({ connectTimeout = defaultConnectTimeout }: ResolvedClient): Duration.Duration =>
-  Duration.toMillis(connectTimeout) === 0 ? defaultConnectTimeout : connectTimeout
+const connectLimit = ({ connectTimeout = limits.connect }: ResolvedClient): Duration.Duration =>
+  Duration.toMillis(connectTimeout) === 0 ? limits.connect : connectTimeout
 
 const passwordOf = (client: ResolvedClient): Config["password"] => {
   const { password, passwordEffect } = client
@@ -197,7 +209,7 @@ export const poolConfig = (client: ResolvedClient): Config => {
     ssl: client.ssl,
     port: client.port,
     ...(client.stream && { stream: client.stream }),
-    connectionTimeoutMillis: Duration.toMillis(client.connectTimeout ?? defaultConnectTimeout),
+    connectionTimeoutMillis: Duration.toMillis(client.connectTimeout ?? limits.connect),
     idleTimeoutMillis: millis(client.idleTimeout),
     max: client.maxConnections,
     min: client.minConnections,
@@ -209,7 +221,7 @@ export const poolConfig = (client: ResolvedClient): Config => {
 }
 
 /** How long a wish waits for a connection, a new one or a free one. */
-const waitMillisOf = ({ connectTimeout = defaultConnectTimeout }: ResolvedClient): number =>
+const waitMillisOf = ({ connectTimeout = limits.connect }: ResolvedClient): number =>
   Duration.toMillis(connectTimeout)
 
 class EngineImpl implements Engine {
@@ -262,7 +274,7 @@ class EngineImpl implements Engine {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
         const pool = this.makePool(config.client)
-        return restore(pool.query(command("SELECT 1"))).pipe(
+        return restore(answers(pool, connectLimit(config.client))).pipe(
           Effect.onError(() => pool.close(Duration.zero, RouterError.routerClosed())),
           Effect.zipRight(
             Effect.suspend(() =>

@@ -28,6 +28,7 @@ import { countLookup } from "./internal/classifier/lookups.js"
 import { NewNames } from "./internal/classifier/newNames.js"
 import * as Parser from "./internal/classifier/parser.js"
 import { elapsedOf } from "./internal/clock.js"
+import * as limits from "./internal/limits.js"
 import { Lock } from "./internal/lock.js"
 import * as Log from "./internal/log.js"
 
@@ -257,9 +258,6 @@ export const fromCatalog = <E>(options: CatalogOptions<E>): Effect.Effect<SqlCla
     return fromCore(core, refresh)
   })
 
-/** A server that does not answer must not hold up those who wait for a refresh. */
-const refreshTimeout = Duration.seconds(10)
-
 const makeRefresh = <E>(
   load: Effect.Effect<Catalog, E>,
   first: Catalog,
@@ -289,7 +287,8 @@ const makeRefresh = <E>(
   const reading = Effect.suspend(() => {
     const begun = ++asked
     return Effect.disconnect(load).pipe(
-      Effect.timeout(refreshTimeout),
+      // A server that does not answer must not hold up those who wait for a refresh.
+      Effect.timeout(limits.catalog),
       Effect.map(succeed),
       Effect.catchAllCause(fail),
       Effect.zipRight(

@@ -69,6 +69,8 @@ export interface Rereading {
   readonly interval: Duration.Duration
   /** Also before a session begins, when the last time was this long ago. `undefined`: it is not. */
   readonly beforeSession: Duration.Duration | undefined
+  /** How long a session waits for it; then it begins with what is known. Default: 5 seconds. */
+  readonly timeout?: Duration.Duration | undefined
 }
 
 /**
@@ -117,7 +119,7 @@ export interface Options {
   readonly interval?: Duration.DurationInput | undefined
   /**
    * The list is also read before a session begins, when it was last read this long ago or longer; `0`: before each. The
-   * session waits for it, `timeout` at most. Default: it is not.
+   * session waits for it, `timeout` at most, and for servers that have moved too. Default: it is not.
    */
   readonly beforeSession?: Duration.DurationInput | undefined
   /** How long reading the list may take. Default: `"5 seconds"`. */

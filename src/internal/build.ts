@@ -1,6 +1,7 @@
 import type * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlError } from "@effect/sql/SqlError"
 import type * as PgClient from "@effect/sql-pg/PgClient"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Option from "effect/Option"
@@ -17,6 +18,8 @@ import * as Client from "./client.js"
 import { Complaints } from "./complaints.js"
 import { Discovery, type Owned } from "./discovery.js"
 import { command } from "./driver/run.js"
+import { ServerLost } from "./failure.js"
+import * as limits from "./limits.js"
 import { isSameClient } from "./member.js"
 import { Monitor } from "./monitor.js"
 import { Refresh } from "./refresh.js"
@@ -93,7 +96,13 @@ const makeClassifier = (
             rowsOf
           )
         return SqlClassifier.fromCatalog({
-          load: SqlClassifier.readCatalog(ask).pipe(
+          load: Effect.timeoutFail(Effect.disconnect(SqlClassifier.readCatalog(ask)), {
+            duration: limits.firstCatalog,
+            onTimeout: () => {
+              const cause = new ServerLost(`no answer within ${Duration.format(limits.firstCatalog)}`)
+              return new SqlError({ cause, message: "The catalog cannot be read" })
+            }
+          }).pipe(
             // What is no catalog throws while it is read.
             Effect.catchAllDefect((cause) =>
               Effect.fail(new SqlError({ cause, message: "The catalog cannot be read" }))
@@ -115,7 +124,16 @@ const resolveAgain = (engines: ReadonlyArray<Placed>, monitor: Monitor): Effect.
     engines.filter(({ entry }) => entry.known === undefined),
     ({ engine, entry }) => {
       const { name } = engine
-      return Effect.flatMap(resolvedOf(entry), (resolved) =>
+      // It is not ours: it may take its time, and ignore its interruption.
+      const resolving = Effect.timeoutFail(Effect.disconnect(resolvedOf(entry)), {
+        duration: limits.configuration,
+        onTimeout: () =>
+          new SqlError({
+            cause: new Error(`no answer within ${Duration.format(limits.configuration)}`),
+            message: `the Effect that yields its configuration took longer than ${Duration.format(limits.configuration)}`
+          })
+      })
+      return Effect.flatMap(resolving, (resolved) =>
         isSameClient(engine.client, resolved.client) ? Effect.void : monitor.rebind(engine, resolved)
       ).pipe(
         Effect.zipRight(complaints.over(name, `${name} is where its configuration has it`)),

@@ -2,6 +2,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { elapsedOf } from "./clock.js"
+import * as limits from "./limits.js"
 import { Lock } from "./lock.js"
 
 /** Something that is done every so often, one at a time, and before a session when that was too long ago. */
@@ -15,6 +16,8 @@ export class Refresh {
       readonly interval: Duration.Duration
       /** `undefined`: sessions do not wait for it. */
       readonly beforeSession: Duration.Duration | undefined
+      /** How long a session waits for it. Default: 5 seconds. */
+      readonly timeout?: Duration.Duration | undefined
     }
   ) {}
 
@@ -26,14 +29,16 @@ export class Refresh {
   /** Does it now. */
   readonly now: Effect.Effect<void> = Effect.suspend(() => this.lock.run(this.once))
 
+  /** Does it where it is due. A session begins with what is known when that takes too long. */
   readonly beforeSession: Effect.Effect<void> = Effect.suspend(() => {
-    const { beforeSession } = this.schedule
+    const { beforeSession, timeout = limits.beforeSession } = this.schedule
     if (beforeSession === undefined) return Effect.void
     const isDue = Effect.clockWith((clock) =>
       Effect.sync(() => elapsedOf(clock) - this.doneAt >= Duration.toMillis(beforeSession))
     )
-    // Somebody else may have done it while this one waited.
-    return Effect.asVoid(Effect.whenEffect(this.lock.run(Effect.whenEffect(this.once, isDue)), isDue))
+    // Another session may have done it while this one waited.
+    const done = this.lock.run(Effect.whenEffect(this.once, isDue))
+    return Effect.asVoid(Effect.whenEffect(Effect.timeoutOption(Effect.disconnect(done), timeout), isDue))
   })
 
   private readonly once: Effect.Effect<void> = Effect.suspend(() =>

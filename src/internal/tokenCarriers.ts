@@ -187,11 +187,14 @@ export const store = <E, R>(options: StoreOptions<E, R>): Carrier<R | KeyValueSt
     none: A,
     use: (kept: KeyValueStore.KeyValueStore, key: string) => Effect.Effect<A, E2>
   ) =>
-    Effect.flatMap(options.subject(request), (subject) =>
-      Option.isNone(subject)
-        ? Effect.succeed(none)
-        : Effect.flatMap(KeyValueStore.KeyValueStore, (kept) => use(kept, `db-router-position:${subject.value}`))
-    ).pipe(Effect.timeout(timeout))
+    Effect.flatMap(
+      options.subject(request),
+      (subject) =>
+        Option.isNone(subject)
+          ? Effect.succeed(none)
+          : Effect.flatMap(KeyValueStore.KeyValueStore, (kept) => use(kept, `db-router-position:${subject.value}`))
+      // Neither is ours: what ignores its interruption does not hold up the request.
+    ).pipe(Effect.disconnect, Effect.timeout(timeout))
   return {
     name: "the key-value store",
     read: (request, tokens) =>

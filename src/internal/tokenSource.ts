@@ -1,31 +1,25 @@
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import * as bounded from "./bounded.js"
 import { Inquiry } from "./inquiry.js"
+import * as limits from "./limits.js"
 import type { Router } from "./router.js"
 import { type Source, Tokens } from "./tokens.js"
 
-/** How long the primary has to say where it is. */
-const limit = Duration.seconds(1)
-
-/** Asks the primary where it is, if it is one that says so. */
+/** Asks the primary where it is, if it is one that says so. The limit does not wait for the cancel of the question. */
 const ask = (router: Router): Effect.Effect<Position | undefined> =>
   Effect.suspend(() => {
     const engine = router.primary
     if (!engine.positions.isTelling) return Effect.succeed(undefined)
     const inquiry = new Inquiry(engine)
-    return Effect.map(engine.query(inquiry.request), (result) => {
-      const heard = inquiry.hear(result)
+    // That it fails is not the business of what brings a token.
+    return Effect.map(bounded.run(engine.query(inquiry.request), limits.position), (answer) => {
+      if (answer.state !== "answered") return undefined
+      const heard = inquiry.hear(answer.exit.value)
       return heard === undefined || heard.answer.isStandby ? undefined : heard.position
     })
-  }).pipe(
-    Effect.timeoutOption(limit),
-    Effect.map(Option.getOrUndefined),
-    // Nothing of this is the business of whoever brings a token.
-    Effect.catchAllCause(() => Effect.succeed(undefined))
-  )
+  }).pipe(Effect.catchAllCause(() => Effect.succeed(undefined)))
 
 const sourceOf = (router: Router): Source => {
   const { causal, config } = router

@@ -2,7 +2,6 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -17,14 +16,12 @@ import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
 import type { Outcome } from "./hooks.js"
+import * as limits from "./limits.js"
 import { Lock } from "./lock.js"
 import { refused } from "./refused.js"
 import type { Restore } from "./restore.js"
 import type { Mark } from "./tracker.js"
 import { Writes } from "./writes.js"
-
-/** How long an interruption waits for what must not be cancelled, and a rollback for anything, before the connection is closed. */
-const endTimeout = Duration.seconds(5)
 
 /** How a transaction begins and ends. */
 export interface Options extends Begin {
@@ -315,7 +312,7 @@ export class Transaction {
     // The question has a Sync of its own: an error of it comes after the COMMIT was answered, and is none of the COMMIT.
     const commit = mark?.tracker.isTelling === true ? { ...command("COMMIT"), sampler: mark } : command("COMMIT")
     const savepoint = `edr_${++this.shared.names}`
-    return Effect.matchEffect(writes.commit(this.engine, this.connection, commit, savepoint, endTimeout), {
+    return Effect.matchEffect(writes.commit(this.engine, this.connection, commit, savepoint, limits.end), {
       onSuccess: (result) =>
         "command" in result && result.command === "COMMIT"
           ? Effect.void
@@ -448,7 +445,7 @@ export class Transaction {
   private insist<A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.uninterruptible(
       Effect.flatMap(Effect.forkDaemon(effect), (fiber) =>
-        bounded.sinceInterruption(Fiber.await(fiber), endTimeout).pipe(
+        bounded.sinceInterruption(Fiber.await(fiber), limits.end).pipe(
           Effect.flatMap((answer) => (answer.state === "late" ? this.connection.destroy : Effect.void)),
           Effect.zipRight(Fiber.join(fiber))
         )
@@ -458,7 +455,7 @@ export class Transaction {
 
   /** Waits for a fiber, but only so long: then the connection is closed. */
   private orDestroy(fiber: Fiber.RuntimeFiber<unknown, unknown>): Effect.Effect<void> {
-    return Effect.flatMap(bounded.fiber(fiber, endTimeout, "continue"), ({ state }) =>
+    return Effect.flatMap(bounded.fiber(fiber, limits.end, "continue"), ({ state }) =>
       state === "late" ? this.connection.destroy : Effect.void
     )
   }

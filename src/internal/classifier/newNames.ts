@@ -1,14 +1,12 @@
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { elapsed } from "../clock.js"
+import * as limits from "../limits.js"
 
 /** How long it is at least from one look at the server to the next, in milliseconds. */
 const pauseMillis = 1_000
 
 /** The pause is at least this many times as long as the look took, which may include a reading of the catalog. */
 const pauseFactor = 20
-
-const stampTimeout = Duration.seconds(10)
 
 /**
  * Names that the catalog does not know, which it may have by now. What texts say must not keep the server busy: it is asked
@@ -50,7 +48,7 @@ export class NewNames {
   })
 
   private refreshIfNew<E>(stamp: Effect.Effect<string, E>, refresh: Effect.Effect<void>): Effect.Effect<void> {
-    return Effect.flatMap(Effect.option(Effect.timeout(Effect.disconnect(stamp), stampTimeout)), (now) => {
+    return Effect.flatMap(Effect.option(Effect.timeout(Effect.disconnect(stamp), limits.catalog)), (now) => {
       if (now._tag === "None" || now.value === this.stamp) return Effect.void
       this.stamp = now.value
       return refresh

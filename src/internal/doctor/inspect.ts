@@ -14,6 +14,7 @@ import * as SqlClassifier from "../../SqlClassifier.js"
 import { Connection, type Result } from "../driver/connection.js"
 import * as position from "../driver/position.js"
 import { acquireFailed, ServerLost, saysSerializableDefault } from "../failure.js"
+import * as limits from "../limits.js"
 import { Probe } from "../probe.js"
 import * as questions from "./questions.js"
 import type { Skew } from "./report.js"
@@ -50,12 +51,9 @@ export interface Inspected {
   readonly askReplayAge: Effect.Effect<Answer<number>>
 }
 
-/** `PgClient`'s own default. */
-const defaultConnectTimeout = Duration.seconds(5)
-
 /** How long connecting may take, and how long the answers to all questions. */
 export const limitOf = ({ client: { connectTimeout } }: ResolvedEngine): Duration.Duration =>
-  connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? defaultConnectTimeout : connectTimeout
+  connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? limits.connect : connectTimeout
 
 /** The names of the connections that a router opens. */
 const namesOf = ({ client: { applicationName } }: ResolvedEngine) => [applicationName, `${applicationName} health`]

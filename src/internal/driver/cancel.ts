@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Pg from "pg"
 import * as bounded from "../bounded.js"
+import * as limits from "../limits.js"
 import type { CancelTarget, Connection } from "./connection.js"
 import { guard } from "./guard.js"
 
@@ -16,9 +17,6 @@ interface Wire {
   on(event: "error", listener: (error: Error) => void): void
   readonly stream: { destroy: () => void }
 }
-
-/** How long a cancelled statement may take to end before its connection is destroyed. */
-const cancelTimeout = Duration.seconds(5)
 
 /** How long a cancel may take to show before another one is sent; twice as long after each. */
 const firstWait = Duration.millis(50)
@@ -91,7 +89,7 @@ export const cancel = (connection: Connection): Effect.Effect<void> =>
       )
     const done = connection.isBusy && !connection.mustFinish ? request(firstWait) : ready
     // Whatever has become of it: without an answer a signal may be on its way still.
-    return Effect.map(bounded.run(done, cancelTimeout), ({ state }) => {
+    return Effect.map(bounded.run(done, limits.cancel), ({ state }) => {
       if (state !== "answered") connection.destroy()
     })
   })
@@ -100,5 +98,5 @@ export const cancel = (connection: Connection): Effect.Effect<void> =>
 export const giveUp = (connection: Connection, reason: Error): void => {
   const { cancelTarget, mustFinish } = connection
   connection.fail(reason)
-  if (!mustFinish) Effect.runFork(Effect.timeoutOption(requestCancel(cancelTarget), cancelTimeout))
+  if (!mustFinish) Effect.runFork(Effect.timeoutOption(requestCancel(cancelTarget), limits.cancel))
 }

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
 import * as bounded from "../bounded.js"
 import { ServerLost } from "../failure.js"
+import * as limits from "../limits.js"
 import { type Place, Queue } from "../queue.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
@@ -61,9 +62,6 @@ export interface Wish {
 
 /** After how long what is cut off is cancelled a second time. */
 const cancelAgain = Duration.millis(50)
-
-/** How long closing waits for the server after the limit has passed. */
-const cutTimeout = Duration.seconds(1)
 
 /**
  * The connections to one server, and who waits for one: first come, first served. Any connection that becomes free, or
@@ -300,8 +298,8 @@ export class Connections {
       }
       connection.fail(reason)
     }
-    return bounded.run(Effect.all(cancels, { concurrency: "unbounded", discard: true }), cutTimeout).pipe(
-      Effect.zipRight(this.awaitEmpty(cutTimeout)),
+    return bounded.run(Effect.all(cancels, { concurrency: "unbounded", discard: true }), limits.cut).pipe(
+      Effect.zipRight(this.awaitEmpty(limits.cut)),
       Effect.zipRight(
         Effect.sync(() => {
           for (const connection of this.all) connection.destroy()

@@ -114,6 +114,7 @@ export const make = <E>(settings: Settings, asked: Asked<E>) =>
     source: Object.freeze({
       members: guarded(settings, asked),
       interval: settings.interval,
-      beforeSession: settings.beforeSession
+      beforeSession: settings.beforeSession,
+      timeout: settings.timeout
     })
   })

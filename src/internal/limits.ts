@@ -1,0 +1,30 @@
+/**
+ * How long things wait where no option says so. The table in docs/configuration.md has each of them, and a test holds the two
+ * equal.
+ */
+import * as Duration from "effect/Duration"
+
+/** For a connection, a new one or a free one, where the configuration does not say: `PgClient`'s own default. */
+export const connect = Duration.seconds(5)
+
+/** For a cancelled statement to end, before its connection is destroyed. */
+export const cancel = Duration.seconds(5)
+
+/** For an interrupted COMMIT, and for any ROLLBACK, before the connection is closed. */
+export const end = Duration.seconds(5)
+
+/** For the primary to say where it is, before the token says that nobody knows. */
+export const position = Duration.seconds(1)
+
+/** For the catalog, and for its stamp. The first reading may come from a server that has just started. */
+export const catalog = Duration.seconds(10)
+export const firstCatalog = Duration.seconds(30)
+
+/** For an Effect that yields an engine's configuration, when it runs again. */
+export const configuration = Duration.seconds(5)
+
+/** For what is read again before a session, where the topology does not say. */
+export const beforeSession = Duration.seconds(5)
+
+/** For the servers to hear, when the layer's close has cut off what still ran. */
+export const cut = Duration.seconds(1)
