@@ -5,8 +5,8 @@ import { SqlClient } from "@effect/sql"
 import { Effect } from "effect"
 import { HttpSession } from "effect-db-router"
 
-const save = (name: string) =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO customer (name) VALUES (${name})`)
+const save = (customer: string) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO invoice (customer, total) VALUES (${customer}, 1)`)
 
 const created = HttpServerResponse.empty({ status: 201 })
 
@@ -15,8 +15,7 @@ const app = HttpRouter.empty.pipe(
   HttpRouter.post(
     "/read-first",
     Effect.gen(function* () {
-      const name = yield* (yield* HttpServerRequest.HttpServerRequest).text
-      yield* save(name)
+      yield* save(yield* (yield* HttpServerRequest.HttpServerRequest).text)
       return created
     })
   ),
