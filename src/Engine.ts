@@ -152,16 +152,11 @@ export interface Engine extends Candidate {
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
   /**
-<<<<<<< HEAD
    * Moves the engine to another server. The new pool has to answer first; only then do new statements go there. What runs or
    * waits on the old one gets up to `shutdownTimeout` to end. With the same server, database and user (another password or
    * certificate, other limits) only new connections are opened with it, and nothing is cut or forgotten. Fails, and changes
-   * nothing, when a connection with the new configuration does not answer.
-=======
-   * Moves the engine to another server, or other credentials. The new pool has to answer first; only then do new statements
-   * go there. What runs or waits on the old one gets up to `shutdownTimeout` to end. Fails, and changes nothing, when the
-   * new one does not answer: within `connectTimeout` once it is connected, 5 seconds where there is none.
->>>>>>> 8281ac5 (Every wait has a limit, and the limits are in one table)
+   * nothing, when a connection with the new configuration does not answer: within `connectTimeout` once it is there, 5 seconds
+   * where that is no limit.
    */
   readonly rebind: (config: ResolvedEngine) => Effect.Effect<void, SqlError>
 }
