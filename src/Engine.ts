@@ -216,8 +216,7 @@ export const poolConfig = (client: ResolvedClient): Config => {
 }
 
 /** How long a wish waits for a connection, a new one or a free one. */
-const waitMillisOf = ({ connectTimeout = limits.connect }: ResolvedClient): number =>
-  Duration.toMillis(connectTimeout)
+const waitMillisOf = ({ connectTimeout = limits.connect }: ResolvedClient): number => Duration.toMillis(connectTimeout)
 
 class EngineImpl implements Engine {
   readonly name: string
