@@ -100,6 +100,7 @@ export const make = (
 const fromParts = ({
   client,
   monitor,
+  primaryClient,
   runner,
   tokens
 }: Effect.Effect.Success<ReturnType<typeof build.make>>): DbRouter => {
@@ -116,6 +117,7 @@ const fromParts = ({
   const made: DbRouter = {
     runner,
     client,
+    primaryClient,
     explain: (sql) =>
       Effect.withFiberRuntime((fiber) => {
         const decision = router.decide(fiber, runner.workOf(fiber), sql, "peek")
@@ -131,7 +133,7 @@ const fromParts = ({
     drain: (engine) => setDrained(engine, true),
     undrain: (engine) => setDrained(engine, false)
   }
-  tokens.serve(made, client)
+  tokens.serve(made, client, primaryClient)
   return made
 }
 
@@ -162,6 +164,33 @@ const fromOptions = <E>(
       )
     })
   ).pipe(Layer.provide(Reactivity.layer))
+
+/**
+ * The client of the router in the context with every statement sent to the primary, over the same connections and in the same
+ * sessions: for parts that write in one fiber, or process, and read in another one what nothing tells that fiber of. Such are the
+ * storages of `@effect/sql` and `@effect/cluster` (`SqlEventLogServer`, `SqlPersistedQueue`, `SqlMessageStorage`, `SqlRunnerStorage`). What they write counts in the flow of the program, too.
+ *
+ * @example
+ * ```ts
+ * import { SqlEventLogServer } from "@effect/sql"
+ * import { Layer } from "effect"
+ * import { DbRouter, DbRouterLive } from "effect-db-router"
+ *
+ * // The storage reads where it writes; the program's own reads still go to replicas.
+ * const Live = SqlEventLogServer.layerStorageSubtle().pipe(
+ *   Layer.provide(DbRouter.layerPrimary),
+ *   Layer.provideMerge(DbRouterLive)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerPrimary: Layer.Layer<SqlClient.SqlClient | PgClient.PgClient, never, DbRouter> = Layer.effectContext(
+  Effect.map(DbRouter, ({ primaryClient }) =>
+    Context.make(SqlClient.SqlClient, primaryClient).pipe(Context.add(PgClient.PgClient, primaryClient))
+  )
+)
 
 /**
  * The router from a value.

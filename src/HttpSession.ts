@@ -79,7 +79,10 @@ export interface TokenCarrier<R = never> extends carriers.Carrier<R> {}
 export interface TokenCookieOptions extends carriers.CookieOptions {}
 
 /**
- * Carries the token in a cookie, for browsers. Its `Max-Age` is the lifetime of tokens. Throws a `RouterConfigError` for what no
+ * Carries the token in a cookie, for browsers. Its `Max-Age` is the lifetime of tokens. It is set by a request that has written, or
+ * was shown by the primary what replicas may not have (a write that failed or was rolled back, a read there), and by no other unless
+ * `reads` says so; and never on a response that shared caches may keep (`Cache-Control: public`, `s-maxage`, `max-age` without
+ * `private`): say `private` or `no-store` where a response follows a write. Throws a `RouterConfigError` for what no
  * cookie can be.
  *
  * @example
@@ -195,7 +198,8 @@ export const commitByStatus = (status: number): boolean => status < 400
  *
  * **Tokens** (option `token`). The request's flow begins with the position that the request brings; a token that is forged,
  * expired or impossible is ignored and counted (metric `db.router.rejected_tokens`), and the request starts clean. The response
- * takes the position of the end along, after the COMMIT, if the request wrote, or read further than it knew. So do requests that
+ * takes the position of the end along, after the COMMIT, if the request wrote, or read further than it knew (of reads on replicas a
+ * cookie tells only with its option `reads`), and never where shared caches may keep the response. So do requests that
  * `skip` names. What a streaming body or a WebSocket does after the head cannot be in it, and a 500 for a failed COMMIT has none.
  *
  * **WebSockets.** `HttpServerRequest.upgrade` ends the session, with the status 101, before the client hears of the

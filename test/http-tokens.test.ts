@@ -1,7 +1,7 @@
 import { Cookies, HttpServerResponse } from "@effect/platform"
 import { assert, layer } from "@effect/vitest"
 import { type Context, Effect, Either, Layer, Metric, Option, Redacted } from "effect"
-import { Consistency, HttpSession, type Position, Telemetry, Token } from "effect-db-router"
+import { Consistency, DbRouter, HttpSession, type Position, Telemetry, Token } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as Causal from "./support/causal.js"
 import { type Act, type Answer, placements, quiet, type Send, type Sent, type Services } from "./support/http.js"
@@ -20,6 +20,9 @@ const name = "db-router-token"
 const act: Act = (what, id) =>
   Effect.gen(function* () {
     if (what === "write") yield* insert(Number(id))
+    if (what === "collides") yield* Effect.flip(insert(Number(id))).pipe(Effect.orDie)
+    if (what === "primary") yield* DbRouter.primary(look(Number(id)))
+    if (what === "collides") return HttpServerResponse.empty({ status: 409 })
     if (what === "refused") {
       yield* insert(Number(id))
       return HttpServerResponse.empty({ status: 409 })
@@ -179,7 +182,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a token",
     Effect.gen(function* () {
       yield* RouterTest.settle
       const id = yield* newId
-      const send = yield* placed(act, { token: HttpSession.tokenCookie() })
+      const send = yield* placed(act, { token: HttpSession.tokenCookie({ reads: true }) })
       assert.isTrue(Option.isNone(cookieOf(yield* request(send, "nothing", id))))
       const written = tokenOf(yield* request(send, "write", id))
       assert.isTrue(Option.isNone(cookieOf(yield* request(send, "nothing", id, withCookie(written)))))
@@ -190,9 +193,54 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a token",
       assert.isTrue(Option.isNone(cookieOf((yield* read(send, id, withCookie(reading))).answer)))
       const without = yield* placed(act)
       assert.isTrue(Option.isNone(cookieOf(yield* request(without, "write", yield* newId))))
-      // What was rolled back is nothing to see.
       const refused = yield* request(send, "refused", yield* newId, withCookie(reading))
       assert.strictEqual(refused.status, 409)
+    })
+  )
+
+  it.scoped("in a cookie is for writes, and for what the primary has shown, not for reads on replicas", () =>
+    Effect.gen(function* () {
+      const send = yield* placed(act, { token: HttpSession.tokenCookie() })
+      yield* RouterTest.settle
+      const id = yield* newId
+      assert.isTrue(Option.isSome(cookieOf(yield* request(send, "write", id))))
+      yield* Effect.flatMap(PgCluster.PgCluster, (cluster) => cluster.awaitReplayed)
+      const { answer, onPrimary } = yield* read(send, id)
+      assert.deepStrictEqual([onPrimary, cookieOf(answer)], [false, Option.none()])
+      // It was shown that its row collides, or would: the next request may have to look why.
+      assert.isTrue(Option.isSome(cookieOf(yield* request(send, "refused", yield* newId))))
+      assert.isTrue(Option.isSome(cookieOf(yield* request(send, "collides", id))))
+      const forced = yield* request(send, "primary", id)
+      assert.isTrue(Option.isSome(cookieOf(forced)))
+    })
+  )
+
+  it.scoped("is on no response that shared caches may keep", () =>
+    Effect.gen(function* () {
+      const kept: ReadonlyArray<readonly [headers: Record<string, string>, isKept: boolean]> = [
+        [{}, false],
+        [{ "cache-control": "private, max-age=60" }, false],
+        [{ "cache-control": "no-store" }, false],
+        [{ "cache-control": "max-age=0, must-revalidate" }, false],
+        [{ "cache-control": "public" }, true],
+        [{ "cache-control": "Public, Max-Age=60" }, true],
+        [{ "cache-control": "s-maxage=10" }, true],
+        [{ "cache-control": "max-age=60" }, true],
+        [{ "cache-control": "s-maxage=0" }, false],
+        [{ "cdn-cache-control": "max-age=60" }, true],
+        [{ "surrogate-control": "max-age=60" }, true],
+        [{ expires: "Wed, 21 Oct 2065 07:28:00 GMT" }, true],
+        [{ expires: "0" }, false]
+      ]
+      for (const carrier of [HttpSession.tokenCookie(), HttpSession.tokenHeader()]) {
+        for (const [headers, isKept] of kept) {
+          const app: Act = (what, id) => Effect.map(act(what, id), HttpServerResponse.setHeaders(headers))
+          const send = yield* placed(app, { token: carrier })
+          const answer = yield* request(send, "write", yield* newId)
+          const hasToken = Option.isSome(cookieOf(answer)) || answer.headers.has(name)
+          assert.strictEqual(hasToken, !isKept, JSON.stringify(headers))
+        }
+      }
     })
   )
 

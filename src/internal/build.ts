@@ -211,6 +211,7 @@ export const make = (
 ): Effect.Effect<
   {
     readonly client: PgClient.PgClient
+    readonly primaryClient: PgClient.PgClient
     readonly monitor: Monitor
     readonly runner: Runner
     readonly tokens: Tokens

@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
 import type * as Health from "../Health.js"
 import * as RoutingContext from "../RoutingContext.js"
-import type { TransformRows } from "./connection.js"
+import { PrimaryConnection, type TransformRows } from "./connection.js"
 import * as listen from "./listen.js"
 import { reactive } from "./reactive.js"
 import type { Router } from "./router.js"
@@ -21,7 +21,7 @@ export const make = (
   router: Router,
   events: PubSub.PubSub<Health.Event>
 ): Effect.Effect<
-  { readonly client: PgClient.PgClient; readonly runner: Runner },
+  { readonly client: PgClient.PgClient; readonly primaryClient: PgClient.PgClient; readonly runner: Runner },
   never,
   Reactivity.Reactivity | Scope.Scope
 > =>
@@ -34,8 +34,6 @@ export const make = (
     const compiler = PgClient.makeCompiler(transformQueryNames, transformJson)
     const transformRows = transformResultNames && Statement.defaultTransforms(transformResultNames, transformJson).array
     const { connection, spanAttributes } = runner
-    const statements = (compiler: Statement.Compiler, transformRows: TransformRows) =>
-      RoutedStatement.make({ connection, compiler, spanAttributes, transformRows })
     const listenTo = yield* listen.make(router, events)
     const rest = {
       [SqlClient.TypeId as SqlClient.TypeId]: SqlClient.TypeId as SqlClient.TypeId,
@@ -54,20 +52,33 @@ export const make = (
           Effect.asVoid
         )
     }
-    const assemble = (sql: Statement.Constructor, withoutTransforms: () => PgClient.PgClient): PgClient.PgClient => {
-      const client = Object.assign(sql, rest, { withoutTransforms, safe: undefined as unknown })
-      client.safe = client
-      return client as unknown as PgClient.PgClient
+    /** A client with a way for its statements, and one of the same that transforms nothing. */
+    const clientOn = (connection: RoutedStatement.Options["connection"], rest: object) => {
+      const statements = (compiler: Statement.Compiler, transformRows: TransformRows) =>
+        RoutedStatement.make({ connection, compiler, spanAttributes, transformRows })
+      const assemble = (sql: Statement.Constructor, withoutTransforms: () => PgClient.PgClient): PgClient.PgClient => {
+        const client = Object.assign(sql, rest, { withoutTransforms, safe: undefined as unknown })
+        client.safe = client
+        return client as unknown as PgClient.PgClient
+      }
+      const plain: PgClient.PgClient =
+        transformRows === undefined && transformQueryNames === undefined
+          ? assemble(statements(compiler, undefined), () => plain)
+          : assemble(statements(compiler.withoutTransform, undefined), () => plain)
+      const client =
+        transformRows === undefined && transformQueryNames === undefined
+          ? plain
+          : assemble(statements(compiler, transformRows), () => plain)
+      return { client, plain }
     }
-    const plain: PgClient.PgClient =
-      transformRows === undefined && transformQueryNames === undefined
-        ? assemble(statements(compiler, undefined), () => plain)
-        : assemble(statements(compiler.withoutTransform, undefined), () => plain)
-    const client =
-      transformRows === undefined && transformQueryNames === undefined
-        ? plain
-        : assemble(statements(compiler, transformRows), () => plain)
-    return { client, runner }
+    const { client, plain } = clientOn(connection, rest)
+    const onPrimary = RoutingContext.locally({ _tag: "Primary" })
+    const { client: primaryClient } = clientOn((trip) => new PrimaryConnection(connection(trip)), {
+      ...rest,
+      withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => onPrimary(runner.withTransaction(effect)),
+      reserve: onPrimary(runner.reserve)
+    })
+    return { client, primaryClient, runner }
   })
 
 // `@effect/sql-pg` does not export its own; its compiler knows the fragment by this name.

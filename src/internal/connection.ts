@@ -8,6 +8,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
+import * as RoutingContext from "../RoutingContext.js"
 import type { Request } from "./driver/pool.js"
 import { batchSize } from "./driver/stream.js"
 import { Lock } from "./lock.js"
@@ -125,6 +126,36 @@ export class RoutedConnection extends AnyConnection {
   private workOf(fiber: AnyFiber): Work | undefined {
     const place = this.work ?? this.works.placeIn(fiber)
     return place instanceof Outskirts ? undefined : place
+  }
+}
+
+const onPrimary = RoutingContext.locally({ _tag: "Primary" })
+
+/** Sends every statement to the primary, whatever the fiber is told. */
+export class PrimaryConnection implements Connection {
+  constructor(private readonly on: Connection) {}
+
+  execute(...args: Parameters<Connection["execute"]>) {
+    return onPrimary(Effect.suspend(() => this.on.execute(...args)))
+  }
+
+  executeUnprepared(...args: Parameters<Connection["executeUnprepared"]>) {
+    return onPrimary(Effect.suspend(() => this.on.executeUnprepared(...args)))
+  }
+
+  executeValues(...args: Parameters<Connection["executeValues"]>) {
+    return onPrimary(Effect.suspend(() => this.on.executeValues(...args)))
+  }
+
+  executeRaw(...args: Parameters<Connection["executeRaw"]>) {
+    return onPrimary(Effect.suspend(() => this.on.executeRaw(...args)))
+  }
+
+  executeStream(...args: Parameters<Connection["executeStream"]>) {
+    return RoutingContext.locallyStream(
+      Stream.suspend(() => this.on.executeStream(...args)),
+      { _tag: "Primary" }
+    )
   }
 }
 

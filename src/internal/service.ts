@@ -87,6 +87,8 @@ export interface DbRouter {
   readonly runner: Runner
   /** The routed client, which the layers provide as `SqlClient` and `PgClient` too. */
   readonly client: PgClient.PgClient
+  /** The same client with every statement sent to the primary: see `layerPrimary`. */
+  readonly primaryClient: PgClient.PgClient
   /**
    * Says where a statement would go if it ran here, in this flow, and why. Runs nothing, and takes no engine's turn. Fails
    * when the statement would.

@@ -12,6 +12,8 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type { Position } from "../Position.js"
 import type { RouterConfigError } from "../RouterError.js"
+import * as RoutingContext from "../RoutingContext.js"
+import { clockOf } from "./clock.js"
 import * as check from "./config/check.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
@@ -48,7 +50,9 @@ export const provided = <R, R2>(
 const asToken = (
   name: string,
   find: (request: HttpServerRequest) => string | undefined,
-  put: (response: Response, token: string, lifetime: Duration.Duration) => Response
+  put: (response: Response, token: string, lifetime: Duration.Duration) => Response,
+  /** Whether what was only read on replicas is carried, too. */
+  reads = true
 ): Carrier<never> => ({
   name,
   read: (request, tokens) => {
@@ -56,8 +60,38 @@ const asToken = (
     return text === undefined ? Effect.succeedNone : tokens.accept(text)
   },
   write: (_position, response, _request, tokens, token) =>
-    Effect.map(token, (token) => put(response, token, tokens.lifetime))
+    Effect.withFiberRuntime((fiber) => {
+      const { ofPrimary, writtenAt } = fiber.getFiberRef(RoutingContext.flow).seen
+      const isNews = reads || ofPrimary || writtenAt > Number.NEGATIVE_INFINITY
+      return isNews && !isForOthers(response, clockOf(fiber).unsafeCurrentTimeMillis())
+        ? Effect.map(token, (token) => put(response, token, tokens.lifetime))
+        : Effect.succeed(response)
+    })
 })
+
+/**
+ * Whether a shared cache may keep a response for other clients, by what its headers say (RFC 9111, sections 3 and 5.2.2; RFC 9213):
+ * a token in it would be theirs then, too.
+ */
+const isForOthers = ({ headers }: Response, now: number): boolean => {
+  const directives = (name: string) =>
+    (headers[name] ?? "")
+      .toLowerCase()
+      .split(",")
+      .map((text) => text.trim())
+  const keeps = (all: ReadonlyArray<string>) =>
+    !all.some((one) => /^(?:private|no-store)(?:=|$)/.test(one)) &&
+    all.some((one) => one === "public" || /^(?:s-maxage|max-age)="?0*[1-9]/.test(one))
+  const general = directives("cache-control")
+  return (
+    keeps(general) ||
+    ["cdn-cache-control", "surrogate-control"].some((name) => keeps(directives(name))) ||
+    (headers["cache-control"] === undefined &&
+      headers.expires !== undefined &&
+      /GMT$/.test(headers.expires) &&
+      Date.parse(headers.expires) > now)
+  )
+}
 
 /** Throws what is wrong, as a middleware has no layer to fail. */
 const checked = <A>(given: Either.Either<A, RouterConfigError>): A => Either.getOrThrowWith(given, (error) => error)
@@ -77,6 +111,11 @@ export interface CookieOptions {
   readonly sameSite?: "lax" | "strict" | "none" | undefined
   /** Default: `false`. */
   readonly partitioned?: boolean | undefined
+  /**
+   * Whether the cookie is set for what a request has only read on replicas, too, so that the client's next one does not go back
+   * in time on another replica. Then nearly every response sets it. Default: `false`.
+   */
+  readonly reads?: boolean | undefined
 }
 
 const cookieFields = check.struct({
@@ -86,7 +125,8 @@ const cookieFields = check.struct({
   httpOnly: check.boolean,
   secure: check.boolean,
   sameSite: check.oneOf("lax", "strict", "none"),
-  partitioned: check.boolean
+  partitioned: check.boolean,
+  reads: check.boolean
 })
 
 /** RFC 6265, section 4.1.1. The platform has looked at it since 0.97.1 only. */
@@ -99,7 +139,7 @@ const cookieSpelling = {
 const cookieTexts = ["name", "domain", "path"] as const
 
 export const cookie = (options: CookieOptions): Carrier<never> => {
-  const { name = "db-router-token", ...given } = checked(cookieFields("token", options))
+  const { name = "db-router-token", reads = false, ...given } = checked(cookieFields("token", options))
   const attributes = { httpOnly: true, secure: true, sameSite: "lax", path: "/", ...given } as const
   for (const field of cookieTexts) {
     const text = { domain: undefined, ...attributes, name }[field]
@@ -115,7 +155,8 @@ export const cookie = (options: CookieOptions): Carrier<never> => {
   return asToken(
     `the cookie ${name}`,
     ({ cookies }) => cookies[name],
-    (response, token, maxAge) => HttpServerResponse.unsafeSetCookie(response, name, token, { ...attributes, maxAge })
+    (response, token, maxAge) => HttpServerResponse.unsafeSetCookie(response, name, token, { ...attributes, maxAge }),
+    reads
   )
 }
 
