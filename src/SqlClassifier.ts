@@ -252,9 +252,9 @@ export const fromCatalog = <E>(options: CatalogOptions<E>): Effect.Effect<SqlCla
     const interval = Duration.toMillis(options.refreshInterval ?? "60 seconds")
     if (Number.isFinite(interval)) {
       const pause = Effect.flatMap(Random.nextRange(interval * 0.8, interval * 1.2), (millis) => Effect.sleep(millis))
-      yield* Effect.forkScoped(Effect.forever(Effect.zipRight(pause, refresh)))
+      yield* Effect.forkScoped(Effect.interruptible(Effect.forever(Effect.zipRight(pause, refresh))))
     }
-    yield* Effect.forkScoped(newNames.follow(options.stamp, refresh))
+    yield* Effect.forkScoped(Effect.interruptible(newNames.follow(options.stamp, refresh)))
     return fromCore(core, refresh)
   })
 

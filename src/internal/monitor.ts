@@ -105,15 +105,17 @@ export class Monitor {
       const events = yield* Effect.acquireRelease(PubSub.sliding<Health.Event>(maxEvents), PubSub.shutdown)
       const changes = yield* Effect.acquireRelease(Queue.unbounded<Health.Event>(), Queue.shutdown)
       const monitor = new Monitor(options, yield* Effect.clock, events, changes)
-      yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(changes), log)))
+      yield* Effect.forkScoped(Effect.interruptible(Effect.forever(Effect.flatMap(Queue.take(changes), log))))
       const { config, others, servers } = options
       const engines = [...servers.engines, ...others.flatMap((group) => group.engines)]
       if (config === undefined) {
         for (const engine of engines) monitor.note(engine)
         yield* Effect.forkScoped(
-          Effect.repeat(
-            Effect.sync(() => monitor.sampleAll()),
-            sampling
+          Effect.interruptible(
+            Effect.repeat(
+              Effect.sync(() => monitor.sampleAll()),
+              sampling
+            )
           )
         )
       } else yield* monitor.start(engines, config)
@@ -285,7 +287,7 @@ export class Monitor {
   private watch(watched: Watched, config: ResolvedHealth): Effect.Effect<void, never, Scope.Scope> {
     watched.engine.onError((error) => this.hear(watched, error))
     const probes = Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config, true)))
-    return Effect.map(Effect.forkScoped(probes), (fiber) => {
+    return Effect.map(Effect.forkScoped(Effect.interruptible(probes)), (fiber) => {
       watched.stop = Fiber.interrupt(fiber).pipe(Effect.asVoid)
     })
   }

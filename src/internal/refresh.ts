@@ -23,7 +23,9 @@ export class Refresh {
 
   /** Does it until the scope closes. It has been done just now. */
   readonly start: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() =>
-    Effect.asVoid(Effect.forkScoped(Effect.forever(Effect.delay(this.now, this.schedule.interval))))
+    Effect.asVoid(
+      Effect.forkScoped(Effect.interruptible(Effect.forever(Effect.delay(this.now, this.schedule.interval))))
+    )
   )
 
   /** Does it now. */
