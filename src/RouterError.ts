@@ -88,10 +88,12 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `SessionClosed`: a statement, or `commit`, `rollback`, ... came after the end of its session
  * - `ReadOnlyViolation`: a write inside `readOnly`, or inside a session that is read-only
  * - `PartialCommit`: of several groups that a session wrote to, some committed and some did not
- * - `CommitRolledBack`: COMMIT was answered with ROLLBACK, because a statement of the transaction had failed
+ * - `CommitRolledBack`: COMMIT was answered with ROLLBACK, because a statement of the transaction had failed; or a ROLLBACK that
+ *   was sent as text had ended the transaction
  * - `ConnectionLost`: the connection of a transaction broke before its COMMIT; nothing of it is there. Or a stream of `listen` has
  *   lost the server that it listened to; notifications may have been missed
- * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not
+ * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not. Or a COMMIT that was sent as text
+ *   had ended the transaction: what came before it may be there
  * - `SettingsMissing`: a statement was bound to another group than the one in whose transaction SQL (`SET LOCAL`, `SET ROLE`,
  *   `set_config`, a temporary table) has set what it would run without
  * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction
@@ -371,6 +373,26 @@ export const outcomeUnknown = (operation: "statement" | "commit", options: Where
         ? `The connection${at(options.engine)} broke during COMMIT; whether the transaction is there is unknown`
         : `A write was sent${at(options.engine)} and no answer came; whether it took effect is unknown`,
     remedy: "Look whether the data is there before you repeat it; it was not retried",
+    ...options
+  })
+
+/**
+ * A text of the program's own (`COMMIT`, `ROLLBACK`, `PREPARE TRANSACTION`, ...) has ended a transaction of the router's. What
+ * comes after it in the unit of work is refused, and so is the end of the unit, unless all of it was committed or prepared.
+ * `"rolled back"`: nothing of it is there. `"unknown"`: what came before that text may be there.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const endedByText = (outcome: "rolled back" | "unknown", options: Where = {}): RouterError =>
+  new RouterError({
+    reason: outcome === "unknown" ? "OutcomeUnknown" : "CommitRolledBack",
+    description:
+      outcome === "unknown"
+        ? "Transaction control that was sent as text has ended the transaction; what came before it may be there, what came after it was refused"
+        : "Transaction control that was sent as text has rolled the transaction back; nothing of it is there, what came after it was refused",
+    remedy:
+      "Use DbRouter.commit and DbRouter.rollback, or sql.withTransaction for a savepoint, instead of COMMIT and ROLLBACK as text",
     ...options
   })
 

@@ -20,7 +20,7 @@ import { ambientWork, outlivesSession, setScoped, withoutWork, workPrefix } from
 import type { Router } from "./router.js"
 import type { Target } from "./routes.js"
 import { Outskirts, onConnection, optionsOf, type Rules } from "./rules.js"
-import { committing, Session } from "./session.js"
+import { aborting, committing, Session } from "./session.js"
 import * as TestConnection from "./testConnection.js"
 import { Transaction } from "./transaction.js"
 import type { Trip } from "./trip.js"
@@ -247,12 +247,16 @@ export class Runner implements Works {
     span.attribute("db.router.engine", target.engine.name)
     const depth = this.depthOf(fiber)
     const hooks = new Hooks()
-    const insideOf = (effect: Effect.Effect<A, E | SqlError, R>) => (level: Transaction) =>
-      this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
+    let inner: Transaction | undefined
+    const insideOf = (effect: Effect.Effect<A, E | SqlError, R>) => (level: Transaction) => {
+      inner = level
+      return this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
+    }
+    const failedAs = () => inner?.rolledBackAs ?? "rolled back"
     const inside = insideOf(effect)
     const enclosing = outer?.transaction(target.group)
     if (outer !== undefined && enclosing !== undefined) {
-      return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks), span, "savepoint")
+      return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks, failedAs), span, "savepoint")
     }
     if (outer?.session !== undefined) {
       // An early commit of another fiber may end the transaction before the savepoint is there.
@@ -260,7 +264,7 @@ export class Runner implements Works {
         outer.session!.transaction(target.group, engine)
       )
       const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
-      return withEvent(withHooks(enter, hooks, outer.hooks), span, "savepoint")
+      return withEvent(withHooks(enter, hooks, outer.hooks, failedAs), span, "savepoint")
     }
     const whole = insideOf(Effect.zipLeft(effect, hooks.beforeCommit))
     return withEvent(insideTest(this.inTransaction(target, hooks, whole)), span, "commit")
@@ -293,7 +297,9 @@ export class Runner implements Works {
       return Effect.flatMap(begun, (transaction) =>
         Effect.flatMap(Effect.exit(restore(use(transaction))), (exit) =>
           Effect.zipRight(
-            Exit.isSuccess(exit) ? committing(this.router, transaction, transaction.commit, note) : transaction.abort,
+            Exit.isSuccess(exit)
+              ? committing(this.router, transaction, transaction.commit, note)
+              : aborting(this.router, transaction, note),
             exit
           )
         )
@@ -330,7 +336,12 @@ const withEvent = <A, E, R>(
   )
 
 // What a savepoint has asked for waits for the end of the transaction around it, and is dropped with it.
-const withHooks = <A, E, R>(savepoint: Effect.Effect<A, E, R>, hooks: Hooks, outer: Hooks): Effect.Effect<A, E, R> =>
+const withHooks = <A, E, R>(
+  savepoint: Effect.Effect<A, E, R>,
+  hooks: Hooks,
+  outer: Hooks,
+  failedAs: () => Outcome
+): Effect.Effect<A, E, R> =>
   Effect.onExit(savepoint, (exit) =>
-    Exit.isSuccess(exit) ? Effect.sync(() => outer.absorb(hooks)) : hooks.close("rolled back")
+    Exit.isSuccess(exit) ? Effect.sync(() => outer.absorb(hooks)) : hooks.close(failedAs())
   )

@@ -133,7 +133,7 @@ export class Session implements SessionWork {
         this.ended = true
         return Exit.isSuccess(exit)
           ? this.commitRoots(this.rootsOf(undefined), "now", (outcome) => this.close(outcome))
-          : Effect.zipRight(this.rollbackRoots(this.rootsOf(undefined)), this.close("rolled back"))
+          : this.rollbackRootsThen(this.rootsOf(undefined), (outcome) => this.close(outcome))
       })
     )
   }
@@ -240,11 +240,17 @@ export class Session implements SessionWork {
   private rollbackAll(group: string | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
       const isWhole = this.isWhole(group)
-      return Effect.zipRight(
-        this.rollbackRoots(this.rootsOf(group)),
-        isWhole ? this.hooks.settle("rolled back") : Effect.void
+      return this.rollbackRootsThen(this.rootsOf(group), (outcome) =>
+        isWhole ? this.hooks.settle(outcome) : Effect.void
       )
     })
+  }
+
+  private rollbackRootsThen(roots: Roots, settle: (outcome: Outcome) => Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.zipRight(
+      this.rollbackRoots(roots),
+      Effect.suspend(() => settle(mayStay(roots) ? "unknown" : "rolled back"))
+    )
   }
 
   private rollbackRoots(roots: Roots): Effect.Effect<void> {
@@ -252,7 +258,16 @@ export class Session implements SessionWork {
     return Effect.suspend(() => {
       for (const root of roots) this.forget(root)
       // Each ends, whatever becomes of those before it.
-      return roots.reduceRight((rest, { transaction }) => Effect.ensuring(transaction.abort, rest), Effect.void)
+      return roots.reduceRight(
+        (rest, { transaction }) =>
+          Effect.ensuring(
+            aborting(this.router, transaction, (outcome) => {
+              if (outcome !== "rolled back" && transaction.wrote) this.hasCommittedWrites = true
+            }),
+            rest
+          ),
+        Effect.void
+      )
     })
   }
 
@@ -271,9 +286,10 @@ export class Session implements SessionWork {
     const committed: Array<string> = []
     const next = ([root, ...rest]: Roots): Effect.Effect<void, SqlError> => {
       if (root === undefined) {
-        return others.length === 0
-          ? settle("committed")
-          : Effect.zipRight(this.rollbackRoots(others), settle("committed"))
+        const outcome = due.every(({ transaction }) => transaction.committedAs === "committed")
+          ? "committed"
+          : "unknown"
+        return others.length === 0 ? settle(outcome) : Effect.zipRight(this.rollbackRoots(others), settle(outcome))
       }
       return Effect.matchCauseEffect(this.commitRoot(root, when), {
         onSuccess: () => {
@@ -283,7 +299,7 @@ export class Session implements SessionWork {
         onFailure: (cause) => {
           const isWhole = committed.length === 0
           return this.rollbackRoots([root, ...rest, ...others]).pipe(
-            Effect.zipRight(settle(isWhole ? outcomeOf(cause) : "unknown")),
+            Effect.zipRight(Effect.suspend(() => settle(isWhole && !mayStay(rest) ? outcomeOf(cause) : "unknown"))),
             Effect.zipRight(isWhole ? Effect.failCause(cause) : partial(committed, root, rest, cause))
           )
         }
@@ -326,10 +342,29 @@ export const committing = (
   note: (outcome: Outcome) => void
 ): Effect.Effect<void, SqlError> =>
   Effect.onExit(Effect.ensuring(commit, transaction.giveBack), (exit) => {
-    const outcome = Exit.isSuccess(exit) ? "committed" : outcomeOf(exit.cause)
+    const outcome = Exit.isSuccess(exit) ? transaction.committedAs : outcomeOf(exit.cause)
     note(outcome)
     return outcome === "rolled back" ? Effect.void : router.afterCommit(transaction)
   })
+
+/** Rolls a transaction back, gives its connection back, and tells of what a text has committed in it, if one has. */
+export const aborting = (
+  router: Router,
+  transaction: Transaction,
+  note: (outcome: Outcome) => void
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const hasEnded = transaction.isEnded
+    return Effect.zipRight(
+      transaction.abort,
+      Effect.suspend(() => {
+        note(transaction.rolledBackAs)
+        return hasEnded || !transaction.mayStay ? Effect.void : router.afterCommit(transaction)
+      })
+    )
+  })
+
+const mayStay = (roots: Roots): boolean => roots.some(({ transaction }) => transaction.mayStay)
 
 const partial = (
   committed: ReadonlyArray<string>,

@@ -190,6 +190,8 @@ export class TestConnection {
 class TestExclusive implements ExclusiveConnection {
   private open: Open | undefined
   readonly isUsable = true
+  readonly isOver = false
+  readonly settled = Effect.void
   readonly begun = Effect.void
   readonly giveBack = Effect.void
   /** The connection of a test is never used again as it is. */

@@ -12,6 +12,7 @@ import type { Engine, ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { type Begin, Beginning } from "./beginning.js"
 import * as bounded from "./bounded.js"
+import { Course } from "./course.js"
 import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
@@ -58,6 +59,8 @@ interface Shared {
   ended: boolean
   ending: Ending | undefined
   readonly writes: Writes
+  /** What texts of the program have done to it. */
+  readonly course: Course
 }
 
 /**
@@ -93,6 +96,21 @@ export class Transaction {
   /** What hears of the engine's position after its COMMIT. */
   get mark(): Mark | undefined {
     return this.shared.beginning.mark
+  }
+
+  /** Whether a text has committed or prepared what it did, or may have, so that a rollback leaves it there. */
+  get mayStay(): boolean {
+    return this.shared.course.mayStay
+  }
+
+  /** What became of it when its COMMIT has succeeded. */
+  get committedAs(): Outcome {
+    return this.shared.course.isPrepared ? "unknown" : "committed"
+  }
+
+  /** What became of it when it was rolled back. */
+  get rolledBackAs(): Outcome {
+    return this.mayStay ? "unknown" : "rolled back"
   }
 
   /** Whether nothing runs in it any more. */
@@ -139,7 +157,8 @@ export class Transaction {
         names: 0,
         ended: false,
         ending: undefined,
-        writes: new Writes()
+        writes: new Writes(),
+        course: new Course()
       }
       const transaction = new Transaction(group, shared, undefined, undefined)
       if (options.settings.length === 0) return Effect.succeed(transaction)
@@ -174,12 +193,28 @@ export class Transaction {
    * the transaction begins in the end, if not where it was to.
    */
   query(request: Request, moved: (engine: Engine) => void): Effect.Effect<Result, SqlError> {
-    const { beginning, writes } = this.shared
+    const { beginning, course, writes } = this.shared
+    const { sql } = request
     writes.begin()
-    return Effect.map(this.alone(beginning.with((connection) => connection.query(request), moved)), (result) => {
-      writes.hear(result)
-      return result
-    })
+    const run = (connection: ExclusiveConnection) => {
+      course.begin(sql, writes.controls)
+      return Effect.matchEffect(connection.query(request), {
+        onFailure: (error) =>
+          Effect.zipRight(
+            connection.settled,
+            Effect.suspend(() => {
+              course.fail(connection, sql)
+              return Effect.fail(error)
+            })
+          ),
+        onSuccess: (result) => {
+          writes.hear(result)
+          course.hear(connection, sql, result)
+          return Effect.succeed(result)
+        }
+      })
+    }
+    return this.alone(beginning.with(run, moved))
   }
 
   /**
@@ -200,8 +235,9 @@ export class Transaction {
           this.shared.beginning.begun(moved),
           Effect.suspend(() => {
             if (this.isEnded) return refused
-            cursor ??= this.connection.cursor(name, sql, params)
-            return cursor.fetch
+            const { connection } = this
+            cursor ??= connection.cursor(name, sql, params)
+            return Effect.catchAll(cursor.fetch, (error) => Effect.zipRight(connection.settled, Effect.fail(error)))
           })
         )
         const fetch = Effect.withFiberRuntime<ReadonlyArray<object>, SqlError>((fiber) => {
@@ -249,7 +285,11 @@ export class Transaction {
             const name = `edr_${++this.shared.names}`
             const level = new Transaction(this.group, this.shared, this, name)
             const open = Effect.suspend(() =>
-              this.isEnded ? refused : this.connection.query(command(`SAVEPOINT ${name}`))
+              this.isEnded
+                ? refused
+                : this.hasLeftCourse
+                  ? this.shared.course.refuse(this.where)
+                  : this.connection.query(command(`SAVEPOINT ${name}`))
             )
             const begun = this.shared.beginning.begun(() => {})
             return Effect.zipRight(restore(begun), this.insist(open)).pipe(
@@ -300,6 +340,7 @@ export class Transaction {
   }
 
   private readonly finish: Effect.Effect<void, SqlError> = Effect.suspend(() => {
+    if (this.hasLeftCourse) return Effect.zipRight(this.closeOther, this.shared.course.end(this.where))
     const { isSound } = this.shared.beginning
     // Nothing was to run in it, so the server knows nothing of it.
     if (isSound && !this.connection.hasBegun) return this.endUnbegun
@@ -345,7 +386,11 @@ export class Transaction {
     const done = Deferred.unsafeMake<void, SqlError>(FiberId.none)
     this.shared.ending = { how, done }
     return Effect.onExit(Effect.uninterruptible(end), (exit) => {
-      const outcome = Exit.isFailure(exit) ? outcomeOf(exit.cause) : how === "commit" ? "committed" : "rolled back"
+      const outcome = Exit.isFailure(exit)
+        ? outcomeOf(exit.cause)
+        : how === "commit"
+          ? this.committedAs
+          : this.rolledBackAs
       return Effect.zipRight(
         this.shared.options.onEnd?.(this, outcome) ?? Effect.void,
         // An interruption is for the one who was interrupted; the others learn that nothing was committed.
@@ -360,7 +405,11 @@ export class Transaction {
     if (this.isEnded) return refused
     this.ended = true
     const release = Effect.suspend(() =>
-      this.isOutlived ? refused : this.insist(this.close(`RELEASE SAVEPOINT ${this.savepoint}`))
+      this.isOutlived
+        ? refused
+        : this.hasLeftCourse
+          ? this.shared.course.end(this.where)
+          : this.insist(this.close(`RELEASE SAVEPOINT ${this.savepoint}`))
     )
     return Effect.onError(this.conclude(release), () => this.undoSavepoint).pipe(
       Effect.mapError((cause) =>
@@ -390,7 +439,7 @@ export class Transaction {
   private conclude(last: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
     const { statements } = this.shared
     const undoInner = Effect.suspend(() =>
-      this.inner === undefined || this.inner.closed
+      this.inner === undefined || this.inner.closed || this.hasLeftCourse
         ? Effect.void
         : this.insist(this.connection.query(command(`ROLLBACK TO SAVEPOINT ${this.inner.savepoint}`)))
     )
@@ -410,8 +459,9 @@ export class Transaction {
   /** Cancels what runs in this level, and undoes it. Destroys the connection when that fails or takes too long. */
   private undo(sql: string): Effect.Effect<void> {
     const isDone = () => this.closed || this.isOutlived || !this.connection.isUsable
+    const isGone = () => this.hasLeftCourse && (this.savepoint !== undefined || this.connection.isOver)
     const undone = Effect.suspend(() =>
-      isDone() ? Effect.void : this.connection.hasBegun ? this.close(sql) : this.endUnbegun
+      isDone() || isGone() ? Effect.void : this.connection.hasBegun ? this.close(sql) : this.endUnbegun
     )
     return Effect.suspend(() => (isDone() ? Effect.void : this.connection.cancel)).pipe(
       Effect.zipRight(
@@ -424,6 +474,19 @@ export class Transaction {
 
   private readonly endUnbegun: Effect.Effect<void> = Effect.sync(() => {
     this.closed = true
+  })
+
+  /** Whether a text of the program's has ended the transaction: what is open on the connection, if anything, is another one. */
+  private get hasLeftCourse(): boolean {
+    return this.shared.course.hasEnded(this.connection)
+  }
+
+  /** Rolls back what a text has begun in place of the transaction. */
+  private readonly closeOther: Effect.Effect<void> = Effect.suspend(() => {
+    this.closed = true
+    return this.connection.isOver || !this.connection.isUsable
+      ? Effect.void
+      : Effect.catchAll(this.insist(this.close("ROLLBACK")), () => this.connection.destroy)
   })
 
   /** Sends what closes this level. */
@@ -466,7 +529,10 @@ export class Transaction {
     const run = (effect: Effect.Effect<A, SqlError>) =>
       this.siblings.runWith(
         statements,
-        Effect.suspend(() => (this.isEnded ? refused : effect))
+        Effect.suspend(() => {
+          if (this.isEnded) return refused
+          return this.hasLeftCourse ? this.shared.course.refuse(this.where) : effect
+        })
       )
     return this.isReplaceable ? this.counted(run(this.endingWhenFailed(effect))) : run(effect)
   }

@@ -57,6 +57,24 @@ export class Exclusive {
     return this.opening?.isDone !== false || this.lease.connection?.isOutsideTransaction === false
   }
 
+  /** Whether the transaction that it has begun is no more. Its own COMMIT or ROLLBACK may have ended it, or a text of its user's. */
+  get isOver(): boolean {
+    const { connection } = this.lease
+    return (
+      connection?.isOutsideTransaction === true &&
+      this.opening?.isDone === true &&
+      connection.isReady &&
+      connection.isUsable
+    )
+  }
+
+  /** Waits until the server is ready, which it is when a statement is answered, but not yet when it has failed. */
+  readonly settled: Effect.Effect<void> = Effect.suspend(() => {
+    const { connection } = this.lease
+    if (connection === undefined || connection.isReady) return Effect.void
+    return Effect.async<void>((resume) => connection.whenReady(() => resume(Effect.void)))
+  })
+
   /** Has the server begin it now. */
   readonly begun: Effect.Effect<void, SqlError> = Effect.suspend(() => {
     if (this.hasBegun) return Effect.void
