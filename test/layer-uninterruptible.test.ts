@@ -1,19 +1,23 @@
 /** A layer that is built where nothing interrupts (an `acquire`, a finalizer) ends what goes on by itself when its scope closes. */
-import { SqlClient } from "@effect/sql"
+import { SqlClient, type SqlError } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Layer, Scope } from "effect"
-import { DbRouter } from "effect-db-router"
+import { DbRouter, type RouterError } from "effect-db-router"
 import * as RouterTest from "./support/router.js"
 
 layer(RouterTest.cluster, { excludeTestServices: true, timeout: "2 minutes" })(
   "a layer built where nothing interrupts",
   (it) => {
-    for (const options of [{}, { health: false as const }, { health: { interval: "200 millis" } }]) {
+    const all: ReadonlyArray<RouterTest.Options> = [{}, { health: false }, { health: { interval: "200 millis" } }]
+    for (const options of all) {
       it.effect(`is used and closed: ${JSON.stringify(options)}`, () =>
         Effect.gen(function* () {
           const cluster = yield* RouterTest.PgCluster.PgCluster
           const router = Layer.fresh(DbRouter.layer(RouterTest.optionsFor(cluster, options)))
-          const ended = yield* Deferred.make<ReadonlyArray<unknown>>()
+          const ended = yield* Deferred.make<
+            ReadonlyArray<unknown>,
+            SqlError.SqlError | RouterError.RouterConfigError
+          >()
           const program = Effect.gen(function* () {
             const scope = yield* Scope.make()
             const context = yield* Layer.buildWithScope(router, scope)
