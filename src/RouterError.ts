@@ -284,7 +284,7 @@ export const readOnlyViolation = (why: string, options: Where = {}): RouterError
     reason: "ReadOnlyViolation",
     description: `A statement that is not a plain read was refused in a read-only section (${why})`,
     remedy:
-      "Move it out of DbRouter.readOnly, or out of the read-only session, or wrap it in DbRouter.detached(effect)",
+      "Move it out of DbRouter.readOnly, or out of the read-only session, or wrap it in DbRouter.detached(effect, { readOnly: false })",
     ...options
   })
 

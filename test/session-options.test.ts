@@ -85,7 +85,8 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
             assert.strictEqual(yield* DbRouter.primary(shown("transaction_read_only")), "on")
             const engines = yield* RouterTest.enginesOf(Effect.repeatN(sql`SELECT id FROM note`, 1))
             assert.deepStrictEqual(engines.toSorted(), ["replica1", "replica2"])
-            yield* DbRouter.detached(insert(3))
+            assert.strictEqual(yield* Sessions.reasonOf(DbRouter.detached(insert(3))), "ReadOnlyViolation")
+            yield* DbRouter.detached(insert(3), { readOnly: false })
           }),
           { readOnly: true }
         )

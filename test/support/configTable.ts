@@ -217,7 +217,12 @@ export const engine = {
   port: { type: "`number`", default: "`PGPORT`, else `5432`", meaning: "Port" },
   database: { type: "`string`", default: "`PGDATABASE`, else the user name", meaning: "Database" },
   username: { type: "`string`", default: "`PGUSER`, else `USER`", meaning: "Role to log in as" },
-  password: { type: "`Redacted`", default: "`PGPASSWORD`, else `~/.pgpass`", meaning: "Its password" },
+  password: {
+    type: "`Redacted` or an Effect of one",
+    default: "`PGPASSWORD`, else `~/.pgpass`",
+    meaning:
+      "Its password. An Effect is run for each new connection, within `connectTimeout`, also beside a `url` without a password: for tokens that expire"
+  },
   path: { type: "`string`", default: "none", meaning: "Directory of a Unix socket, instead of `host`" },
   ssl: {
     type: "`boolean` or `tls.ConnectionOptions`",
