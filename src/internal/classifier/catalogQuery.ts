@@ -73,20 +73,6 @@ const references = `
     SELECT owner, oid, id AS function FROM refs
     WHERE field IN ('aggfnoid', 'funcid', 'opfuncid', 'tsmhandler', 'winfnoid', 'startInRangeFunc', 'endInRangeFunc')
   ),
-  -- The body of a function that is a text, in whatever language: each word and each operator of it may be a name. What is
-  -- declared VOLATILE counts by itself, and PostgreSQL lets no other function write but through one that is.
-  bodies AS MATERIALIZED (
-    SELECT p.oid, p.prosrc AS body FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-    WHERE p.oid >= ${own} AND p.prosqlbody IS NULL AND p.provolatile <> 'v' AND l.lanname NOT IN ('c', 'internal')
-      AND p.oid NOT IN (SELECT oid FROM extensions)
-  ),
-  words AS MATERIALIZED (
-    SELECT DISTINCT oid, word FROM bodies, regexp_split_to_table(body || ' ' || lower(body), '[^[:alnum:]_$]+') word
-    WHERE word <> ''
-  ),
-  signs AS MATERIALIZED (
-    SELECT DISTINCT oid, sign FROM bodies, regexp_split_to_table(body, '[^-+*/<>=~!@#%^&|\`?]+') sign WHERE sign <> ''
-  ),
   mentions AS (
     SELECT DISTINCT owner, oid, id AS type FROM refs WHERE id >= ${own} AND field ~ 'type|typid'
   )`
@@ -132,15 +118,6 @@ const uses = `
     SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
       CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'operator', id FROM refs
     WHERE field IN ('eqop', 'opno', 'opnos', 'sortop') AND id >= ${own}
-    UNION
-    SELECT 'function', w.oid, 'whose body names ', 'function', p.oid FROM words w JOIN pg_proc p ON p.proname = w.word
-    UNION
-    SELECT 'function', w.oid, 'whose body names ', 'relation', c.oid FROM words w JOIN pg_class c ON c.relname = w.word
-    UNION
-    SELECT 'function', w.oid, 'whose body names ', 'conversion', t.oid FROM words w JOIN pg_type t ON t.typname = w.word
-    UNION
-    SELECT 'function', g.oid, 'whose body uses ', 'operator', o.oid FROM signs g JOIN pg_operator o ON o.oprname = g.sign
-    WHERE o.oid >= ${own}
     -- The planner puts a negator or a commutator in an operator's place; sorting and hashing call what is with it in a family.
     UNION
     SELECT 'operator', oid, 'which ', 'function', oprcode FROM pg_operator WHERE oid >= ${own}
