@@ -423,11 +423,11 @@ class EngineImpl implements Engine {
       const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
       const at = elapsedOf(this.clock)
       const question = this.positions.ask()
+      const isNew = fresh || isOther || !this.prober.isConnected
       return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (found) => {
         const report = Health.continued(this.health?.report, found)
         // One that comes from another server than new connections do is asked on a new one the next time.
-        if (this.binding === binding && !this.positions.report(question, at, report, fresh || isOther))
-          this.probed = undefined
+        if (this.binding === binding && !this.positions.report(question, at, report, isNew)) this.probed = undefined
         return report
       })
     })

@@ -279,6 +279,8 @@ layer(Cluster, { timeout: "60 seconds", excludeTestServices: true })("a statemen
           rmSync(yield* fileOf(replica, "missing"))
           writeFileSync(yield* fileOf(replica, "damaged"), Buffer.alloc(8192, 7), { flag: "r+" })
           yield* becomes("replica1", "up")
+          // The first read that finds out that it has started anew runs elsewhere.
+          yield* Effect.repeat(failuresOf(sql`SELECT 1`), { until: (failures) => failures.length === 0 })
           assert.deepStrictEqual(yield* failuresOf(sql`SELECT n FROM missing`), ["replica1: 58P01 -> primary"])
           yield* becomes("replica1", "up")
           assert.deepStrictEqual(yield* failuresOf(sql`SELECT n FROM damaged`), ["replica1: XX001 -> primary"])

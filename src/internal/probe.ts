@@ -79,6 +79,11 @@ export class Probe {
   /** `ended` hears of every connection that is closed. */
   constructor(private readonly ended: () => void) {}
 
+  /** Whether the next probe has a connection of before, unless it is to connect anew. */
+  get isConnected(): boolean {
+    return this.connection?.isUsable === true
+  }
+
   /**
    * One probe. `fresh` lets it connect anew, since a server may keep what it has and take nothing more. It never waits for
    * a server that is silent: what has not answered by `limit` is cut off. An answer that has come counts, even if this process
