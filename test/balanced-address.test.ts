@@ -40,6 +40,7 @@ describe("the servers that answer at one address", () => {
     assert.isFalse(tracker.report(tracker.ask(), 0, report(1), false))
     assert.isUndefined(tracker.known)
     assert.isFalse(tracker.isBalanced)
+    assert.isTrue(tracker.isTelling, "nothing is known of it; that is not to say that it never tells")
   })
 
   it("another engine's address is another matter", () => {

@@ -137,6 +137,8 @@ export class Tracker {
     if (!isOwn) {
       this.forget()
       this.identity = undefined
+      // Not one that does not tell, which would be taken to have everything after a while.
+      this.isNew = true
       return false
     }
     const { identity } = this
