@@ -20,7 +20,7 @@ const throughProxy = <A, E, R>(
     const cluster = yield* PgCluster.PgCluster
     const [first, second] = cluster.replicas
     const proxy = yield* Proxy.make(first!)
-    const at = { ...engines.partsOf(first!), host: proxy.host, port: proxy.port, name: first!.name }
+    const at = { ...engines.partsOf(first!), host: proxy.host, port: proxy.port, name: first!.name, maxConnections: 40 }
     const router = over(cluster.primary, cluster.replicas, {
       groups: {
         default: [{ url: cluster.primary.url, name: "primary" }],
@@ -84,7 +84,8 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
               { concurrency }
             )
           // Connecting takes longer than a read may: the connections are there, and the share is what it was, when it begins.
-          yield* Effect.zipRight(read(60, 12), read(200, 2))
+          // A server without a free connection is passed over, so there are more than answers that are late at a time.
+          yield* Effect.zipRight(read(200, 60), read(200, 2))
           times.splice(0)
           answers = 0
           delays = true
