@@ -1,6 +1,6 @@
 import type { Duplex } from "node:stream"
 import * as messages from "./messages.js"
-import { copyUnasked, suspendedUnasked } from "./unasked.js"
+import { OwnQuestion } from "./ownQuestion.js"
 
 /**
  * The types that casts of extensions lead away from without being asked, to one of the same category: where a `text` becomes
@@ -13,42 +13,15 @@ const text =
 
 const bytes = Buffer.concat([messages.parse("", text), messages.run(""), messages.sync])
 
-/** Asks a server for them, behind a statement. For the driver, which calls the methods `submit` and `handle...`. */
-export class CastQuestion {
-  private types: ReadonlySet<number> | undefined
-  private isSent = false
-  private isAnswered = false
-
+/** Asks a server for them, behind a statement. */
+export class CastQuestion extends OwnQuestion<ReadonlySet<number> | undefined> {
   /** `answered` is called once, without types if the server did not tell them. */
-  constructor(private readonly answered: (types: ReadonlySet<number> | undefined) => void) {}
-
-  /** Sends it now. The driver has just sent a statement, and takes the answers in that order. */
-  send(stream: Pick<Duplex, "writable" | "write">): void {
-    this.isSent = true
-    if (stream.writable) stream.write(bytes)
+  constructor(protected readonly answered: (types: ReadonlySet<number> | undefined) => void) {
+    super()
   }
 
-  submit(connection: { readonly stream: Duplex }): void {
-    if (!this.isSent) this.send(connection.stream)
-  }
-
-  handleDataRow({ fields }: { readonly fields: ReadonlyArray<string | null> }): void {
-    const list = String(fields[0])
-    this.types = new Set(list === "" ? [] : list.split(",").map(Number))
-  }
-
-  handleRowDescription(): void {}
-
-  handleCommandComplete(): void {}
-
-  handleEmptyQuery(): void {}
-
-  handlePortalSuspended(): void {
-    throw suspendedUnasked()
-  }
-
-  handleCopyInResponse(): void {
-    throw copyUnasked()
+  protected write(stream: Pick<Duplex, "write">): void {
+    stream.write(bytes)
   }
 
   handleError(): void {
@@ -56,12 +29,7 @@ export class CastQuestion {
   }
 
   handleReadyForQuery(): void {
-    this.answer(this.types)
-  }
-
-  private answer(types: ReadonlySet<number> | undefined): void {
-    if (this.isAnswered) return
-    this.isAnswered = true
-    this.answered(types)
+    const list = this.row === undefined ? undefined : String(this.row[0])
+    this.answer(list === undefined ? undefined : new Set(list === "" ? [] : list.split(",").map(Number)))
   }
 }

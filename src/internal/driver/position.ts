@@ -3,7 +3,7 @@ import * as Option from "effect/Option"
 import * as Position from "../../Position.js"
 import { timelineOf } from "../timeline.js"
 import * as messages from "./messages.js"
-import { copyUnasked, suspendedUnasked } from "./unasked.js"
+import { OwnQuestion } from "./ownQuestion.js"
 
 /** What a server says of itself right after a statement. */
 export interface Answer {
@@ -64,10 +64,7 @@ export interface Asked {
  * the wire behind a statement, before the driver is ready for it, and has a Sync of its own: so it runs once the statement
  * has committed, and its error cannot touch the statement.
  */
-export class Question {
-  private row: ReadonlyArray<string | null> | undefined
-  private isSent = false
-  private isAnswered = false
+export class Question extends OwnQuestion<Answer | Error> {
   private readonly question: number
 
   constructor(
@@ -75,41 +72,13 @@ export class Question {
     private readonly asked: Asked,
     private readonly isNamed: boolean
   ) {
+    super()
     this.question = sampler.send()
   }
 
-  /** Sends it now. The driver has just sent a statement, and takes the answers in that order. */
-  send(stream: Pick<Duplex, "writable" | "write">): void {
-    this.isSent = true
-    if (!stream.writable) return
+  protected write(stream: Pick<Duplex, "write">): void {
     stream.write(!this.isNamed ? unprepared : this.asked.isPrepared ? prepared : preparing)
     if (this.isNamed) this.asked.isPrepared = true
-  }
-
-  submit(connection: { readonly stream: Duplex }): void {
-    if (!this.isSent) this.send(connection.stream)
-  }
-
-  handleDataRow({ fields }: { readonly fields: ReadonlyArray<string | null> }): void {
-    this.row = fields
-  }
-
-  handleRowDescription(): void {}
-
-  handleCommandComplete(): void {}
-
-  handleEmptyQuery(): void {}
-
-  handlePortalSuspended(): void {
-    throw suspendedUnasked()
-  }
-
-  handleCopyInResponse(): void {
-    throw copyUnasked()
-  }
-
-  handleCopyData(): void {
-    throw copyUnasked()
   }
 
   handleError(error: Error): void {
@@ -122,9 +91,7 @@ export class Question {
     this.answer(this.row === undefined ? new Error("The server did not tell its position") : answerOf(this.row))
   }
 
-  private answer(answer: Answer | Error): void {
-    if (this.isAnswered) return
-    this.isAnswered = true
+  protected answered(answer: Answer | Error): void {
     this.sampler.heard(this.question, answer)
   }
 }
