@@ -1,6 +1,6 @@
 /** Processes that run simulations: the code bundled once, with or without a planted fault, and a queue of plans. */
 import { type ChildProcess, fork } from "node:child_process"
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { build, type Plugin } from "esbuild"
@@ -141,6 +141,18 @@ export interface Job {
 /** What was recorded because `recordings.json` does not have it. */
 const cached = join(root, "node_modules/.cache/simulation/recordings.json")
 
+export const forgetRecordings = (): Promise<void> => rm(cached, { force: true })
+
+export const readRecordings = async (): Promise<ReadonlyArray<Recording>> =>
+  JSON.parse(await readFile(cached, "utf8").catch(() => "[]")) as ReadonlyArray<Recording>
+
+/** Other processes read it meanwhile: it is there as a whole, or not at all. */
+const writeRecordings = async (recordings: ReadonlyArray<Recording>): Promise<void> => {
+  const whole = `${cached}.${process.pid}`
+  await writeFile(whole, JSON.stringify(recordings))
+  await rename(whole, cached)
+}
+
 export class Workers {
   private constructor(
     private readonly folder: string,
@@ -157,15 +169,16 @@ export class Workers {
   /** A process that has answers for all that the library asks: what was never recorded is recorded now. */
   private async startOne(): Promise<Worker> {
     const worker = new Worker(this.folder)
-    const known = await readFile(cached, "utf8").catch(() => "[]")
     let response = await worker.ready
-    if (response._tag === "ready" && response.unknown.length > 0) {
-      response = await worker.ask({ _tag: "use", recordings: JSON.parse(known) as ReadonlyArray<Recording> })
+    let known = response._tag === "ready" && response.unknown.length > 0 ? await readRecordings() : []
+    if (known.length > 0) response = await worker.ask({ _tag: "use", recordings: known })
+    // What is asked may follow from an answer.
+    for (let round = 0; response._tag === "ready" && response.unknown.length > 0; round++) {
+      if (round === 5) throw new Error(`The library asks what cannot be recorded: ${response.unknown.join("\n")}`)
+      known = [...known, ...(await record(response.unknown))]
+      await writeRecordings(known)
+      response = await worker.ask({ _tag: "use", recordings: known })
     }
-    if (response._tag !== "ready" || response.unknown.length === 0) return worker
-    const recordings = await record(response.unknown)
-    await writeFile(cached, JSON.stringify(recordings))
-    await worker.ask({ _tag: "use", recordings })
     return worker
   }
 
@@ -198,11 +211,6 @@ export class Workers {
       return true
     })
     return found!
-  }
-
-  /** What is recorded beside `recordings.json`. */
-  async recordings(): Promise<ReadonlyArray<Recording>> {
-    return JSON.parse(await readFile(cached, "utf8").catch(() => "[]")) as ReadonlyArray<Recording>
   }
 
   async stop(): Promise<void> {

@@ -17,7 +17,8 @@ import type { Plan } from "./Plan.js"
 import { find, planted } from "./Planted.js"
 import { printOne, Summary } from "./Report.js"
 import { shrink } from "./Shrink.js"
-import { Workers } from "./Workers.js"
+import type { Recording } from "./Statement.js"
+import { forgetRecordings, readRecordings, Workers } from "./Workers.js"
 
 const { values } = parseArgs({
   options: {
@@ -97,19 +98,19 @@ const twice = async (seeds: number): Promise<boolean> =>
     return different.size === 0
   })
 
-const recordings = async (): Promise<boolean> =>
-  within(await Workers.start(1), async (workers) => {
-    const recordings = await workers.recordings()
-    if (recordings.length === 0) console.log("All that is asked is recorded.")
-    else {
-      writeFileSync(
-        fileURLToPath(new URL("recordings.json", import.meta.url)),
-        `${JSON.stringify(recordings, undefined, 2)}\n`
-      )
-      console.log(`${recordings.length} answers recorded.`)
-    }
-    return true
-  })
+/** Forgets what is recorded, so that a real server is asked again. */
+const recordings = async (): Promise<boolean> => {
+  const path = fileURLToPath(new URL("recordings.json", import.meta.url))
+  const write = (recordings: ReadonlyArray<Recording>) =>
+    writeFileSync(path, `${JSON.stringify(recordings, undefined, 2)}\n`)
+  write([])
+  await forgetRecordings()
+  await within(await Workers.start(1), async () => {})
+  const all = await readRecordings()
+  write(all)
+  console.log(`${all.length} answers recorded.`)
+  return true
+}
 
 const plantedFaults = async (name: string): Promise<boolean> => {
   let missed = 0
