@@ -143,6 +143,8 @@ export interface Engine extends Candidate {
   readonly setHealth: (health: Health.Health) => void
   /** Whom to tell of every error of a statement. */
   readonly onError: (listener: (error: SqlError) => void) => void
+  /** Tells it of an error of a connection beside its pool. */
+  readonly heard: (error: SqlError) => void
   /** Says that the server does not answer: what is `movable` fails for this reason, idle connections are closed. */
   readonly lose: (reason: string) => void
   /** Its part in the choice from now on. */
@@ -456,6 +458,10 @@ class EngineImpl implements Engine {
 
   onError(listener: (error: SqlError) => void): void {
     this.listener = listener
+  }
+
+  heard(error: SqlError): void {
+    this.listener(error)
   }
 
   lose(reason: string): void {

@@ -93,7 +93,11 @@ class Listening {
       const listening = new Listening(router, engine, gone)
       const { applicationName } = engine.client
       const config = { ...poolConfig(engine.client), application_name: `${applicationName} listen` }
-      const refuse = (cause: unknown) => Effect.fail(new SqlError({ cause, message: acquireFailed }))
+      const refuse = (cause: unknown) => {
+        const error = new SqlError({ cause, message: acquireFailed })
+        if (engine.binding === listening.binding) engine.heard(error)
+        return Effect.fail(error)
+      }
       let connection: Connection
       try {
         connection = new Connection(config, () => listening.ended())

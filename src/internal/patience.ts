@@ -11,6 +11,9 @@ import type { Servers } from "./servers.js"
 /** Until when something may be tried again, in milliseconds of the clock that never goes back. `undefined`: it has not failed yet. */
 export type Deadline = number | undefined
 
+/** Between two attempts that have failed, in milliseconds. */
+const pause = 50
+
 /**
  * Waits, while there is no server that takes the writes, with what needs one and was not sent. A read may be sent again, and
  * what a server has refused because it is a standby now, and what was to begin a transaction that has not begun; nothing else is.
@@ -64,8 +67,11 @@ export class Patience {
     return Effect.clockWith((clock) => {
       const now = elapsedOf(clock)
       const until = deadline ?? now + this.millis
+      const left = until - now
+      const there = left <= 0 ? Effect.succeed(false) : this.monitor.awaitWriter(Duration.millis(left))
       return Effect.filterOrFail(
-        now >= until ? Effect.succeed(false) : this.monitor.awaitWriter(Duration.millis(until - now)),
+        // The monitor may still take the server for well that fails.
+        deadline === undefined ? there : Effect.delay(there, Math.min(pause, Math.max(0, left))),
         (isThere) => isThere,
         () => error
       ).pipe(Effect.as(until))

@@ -309,6 +309,7 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     drop: () => Effect.void,
     setHealth: () => {},
     onError: () => {},
+    heard: () => {},
     lose: () => {},
     setShare: () => {},
     setWritable: () => {},
