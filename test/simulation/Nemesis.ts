@@ -25,6 +25,10 @@ const terminated = new PgError(
   "FATAL"
 )
 
+/** After how long at most a standby takes over, and the old primary of a split brain follows, in milliseconds. */
+const promotesWithin = 1500
+const rejoinsWithin = 2000
+
 const restart =
   (server: Server): Heal =>
   () =>
@@ -149,7 +153,7 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
     if (chosen === undefined) return undefined
     if (chance.is(0.4)) primary?.stop()
     else primary?.crash("process")
-    scene.world.after(chance.between(10, 1500), () => promote(scene, chosen))
+    scene.world.after(chance.between(10, promotesWithin), () => promote(scene, chosen))
     return undefined
   },
   "split brain": (scene, fault, chance) => {
@@ -158,7 +162,7 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
     if (chosen === undefined || primary === undefined || chosen.state !== "up") return undefined
     scene.world.tell(`nemesis: ${chosen.host} is promoted while ${primary.host} goes on`)
     chosen.promote()
-    scene.world.after(chance.between(200, 2000), () => {
+    scene.world.after(chance.between(200, rejoinsWithin), () => {
       for (const server of scene.cluster.servers) rejoin(scene.cluster, server)
     })
     return undefined
@@ -220,11 +224,32 @@ export const healAll = ({ clients, cluster, network, world }: Scene): void => {
     server.setReplayPaused(false)
     if (server.state === "down") server.start()
   }
-  const settle = () => {
+  // Until then servers may be starting, or be no standby of the newest primary yet.
+  const settle = (left: number) => {
     const { primary } = cluster
-    if (primary === undefined || primary.state !== "up") return
-    for (const server of cluster.servers) rejoin(cluster, server)
+    if (primary?.state === "up") for (const server of cluster.servers) rejoin(cluster, server)
+    if (left > 0 && !isSettled(cluster)) world.after(settleEvery, () => settle(left - 1))
   }
-  world.after(2500, settle)
-  world.after(5000, settle)
+  world.after(settleEvery, () => settle(settleLimit / settleEvery))
 }
+
+/** How often what has to follow the primary is told so after everything has healed, and how long at most, in milliseconds. */
+export const settleEvery = 250
+export const settleLimit = 6000
+
+/** Whether every server is up, and has what the primary has. */
+export const isSettled = ({ primary, servers }: Cluster): boolean =>
+  primary !== undefined &&
+  servers.every(
+    (server) =>
+      server.state === "up" &&
+      (server === primary ||
+        (server.isStandby &&
+          server.hasReceiver &&
+          server.upstream === primary.host &&
+          server.replayed >= primary.flushed))
+  )
+
+/** From when on nothing of a fault happens any more, but that it is healed. */
+export const overAt = ({ at, kind }: Fault): number =>
+  at + (kind === "promote" ? promotesWithin : kind === "split brain" ? rejoinsWithin : 0)

@@ -4,7 +4,7 @@ import { Cause, Duration, Effect, Exit, Fiber, Logger, Random, Redacted, Schedul
 import { Consistency, DbRouter, Selector } from "effect-db-router"
 import { Cluster } from "./Cluster.js"
 import { defer, install } from "./Globals.js"
-import { healAll, type Scene, unleash } from "./Nemesis.js"
+import { healAll, isSettled, overAt, type Scene, settleEvery, settleLimit, unleash } from "./Nemesis.js"
 import { Network } from "./Network.js"
 import { type FaultKind, type Plan, type RouterPlan, registers } from "./Plan.js"
 import { password } from "./Scram.js"
@@ -117,11 +117,14 @@ class Simulation {
     const flows = yield* Effect.forEach(plan.flows, ({ begin, ops, router }, i) =>
       Effect.fork(Effect.delay(workload.flow(i + 1, this.handles[router]!, ops), begin))
     )
-    const last = Math.max(0, ...plan.faults.map(({ at, millis }) => at + millis))
-    yield* Effect.sleep(Math.max(0, last - world.now))
+    const done = Fiber.awaitAll(flows)
+    const begun = Math.max(0, ...plan.faults.map(overAt))
+    const last = Math.max(0, ...plan.faults.map((fault) => Math.max(overAt(fault), fault.at + fault.millis)))
+    yield* Effect.sleep(Math.max(0, begun - world.now))
+    yield* Effect.timeoutOption(done, Math.max(0, last - world.now))
     healAll(this.scene)
-    yield* Effect.sleep(6000)
-    const ended = yield* Effect.timeoutOption(Fiber.awaitAll(flows), recovery * 2)
+    yield* this.settled
+    const ended = yield* Effect.timeoutOption(done, recovery * 2)
     if (ended._tag === "None") {
       const stuck = yield* Effect.filter(flows, (fiber) => Effect.map(fiber.poll, (exit) => exit._tag === "None"))
       truth.violate(
@@ -136,58 +139,37 @@ class Simulation {
     truth.conclude()
   })
 
+  /** Waits until the servers are what they have to be, so that the rest is the routers' part. */
+  private readonly settled = Effect.gen(this, function* () {
+    const { cluster, world } = this
+    const began = world.now
+    do yield* Effect.sleep(settleEvery)
+    while (!isSettled(cluster) && world.now - began < settleLimit)
+  })
+
   /** Everything is used again: writes, reads of every standby, notifications. */
   private readonly recovered = Effect.gen(this, function* () {
-    const { cluster, truth, world } = this
+    const { handles, plan, truth, world } = this
     const began = world.now
-    truth.served.clear()
-    for (const [i, { router }] of this.handles.entries()) {
-      const works = Effect.gen(this, function* () {
-        const sql = router.client
-        yield* sql.unsafe("UPDATE account SET balance = balance + 1 WHERE id = $1", [0])
-        yield* sql
-          .unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${i}`, 1])
-          .pipe(DbRouter.replica)
-        const states = yield* router.status
-        const bad = states.find((one) => one.state !== "up")
-        if (bad !== undefined) return yield* Effect.fail(new Error(`${bad.name} is ${bad.state}: ${bad.reason ?? ""}`))
-        yield* sql.notify("news", `after ${i}`)
-        yield* Effect.sleep(50)
-        if (!this.heard[i]!.has(`after ${i}`)) return yield* Effect.fail(new Error("a notification does not arrive"))
-      })
-      const done = yield* Effect.exit(Effect.retry(works, Schedule.spaced("250 millis").pipe(Schedule.upTo(recovery))))
+    const exits = yield* Effect.forEach(
+      handles,
+      (handle, i) =>
+        Effect.exit(Effect.retry(this.works(handle, i), Schedule.spaced("250 millis").pipe(Schedule.upTo(recovery)))),
+      { concurrency: "unbounded" }
+    )
+    exits.forEach((exit, i) => {
       truth.check(
         "heals",
-        Exit.isSuccess(done),
+        Exit.isSuccess(exit),
         () =>
-          `router ${i + 1} has not recovered after ${world.now - began} ms: ${Exit.isFailure(done) ? Cause.pretty(done.cause) : ""}`
+          `router ${i + 1} has not recovered after ${world.now - began} ms: ${Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""}`
       )
-      if (Exit.isFailure(done)) continue
-      // Where nothing waits, and nothing is asked for it, probes alone tell what a replica has.
-      yield* Effect.sleep(2 * this.plan.routers[i]!.interval + 500)
-      truth.served.clear()
-      const reads = cluster.servers.length * 20
-      for (let n = 0; n < reads; n++) {
-        const read = router.client.unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${n}`, 1])
-        // Flows that have seen nothing: one that has may stay where it is.
-        const exit = yield* Effect.promise(() => Effect.runPromiseExit(read))
-        truth.check(
-          "heals",
-          Exit.isSuccess(exit),
-          () => `a read fails after everything has healed: ${Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""}`
-        )
-      }
-      // A choice by latency or load need not use all of them.
-      const isEven = this.plan.routers[i]!.strategy === "roundRobin" || this.plan.routers[i]!.strategy === "random"
-      const standbys = cluster.servers.filter(({ isStandby }) => isStandby)
-      const unused = standbys.filter(({ host }) => (truth.served.get(host) ?? 0) === 0)
-      truth.check(
-        "heals",
-        !isEven || unused.length === 0,
-        () =>
-          `router ${i + 1} does not read from ${unused.map(({ host }) => host).join(", ")} after everything has healed`
-      )
-      yield* Effect.sleep(300)
+    })
+    // Where nothing waits, and nothing is asked for it, probes alone tell what a replica has.
+    yield* Effect.sleep(2 * Math.max(...plan.routers.map(({ interval }) => interval)) + 500)
+    for (const [i, handle] of handles.entries()) if (Exit.isSuccess(exits[i]!)) yield* this.readsEverywhere(handle, i)
+    yield* Effect.sleep(300)
+    for (const { router } of handles) {
       for (const { name, pool } of yield* router.status) {
         truth.check(
           "connections",
@@ -198,14 +180,64 @@ class Simulation {
     }
   })
 
+  private works({ router }: Handle, index: number) {
+    return Effect.gen(this, function* () {
+      const sql = router.client
+      yield* sql.unsafe("UPDATE account SET balance = balance + 1 WHERE id = $1", [0])
+      yield* sql
+        .unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${index}`, 1])
+        .pipe(DbRouter.replica)
+      const states = yield* router.status
+      const bad = states.find((one) => one.state !== "up")
+      if (bad !== undefined) return yield* Effect.fail(new Error(`${bad.name} is ${bad.state}: ${bad.reason ?? ""}`))
+      yield* sql.notify("news", `after ${index}`)
+      yield* Effect.sleep(50)
+      if (!this.heard[index]!.has(`after ${index}`))
+        return yield* Effect.fail(new Error("a notification does not arrive"))
+    })
+  }
+
+  /** Reads until every standby has been read from. */
+  private readsEverywhere({ router }: Handle, index: number) {
+    return Effect.gen(this, function* () {
+      const { cluster, plan, truth } = this
+      const standbys = cluster.servers.filter(({ isStandby }) => isStandby)
+      truth.served.clear()
+      const unused = () => standbys.filter(({ host }) => !truth.served.has(host))
+      // A choice by latency or load need not use all of them.
+      const { strategy } = plan.routers[index]!
+      const isEven = strategy === "roundRobin" || strategy === "random"
+      const most = isEven ? cluster.servers.length * 20 : 3
+      for (let n = 0; n < most && (n < 3 || unused().length > 0); n++) {
+        const read = router.client.unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${n}`, 1])
+        // Flows that have seen nothing: one that has may stay where it is.
+        const exit = yield* Effect.promise(() => Effect.runPromiseExit(read))
+        truth.check(
+          "heals",
+          Exit.isSuccess(exit),
+          () => `a read fails after everything has healed: ${Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""}`
+        )
+      }
+      truth.check(
+        "heals",
+        !isEven || unused().length === 0,
+        () =>
+          `router ${index + 1} does not read from ${unused()
+            .map(({ host }) => host)
+            .join(", ")} after everything has healed`
+      )
+    })
+  }
+
   private close(scope: Scope.CloseableScope) {
     return Effect.gen(this, function* () {
       const { network, truth, world } = this
       const began = world.now
       yield* Scope.close(scope, Exit.void)
       truth.check("ends", world.now - began < 15_000, () => `closing the routers took ${world.now - began} ms`)
-      yield* Effect.sleep(2000)
-      const open = [...network.connections].filter(({ client }) => this.clients.includes(client))
+      const left = () => [...network.connections].filter(({ client }) => this.clients.includes(client))
+      for (let waited = 0; waited < 2000 && left().length > 0; waited += 100) yield* Effect.sleep(100)
+      const open = left()
       truth.check(
         "connections",
         open.length === 0,
