@@ -28,7 +28,7 @@ import { Probe } from "./internal/probe.js"
 import type { Restore } from "./internal/restore.js"
 import { type Positions, Tracker } from "./internal/tracker.js"
 import { trial } from "./internal/trial.js"
-import type { ResolvedClient, ResolvedEngine } from "./RouterConfig.js"
+import type { PlanCacheMode, ResolvedClient, ResolvedEngine } from "./RouterConfig.js"
 import * as RouterError from "./RouterError.js"
 import type { Candidate } from "./Selector.js"
 
@@ -300,7 +300,7 @@ class EngineImpl implements Engine {
   private reconfigure(proof: Pool, { client, writable }: ResolvedEngine): Effect.Effect<void> {
     this.client = client
     this.isWritable = writable
-    this.pool.renew(poolConfig(client), waitMillisOf(client))
+    this.pool.renew(this.poolConfig(client), waitMillisOf(client))
     return this.leave(proof, Duration.zero, RouterError.routerClosed())
   }
 
@@ -469,8 +469,13 @@ class EngineImpl implements Engine {
     this.pool.lose(new ServerLost(reason))
   }
 
+  private poolConfig(client: ResolvedClient): Config {
+    const { planCacheMode } = this.options
+    return { ...poolConfig(client), parameters: planCacheMode && `-c plan_cache_mode=${planCacheMode}` }
+  }
+
   private makePool(client: ResolvedClient): Pool {
-    const pool: Pool = new Pool(poolConfig(client), {
+    const pool: Pool = new Pool(this.poolConfig(client), {
       maxPrepared: this.options.maxPrepared,
       waitMillis: waitMillisOf(client),
       movableMillis: Duration.toMillis(this.options.waitForReplica),
@@ -504,6 +509,8 @@ class EngineImpl implements Engine {
 export interface Options {
   /** How many statements a connection keeps prepared; `0` prepares none. */
   readonly maxPrepared: number
+  /** `plan_cache_mode` of its connections; `undefined`: what the server has. */
+  readonly planCacheMode?: PlanCacheMode | undefined
   /** How long closing lets running work finish. */
   readonly shutdownTimeout: Duration.Duration
   /** How long what may run elsewhere waits for a connection that others use. */

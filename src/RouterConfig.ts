@@ -130,11 +130,10 @@ export interface Options {
    */
   readonly hedge?: Duration.DurationInput | HedgeOptions | undefined
   /**
-   * Whether statements with parameters are prepared on the server, once per connection and text. `maxPerConnection`
-   * (default: `256`) bounds what a connection remembers. Default: `true`. Set it to `false` behind a proxy that pools by
-   * transaction, such as PgBouncer before 1.21.
+   * Whether statements with parameters are prepared on the server, once per connection and text. Default: `true`. Set it
+   * to `false` behind a proxy that pools by transaction, such as PgBouncer before 1.21.
    */
-  readonly prepare?: boolean | { readonly maxPerConnection?: number | undefined } | undefined
+  readonly prepare?: boolean | PrepareOptions | undefined
   /** The default classifier. It has no effect on a `SqlClassifier` of your own. */
   readonly classifier?:
     | {
@@ -188,6 +187,31 @@ export interface WaitForPrimary {
    * Default: `"5 seconds"`; `0` fails at once.
    */
   readonly statements?: Duration.DurationInput | undefined
+}
+
+/**
+ * PostgreSQL's `plan_cache_mode`: whether a prepared statement is planned for each run's values, or once for all.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type PlanCacheMode = "auto" | "force_custom_plan" | "force_generic_plan"
+
+/**
+ * How statements are prepared on the server.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PrepareOptions {
+  /** How many statements a connection keeps prepared; the least recently used make room. Default: `256`. */
+  readonly maxPerConnection?: number | undefined
+  /**
+   * `plan_cache_mode` of every connection, sent in the startup packet's `options`. `"force_custom_plan"` plans each run for
+   * its own values, which costs a part of what preparing saves. Default: what the server has, `"auto"` unless it was
+   * configured otherwise; then a text whose plan for all values turns out to be slow runs without a name for a minute.
+   */
+  readonly planCacheMode?: PlanCacheMode | undefined
 }
 
 /**
@@ -342,6 +366,8 @@ export interface RouterConfig {
   readonly hedge: { readonly after: Duration.Duration; readonly maxShare: number } | undefined
   /** How many statements a connection keeps prepared; `0` means that none is prepared. */
   readonly maxPreparedPerConnection: number
+  /** `undefined`: what the server has. */
+  readonly planCacheMode: PlanCacheMode | undefined
   readonly classifier: {
     readonly cacheSize: number
     readonly refreshInterval: Duration.Duration
@@ -408,6 +434,7 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
       onNoReplica: given.onNoReplica ?? "primary",
       hedge: given.hedge,
       maxPreparedPerConnection: optionChecks.maxPrepared(given.prepare),
+      planCacheMode: optionChecks.planCacheMode(given.prepare),
       classifier: Object.freeze({
         cacheSize: given.classifier?.cacheSize ?? 4096,
         refreshInterval: given.classifier?.refreshInterval ?? Duration.minutes(1)

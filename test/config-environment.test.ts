@@ -243,6 +243,9 @@ describe("the scalar options", () => {
       assert.strictEqual(off.config.maxPreparedPerConnection, 0)
       const limited = yield* from({ ...required, DB_ROUTER_PREPARE_MAX_PER_CONNECTION: "9" })
       assert.strictEqual(limited.config.maxPreparedPerConnection, 9)
+      const planned = yield* from({ ...required, DB_ROUTER_PREPARE_PLAN_CACHE_MODE: "force_custom_plan" })
+      assert.strictEqual(planned.config.planCacheMode, "force_custom_plan")
+      assert.strictEqual(planned.config.maxPreparedPerConnection, 256)
     })
   )
 
@@ -281,6 +284,7 @@ describe("the scalar options", () => {
     ["DB_ROUTER_HEDGE_MAX_SHARE", "10", "hedge.maxShare", "at most 1"],
     ["DB_ROUTER_PREPARE", "256", "prepare", "true or false"],
     ["DB_ROUTER_PREPARE_MAX_PER_CONNECTION", "0", "prepare.maxPerConnection", "from 1"],
+    ["DB_ROUTER_PREPARE_PLAN_CACHE_MODE", "custom", "prepare.planCacheMode", "force_custom_plan"],
     ["DB_ROUTER_CLASSIFIER_CACHE_SIZE", "many", "classifier.cacheSize", "number"],
     ["DB_ROUTER_CLASSIFIER_CACHE_SIZE", "1.5", "classifier.cacheSize", "whole number"],
     ["DB_ROUTER_CLASSIFIER_REFRESH_INTERVAL", "often", "classifier.refreshInterval", "5 seconds"],

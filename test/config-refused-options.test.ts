@@ -206,6 +206,13 @@ const optionCases: ReadonlyArray<Case> = [
     remedy: "from 1"
   },
   {
+    what: "a mode of the plan cache that PostgreSQL has not",
+    options: { groups: { default: [primary] }, prepare: { planCacheMode: "force_custom" } },
+    field: "prepare.planCacheMode",
+    value: '"force_custom"',
+    remedy: '"force_custom_plan"'
+  },
+  {
     what: "half a cache",
     options: { groups: { default: [primary] }, classifier: { cacheSize: 0.5 } },
     field: "classifier.cacheSize",

@@ -46,6 +46,7 @@ describe("defaults", () => {
       hedge: undefined,
       topology: Topology.fixed,
       maxPreparedPerConnection: 256,
+      planCacheMode: undefined,
       metrics: true
     })
     assert.deepStrictEqual(
@@ -157,6 +158,13 @@ describe("what is given", () => {
     assert.strictEqual(resolved({ groups, prepare: false }).maxPreparedPerConnection, 0)
     assert.strictEqual(resolved({ groups, prepare: true }).maxPreparedPerConnection, 256)
     assert.strictEqual(resolved({ groups, prepare: {} }).maxPreparedPerConnection, 256)
+  })
+
+  it("says how the server plans what is prepared", () => {
+    const groups = { default: [primary] }
+    assert.isUndefined(resolved({ groups, prepare: true }).planCacheMode)
+    const planCacheMode = "force_custom_plan"
+    assert.strictEqual(resolved({ groups, prepare: { planCacheMode } }).planCacheMode, planCacheMode)
   })
 
   it("reaches the pool: sizes, timeouts, TLS, transforms", () => {

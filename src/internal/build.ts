@@ -52,8 +52,8 @@ interface Placed extends Owned {
 type Make = (config: RouterConfig.ResolvedEngine) => Effect.Effect<Owned>
 
 const makeWith = (config: RouterConfig.RouterConfig, scope: Scope.Scope): Make => {
-  const { maxPreparedPerConnection: maxPrepared, shutdownTimeout, waitForReplica } = config
-  const options = { maxPrepared, shutdownTimeout, waitForReplica }
+  const { maxPreparedPerConnection: maxPrepared, planCacheMode, shutdownTimeout, waitForReplica } = config
+  const options = { maxPrepared, planCacheMode, shutdownTimeout, waitForReplica }
   return (resolved) =>
     Effect.gen(function* () {
       const own = yield* Scope.fork(scope, ExecutionStrategy.sequential)

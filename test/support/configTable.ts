@@ -76,14 +76,21 @@ export const options = {
     meaning: "The share of the reads that may be sent twice; after a while without any, ten may be at once"
   },
   prepare: {
-    type: "`boolean` or `{ maxPerConnection }`",
+    type: "`boolean` or the fields below",
     default: "`true`",
-    meaning: "Prepare statements on the server. `false` behind a proxy that pools by transaction"
+    meaning:
+      "[Prepare statements on the server](./prepared-statements.md). `false` behind a proxy that pools by transaction"
   },
   "prepare.maxPerConnection": {
     type: "`number`",
     default: "`256`",
     meaning: "How many statements a connection keeps prepared; the least recently used make room"
+  },
+  "prepare.planCacheMode": {
+    type: '`"auto"`, `"force_custom_plan"`, `"force_generic_plan"`',
+    default: "the server's",
+    meaning:
+      "`plan_cache_mode` of every connection: plan a prepared statement for each run's values, or once for all. Sent in `options` of the startup packet"
   },
   "classifier.cacheSize": {
     type: "`number`",

@@ -7,6 +7,7 @@ import type { PgCluster } from "effect-db-router/testing"
 
 export interface Options extends RouterConfig.EngineConfig {
   readonly maxPrepared?: number
+  readonly planCacheMode?: RouterConfig.PlanCacheMode
   readonly shutdownTimeout?: Duration.DurationInput
   readonly waitForReplica?: Duration.DurationInput
 }
@@ -14,6 +15,7 @@ export interface Options extends RouterConfig.EngineConfig {
 /** An engine from its configuration, without a router around it. */
 export const make = ({
   maxPrepared = 256,
+  planCacheMode,
   shutdownTimeout = "5 seconds",
   waitForReplica = "1 second",
   ...config
@@ -21,6 +23,7 @@ export const make = ({
   Effect.flatMap(RouterConfig.resolveEngine({ field: "test", name: "test" }, config), (resolved) =>
     Engine.make(resolved, {
       maxPrepared,
+      planCacheMode,
       shutdownTimeout: Duration.decode(shutdownTimeout),
       waitForReplica: Duration.decode(waitForReplica)
     })
@@ -48,6 +51,21 @@ export const timeless = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect
   Effect.clockWith((clock) =>
     Effect.withClock(effect, Object.assign(Object.create(clock), { unsafeCurrentTimeNanos: () => 0n }))
   )
+
+/** Runs an effect with a clock that moves only when it is told to, by so many milliseconds. */
+export const stepped = <A, E, R>(
+  effect: (advance: (millis: number) => void) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.clockWith((clock) => {
+    let nanos = 0n
+    const advance = (millis: number) => {
+      nanos += BigInt(millis) * 1_000_000n
+    }
+    return Effect.withClock(
+      effect(advance),
+      Object.assign(Object.create(clock), { unsafeCurrentTimeNanos: () => nanos })
+    )
+  })
 
 /** A statement as an engine takes it. */
 export const statement = (sql: string, params: ReadonlyArray<unknown> = [], prepare = true) => ({

@@ -86,6 +86,7 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_HEDGE_MAX_SHARE", "hedge.maxShare", asNumber),
   scalar("DB_ROUTER_PREPARE", "prepare", asBoolean),
   scalar("DB_ROUTER_PREPARE_MAX_PER_CONNECTION", "prepare.maxPerConnection", asNumber),
+  scalar("DB_ROUTER_PREPARE_PLAN_CACHE_MODE", "prepare.planCacheMode", asText),
   scalar("DB_ROUTER_CLASSIFIER_CACHE_SIZE", "classifier.cacheSize", asNumber),
   scalar("DB_ROUTER_CLASSIFIER_REFRESH_INTERVAL", "classifier.refreshInterval", asText),
   scalar("DB_ROUTER_HEALTH", "health", asBoolean),

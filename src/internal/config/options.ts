@@ -9,7 +9,10 @@ import type * as Topology from "../../Topology.js"
 import * as check from "./check.js"
 import * as tokens from "./tokens.js"
 
-const prepareFields = { maxPerConnection: check.integer(1) }
+const prepareFields = {
+  maxPerConnection: check.integer(1),
+  planCacheMode: check.oneOf("auto", "force_custom_plan", "force_generic_plan")
+}
 const hedgeFields = {
   after: check.duration({ positive: true }),
   maxShare: check.share
@@ -109,11 +112,16 @@ export const misplaced = {
 
 const defaultMaxPrepared = 256
 
+type Prepare = boolean | check.Struct<typeof prepareFields> | undefined
+
 /** How many statements a connection keeps prepared. */
-export const maxPrepared = (given: boolean | check.Struct<typeof prepareFields> | undefined): number => {
+export const maxPrepared = (given: Prepare): number => {
   if (given === false) return 0
   return typeof given === "object" ? (given.maxPerConnection ?? defaultMaxPrepared) : defaultMaxPrepared
 }
+
+/** How the server plans them; `undefined`: as it does by itself. */
+export const planCacheMode = (given: Prepare) => (typeof given === "object" ? given.planCacheMode : undefined)
 
 /** With its defaults; `undefined`: nothing is probed. */
 export const healthOf = (given: boolean | check.Struct<typeof healthFields> | undefined) => {

@@ -22,6 +22,8 @@ type Source = Pick<Duplex, "on">
 export interface Config extends Pg.PoolConfig {
   /** Whether a password may be sent as it is where no certificate has been verified. */
   readonly allowCleartextPassword?: boolean | undefined
+  /** Parameters of the server as `options` of the startup packet has them. Those of the address come after them, and win. */
+  readonly parameters?: string | undefined
 }
 
 /** The types of messages that end something, so that the server may become ready. */
@@ -138,6 +140,11 @@ export const guard = (connection: object, { allowCleartextPassword = false }: Co
 /** A client of the driver's that a server can do no harm with. */
 export const makeClient = (config: Config): Pg.Client => {
   const client = new Pg.Client(config)
+  if (config.parameters !== undefined) {
+    // The driver takes the address's options in place of any that it is given beside it.
+    const { connectionParameters: to } = client as unknown as { readonly connectionParameters: { options?: string } }
+    to.options = to.options === undefined ? config.parameters : `${config.parameters} ${to.options}`
+  }
   guard((client as unknown as { readonly connection: object }).connection, config)
   return client
 }

@@ -4,6 +4,7 @@ import { TextCache } from "../textCache.js"
 import { saysTheSame } from "./parameters.js"
 import { changesSchema, schema } from "./schema.js"
 import { mayMoveByCall, type Surroundings } from "./surroundings.js"
+import { writtenTypes } from "./writtenTypes.js"
 
 // A statement is worth a name from its second use on: most texts that are used once are never used again.
 const maxTextLength = 16_384
@@ -15,6 +16,10 @@ const maxUnits = 2_097_152
 
 /** A statement that takes no longer than this, in milliseconds, is short. */
 const shortMillis = 3
+
+/** Types below this oid are PostgreSQL's own: no DDL changes them. */
+const firstOfUsers = 16_384
+const noTypes: ReadonlySet<number> = new Set()
 
 /** How often one that is short may turn out not to be: once in so many runs, and so often at once. */
 const runsForOne = 2_000
@@ -56,11 +61,13 @@ export class Text {
   /** The last slow run under a name, until one without has shown how long it takes. */
   private slow: number | undefined
   private slowness = 0
+  /** The parameters whose types its text says. Most texts need no look at it. */
+  private written: ReadonlySet<number> | undefined
 
   /** `name` is for its prepared statement; none for what cannot or need not be prepared. */
   constructor(
     readonly name: string | undefined,
-    sql: string,
+    private readonly sql: string,
     isSingle: boolean
   ) {
     this.effects = effectsOf(sql, isSingle)
@@ -106,7 +113,26 @@ export class Text {
     if (this.slow !== undefined || now < this.restsUntil) return true
     const { types } = this
     if (types === undefined || this.typesVersion !== schema.version || now >= this.typesUntil) return false
-    return !areSafe(types, params)
+    return !this.isSafe(types, params)
+  }
+
+  /** Whether a statement that was parsed with these types reads these values as one that is parsed now does. */
+  isSafe(
+    types: ReadonlyArray<number>,
+    params: ReadonlyArray<unknown>,
+    unsafeTypes: ReadonlySet<number> = noTypes
+  ): boolean {
+    for (let i = 0; i < types.length; i++) {
+      const type = types[i]!
+      const isSafe = saysTheSame(type, params[i]) && !unsafeTypes.has(type)
+      if (!isSafe && !(type < firstOfUsers && this.isWritten(i))) return false
+    }
+    return true
+  }
+
+  private isWritten(position: number): boolean {
+    this.written ??= writtenTypes(this.sql)
+    return this.written.has(position)
   }
 
   /** It has kept others waiting. */
@@ -206,9 +232,9 @@ export class PreparedStatements {
     if (prepared === undefined || !prepared.isFresh(now)) return name
     const { types } = prepared
     const { unsafeTypes } = connection
-    if (types === undefined || !areSafe(types, params)) return undefined
+    if (types === undefined) return undefined
     if (types.length === 0) return name
-    return unsafeTypes === undefined || types.some((type) => unsafeTypes.has(type)) ? undefined : name
+    return unsafeTypes !== undefined && text.isSafe(types, params, unsafeTypes) ? name : undefined
   }
 
   /**
@@ -243,11 +269,6 @@ const leastOf = (all: ReadonlyMap<string, Prepared>): string => {
   let least: string | undefined
   for (const [name, { use }] of all) if (least === undefined || use < all.get(least)!.use) least = name
   return least!
-}
-
-const areSafe = (types: ReadonlyArray<number>, params: ReadonlyArray<unknown>): boolean => {
-  for (let i = 0; i < types.length; i++) if (!saysTheSame(types[i]!, params[i])) return false
-  return true
 }
 
 const newName = (sql: string, parameters: number): string | undefined => {
