@@ -6,7 +6,8 @@ import { PgCluster } from "effect-db-router/testing"
 import * as engines from "./support/engine.js"
 
 const text = "select pg_typeof(v)::text as type, v, tableoid::regclass::text from thing where id = $1"
-const read = (sql: SqlClient.SqlClient) => sql.unsafe(text, [1])
+/** Behind another statement: the first one of a transaction would begin it again where its name stands for another. */
+const read = (sql: SqlClient.SqlClient) => Effect.zipRight(sql.unsafe("select 1"), sql.unsafe(text, [1]))
 
 type Unit = (
   sql: SqlClient.SqlClient,

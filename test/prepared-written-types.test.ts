@@ -114,14 +114,16 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a statem
       yield* primary.query("create type mood as enum ('ok'); create table bare (at timestamptz, how mood)")
       const insert = "insert into bare values ($1, $2::mood)"
       const cast = "select $1::mood as how"
+      const bare = "insert into bare (at) values ($1)"
       for (let n = 0; n < 4; n++) {
         yield* on.query(engines.statement(insert, [new Date(0), "ok"]))
         yield* on.query(engines.statement(cast, ["ok"]))
+        yield* on.query(engines.statement(bare, [new Date(0)]))
       }
       const [counts] = yield* engines.rows(
         on,
-        "select max(generic_plans + custom_plans)::int as most from pg_prepared_statements where statement in ($1, $2)",
-        [insert, cast]
+        "select max(generic_plans + custom_plans)::int as most from pg_prepared_statements where statement in ($1, $2, $3)",
+        [insert, cast, bare]
       )
       assert.deepStrictEqual(counts, { most: 1 })
     }).pipe(engines.timeless)

@@ -36,7 +36,7 @@ const typesMillis = 60_000
 
 /** A run under a name is slow that takes as long as this, in milliseconds, and so many times as long as the fastest. */
 const slowMillis = 2
-const slowTimes = 8
+const slowTimes = 4
 
 /** So much faster without a name, for so many slow runs, and a plan of its own is worth it. That many runs make up for one. */
 const fasterTimes = 4
