@@ -31,6 +31,8 @@ interface Fork {
 
 export class Cluster {
   readonly servers: ReadonlyArray<Server>
+  /** How many standbys have to have a commit before it is answered, from now on. */
+  readonly setSynchronous: (standbys: number) => void
   readonly forks: Array<Fork> = []
   /** Commits that a crash has lost, by their transaction. */
   private readonly lost = new Set<number>()
@@ -63,6 +65,10 @@ export class Cluster {
         if (timeline !== parent) this.forks.push({ timeline, parent, at })
         else this.onCrash(timeline, at)
       }
+    }
+    this.setSynchronous = (standbys) => {
+      shared.synchronous = standbys
+      for (const server of servers) server.confirm()
     }
     const first: LogRecord = { kind: "commit", xid: 1, changes: options.rows, timeline: 1, at: 0, end: logStart + 1000 }
     for (let i = 0; i <= options.replicas; i++) {

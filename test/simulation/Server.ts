@@ -17,7 +17,7 @@ export interface Shared {
   readonly observer: Observer
   readonly system: string
   /** How many standbys have to have a commit before it is answered. */
-  readonly synchronous: number
+  synchronous: number
   /** A commit does not wait for the disk. */
   readonly isAsynchronous: boolean
   /** The role may see what `pg_stat_wal_receiver` says. */
@@ -351,7 +351,8 @@ export class Server implements Facts, Host {
     }
   }
 
-  private confirm(): void {
+  /** Wakes those whose commit enough standbys have. */
+  confirm(): void {
     for (const waiting of [...this.confirmations]) {
       if (this.needsStandbys(waiting.position)) continue
       this.confirmations = this.confirmations.filter((one) => one !== waiting)

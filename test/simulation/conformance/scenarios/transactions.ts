@@ -1,0 +1,2 @@
+import type { Scenario } from "../Site.js"
+export const transactions: ReadonlyArray<Scenario> = []
