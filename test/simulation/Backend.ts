@@ -3,14 +3,16 @@
  * standby or the disk; while it does it can be cancelled.
  */
 import type { Chance } from "./Chance.js"
+import type { Execution, Lock, Plan, Steps, Transactional, Wait } from "./Compiled.js"
 import type { Facts } from "./Expression.js"
 import type { ServerEnd } from "./Network.js"
-import { aborted, canceledByUser, duringRecovery, PgError, readOnly } from "./PgError.js"
-import { schema } from "./Schema.js"
+import { aborted, canceled, canceledByUser, duringRecovery, PgError, type Refusing, readOnly } from "./PgError.js"
+import { database, role } from "./Schema.js"
 import { Scram } from "./Scram.js"
-import { type Execution, type Plan, plansOf, type Steps, type Transactional, texts, type Wait } from "./Statement.js"
-import { type Change, deadlock, type Locks, type LogRecord, type Row, type Store } from "./Store.js"
-import type { Field } from "./Value.js"
+import { checked, isCustom, millisOf, Settings, unknownSetting } from "./Settings.js"
+import { type Prepared, statementsOf, texts } from "./Statement.js"
+import { type Catalog, type Change, deadlock, type Locks, type LogRecord, type Row, type Store } from "./Store.js"
+import { type Field, oidOf, read, type Type, toText, typeOfOid, type Value } from "./Value.js"
 import * as Wire from "./Wire.js"
 import type { World } from "./World.js"
 
@@ -31,7 +33,11 @@ export class Transaction {
   snapshot: number | undefined
   isolation: string
   isReadOnly: boolean
+  /** Whether a query has run in it. */
+  hasRead = false
   readonly changes: Array<Change & { readonly level: number }> = []
+  /** The tables, as it has changed them. */
+  readonly catalogs: Array<{ readonly catalog: Catalog; readonly level: number }> = []
   readonly locks: Array<{ readonly name: string; readonly level: number }> = []
   readonly savepoints: Array<string> = []
   readonly notifications: Array<{ readonly channel: string; readonly payload: string }> = []
@@ -96,25 +102,35 @@ export interface Host {
   nextXid(): number
   nextKey(): string
   logData(xid: number): void
-  logCommit(xid: number, changes: ReadonlyArray<Change>): LogRecord
+  logCommit(xid: number, changes: ReadonlyArray<Change>, catalog: Catalog | undefined): LogRecord
   flush(position: number): void
   needsStandbys(position: number): boolean
   onConfirmed(position: number, wake: () => void): () => void
 }
 
+interface Statement {
+  readonly sql: string
+  /** As the client has said them. */
+  readonly types: ReadonlyArray<Type | undefined>
+  /** The tables that it was read with. */
+  readonly catalog: Catalog
+  /** `undefined` for a text without a statement. */
+  readonly prepared: Prepared | undefined
+}
+
 interface Portal {
   readonly plan: Plan | undefined
   readonly sql: string
-  readonly params: ReadonlyArray<string | null>
+  readonly params: ReadonlyArray<Value>
   left: ReadonlyArray<ReadonlyArray<string | null>> | undefined
   tag: string
-  total: number
 }
 
-const parametersOf = (sql: string): number =>
-  Math.max(0, ...[...sql.matchAll(/\$(\d+)/g)].map(([, number]) => Number(number)))
+const noTransaction = (routine: string) =>
+  new PgError("25P01", "there is no transaction in progress", routine, "WARNING")
 
-const noticeOf = (message: string) => new PgError("25P01", message, "EndTransactionBlock", "WARNING")
+const needsBlock = (what: string, severity: "ERROR" | "WARNING" = "ERROR", routine = "CheckTransactionBlock") =>
+  new PgError("25P01", `${what} can only be used in transaction blocks`, routine, severity)
 
 const fieldsOf = (plan: Plan | undefined): ReadonlyArray<Field> | undefined =>
   plan?._tag === "query" || plan?._tag === "show" || plan?._tag === "recorded" ? plan.fields : undefined
@@ -128,14 +144,14 @@ export class Backend implements Execution {
   /** What runs, for who looks. */
   state: "starting" | "idle" | "active" = "starting"
   transaction: Transaction | undefined
-  params: ReadonlyArray<string | null> = []
+  params: ReadonlyArray<Value> = []
   snapshot = 0
   private readonly frontend = new Wire.Frontend()
   private readonly inbox: Array<Wire.Message> = []
   private outbox: Array<Buffer> = []
-  private readonly statements = new Map<string, { readonly sql: string; readonly plan: Plan | undefined }>()
+  private readonly statements = new Map<string, Statement>()
   private readonly portals = new Map<string, Portal>()
-  private readonly settings = new Map<string, string>()
+  private readonly settings = new Settings((name) => this.live(name))
   private readonly channels = new Set<string>()
   private readonly steps: Steps<void>
   private waiting:
@@ -143,7 +159,9 @@ export class Backend implements Execution {
     | undefined
   private isDone = false
   private isSkipping = false
+  private isOneOfSeveral = false
   private pending: PgError | undefined
+  private endTimeout: (() => void) | undefined
 
   constructor(
     readonly server: Host,
@@ -263,10 +281,33 @@ export class Backend implements Execution {
     while (this.inbox.length === 0) {
       if (this.state === "active") this.state = "idle"
       this.isReading = true
-      yield () => () => {}
+      yield () => this.idleTimeout()
       this.isReading = false
     }
     return this.inbox.shift()!
+  }
+
+  /** Ends a session that is idle for too long. Returns what ends the waiting. */
+  private idleTimeout(): () => void {
+    const isInTransaction = this.transaction !== undefined
+    const millis = this.timeout(isInTransaction ? "idle_in_transaction_session_timeout" : "idle_session_timeout")
+    if (millis === 0 || this.state !== "idle") return () => {}
+    const error = isInTransaction
+      ? new PgError("25P03", "terminating connection due to idle-in-transaction timeout", "ProcessInterrupts", "FATAL")
+      : new PgError("57P05", "terminating connection due to idle-session timeout", "ProcessInterrupts", "FATAL")
+    return this.server.world.after(millis, () => this.terminate(error))
+  }
+
+  private timeout(name: string): number {
+    return millisOf(this.setting(name) ?? "0")
+  }
+
+  /** Cancels what runs until the server is ready again, if that takes too long. */
+  private limitTime(): void {
+    if (this.endTimeout !== undefined) return
+    const millis = this.timeout("statement_timeout")
+    if (millis === 0) return
+    this.endTimeout = this.server.world.after(millis, () => this.cancel(canceled("statement timeout")))
   }
 
   // ---- Answers
@@ -282,11 +323,27 @@ export class Backend implements Execution {
     this.end.send(bytes)
   }
 
+  /** Says a notice, or what will be an error. */
+  private report(error: PgError): void {
+    this.send(Wire.report(error))
+    this.flush()
+  }
+
   private ready(): void {
     const { transaction } = this
+    this.endTimeout?.()
+    this.endTimeout = undefined
     this.state = "idle"
+    if (transaction === undefined) this.send(...this.laterNotifications.splice(0))
+    this.tellSettings()
     this.send(Wire.readyForQuery(transaction === undefined ? "I" : transaction.isFailed ? "E" : "T"))
     this.flush()
+  }
+
+  private tellSettings(): void {
+    for (const [name, value] of this.settings.changes((name) => this.setting(name))) {
+      this.send(Wire.parameterStatus(name, value))
+    }
   }
 
   /** What was notified on a channel. */
@@ -331,8 +388,7 @@ export class Backend implements Execution {
     if (first._tag !== "startup") return false
     this.application = first.parameters.application_name ?? ""
     this.user = first.parameters.user ?? ""
-    for (const [name, value] of Object.entries(first.parameters)) this.settings.set(name.toLowerCase(), value)
-    const refused = this.server.refusal
+    const refused = this.server.refusal ?? this.server.refusalOf(this)
     if (refused !== undefined) throw refused
     this.send(Wire.authentication(10, "SCRAM-SHA-256\0\0"))
     this.flush()
@@ -344,21 +400,19 @@ export class Backend implements Execution {
     const proof = yield* this.read()
     if (proof._tag !== "password") return false
     const verified = scram.last(proof.body)
-    if (verified === undefined)
+    if (verified === undefined || this.user !== role)
       throw new PgError("28P01", `password authentication failed for user "${this.user}"`, "auth_failed", "FATAL")
-    const full = this.server.refusalOf(this)
-    if (full !== undefined) throw full
     this.send(Wire.authentication(12, verified), Wire.authentication(0))
-    for (const [name, value] of [
-      ["server_version", "18.4"],
-      ["client_encoding", "UTF8"],
-      ["standard_conforming_strings", "on"],
-      ["DateStyle", "ISO, MDY"],
-      ["TimeZone", "UTC"],
-      ["in_hot_standby", this.server.isStandby ? "on" : "off"]
-    ] as const) {
-      this.send(Wire.parameterStatus(name, value))
+    const wanted = first.parameters.database ?? this.user
+    if (wanted !== database) {
+      throw new PgError("3D000", `database "${wanted}" does not exist`, "InitPostgres", "FATAL")
     }
+    try {
+      this.settings.begin(first.parameters)
+    } catch (error) {
+      throw error instanceof PgError ? new PgError(error.code, error.message, error.routine, "FATAL") : error
+    }
+    this.tellSettings()
     this.send(Wire.backendKey(this.pid, this.key))
     yield* this.sleep(this.chance.between(0.5, 3))
     this.ready()
@@ -371,18 +425,22 @@ export class Backend implements Execution {
     try {
       switch (message._tag) {
         case "query":
+          this.limitTime()
           yield* this.simple(message.sql)
           return
         case "parse":
-          this.parse(message.name, message.sql)
+          this.limitTime()
+          this.parse(message)
           return
         case "bind":
+          this.limitTime()
           this.bind(message)
           return
         case "describe":
           this.describe(message.kind, message.name)
           return
         case "execute":
+          this.limitTime()
           yield* this.execute(message.portal, message.max)
           return
         case "close":
@@ -397,7 +455,6 @@ export class Backend implements Execution {
           this.isSkipping = false
           yield* this.endImplicit()
           this.ready()
-          this.sendNotifications()
           return
         default:
           return
@@ -407,11 +464,6 @@ export class Backend implements Execution {
       if (message._tag === "query" || message._tag === "sync") this.ready()
       else this.isSkipping = true
     }
-  }
-
-  private sendNotifications(): void {
-    if (this.transaction !== undefined) return
-    for (const bytes of this.laterNotifications.splice(0)) this.end.send(bytes)
   }
 
   private fail(error: unknown): void {
@@ -424,7 +476,7 @@ export class Backend implements Execution {
       this.undo(transaction, transaction.level)
       transaction.isFailed = true
     } else this.rollback()
-    this.send(Wire.report(error))
+    this.report(error)
   }
 
   /** The pending signal, if one has come. */
@@ -436,103 +488,174 @@ export class Backend implements Execution {
   }
 
   private *simple(sql: string): Steps<void> {
-    const plans = plansOf(sql)
-    if (plans.length === 0) this.send(Wire.emptyQuery)
-    for (const plan of plans) {
+    const statements = statementsOf(sql, this.catalog)
+    if (statements.length === 0) this.send(Wire.emptyQuery)
+    this.isOneOfSeveral = statements.length > 1
+    for (const index of statements.keys()) {
+      // A statement before it may have changed the tables.
+      const prepared = this.allowed(() => statementsOf(sql, this.catalog)[index]!(), "exec_simple_query")
       this.params = []
-      const { rows, tag } = yield* this.run(plan, sql)
-      const fields = fieldsOf(plan)
-      if (fields !== undefined) this.send(Wire.rowDescription(fields), ...rows.map(Wire.dataRow))
+      const fields = fieldsOf(prepared.plan)
+      const describe = () => {
+        if (fields !== undefined) this.send(Wire.rowDescription(fields))
+      }
+      const isSelect = prepared.plan._tag === "query" && prepared.plan.isSelect
+      const { rows, tag } = yield* this.run(prepared, sql, isSelect ? describe : () => {})
+      if (!isSelect) describe()
+      this.send(...rows.map(Wire.dataRow))
+      // The last one is answered when all are committed.
+      if (index === statements.length - 1) yield* this.endImplicit()
       this.send(Wire.commandComplete(tag))
     }
-    yield* this.endImplicit()
     this.ready()
-    this.sendNotifications()
   }
 
-  private parse(name: string, sql: string): void {
+  /** What may run in a transaction that has failed. */
+  private allowed(make: () => Prepared, routine: Refusing): Prepared {
+    if (this.transaction?.isFailed !== true) return make()
+    let prepared: Prepared | undefined
+    try {
+      prepared = make()
+    } catch (error) {
+      if (!(error instanceof PgError)) throw error
+    }
+    if (!isEnding(prepared?.plan)) throw aborted(routine)
+    return prepared!
+  }
+
+  /** The tables, as this session sees them. */
+  private get catalog(): Catalog {
+    return this.transaction?.catalogs.at(-1)?.catalog ?? this.server.store.catalog
+  }
+
+  private prepare(sql: string, types: ReadonlyArray<Type | undefined>): Statement {
+    const { catalog } = this
+    const statements = statementsOf(sql, catalog, types)
+    if (statements.length > 1) {
+      throw new PgError("42601", "cannot insert multiple commands into a prepared statement", "exec_parse_message")
+    }
+    const [make] = statements
+    const prepared = make === undefined ? undefined : this.allowed(make, "exec_parse_message")
+    return { sql, types, catalog, prepared }
+  }
+
+  private parse({ name, sql, types }: Extract<Wire.Message, { readonly _tag: "parse" }>): void {
+    // The unnamed one is gone, whatever comes of the new one.
+    if (name === "") this.statements.delete("")
+    const statement = this.prepare(sql, types.map(typeOfOid))
     if (name !== "" && this.statements.has(name)) {
       throw new PgError("42P05", `prepared statement "${name}" already exists`, "StorePreparedStatement")
     }
-    const plans = plansOf(sql)
-    if (plans.length > 1) {
-      throw new PgError("42601", "cannot insert multiple commands into a prepared statement", "exec_parse_message")
-    }
-    const [plan] = plans
-    if (this.transaction?.isFailed === true && !isEnding(plan)) throw aborted
-    this.statements.set(name, { sql, plan })
+    this.statements.set(name, statement)
     this.send(Wire.parseComplete)
   }
 
-  private bind({ params, portal, statement }: Extract<Wire.Message, { readonly _tag: "bind" }>): void {
-    const found = this.statements.get(statement)
-    if (found === undefined) {
-      throw new PgError("26000", `prepared statement "${statement}" does not exist`, "FetchPreparedStatement")
+  private statement(name: string): Statement {
+    const found = this.statements.get(name)
+    if (found !== undefined) return found
+    const [message, routine] =
+      name === ""
+        ? ["unnamed prepared statement does not exist", "exec_bind_message"]
+        : [`prepared statement "${name}" does not exist`, "FetchPreparedStatement"]
+    throw new PgError("26000", message, routine)
+  }
+
+  /** A statement with the tables as they are now: what it returns may not have changed. */
+  private current(name: string): Statement {
+    const found = this.statement(name)
+    if (found.catalog === this.catalog || found.prepared === undefined || this.transaction?.isFailed === true) {
+      return found
     }
-    if (this.transaction?.isFailed === true && !isEnding(found.plan)) throw aborted
-    const wanted = parametersOf(found.sql)
-    if (params.length !== wanted) {
+    const next = this.prepare(found.sql, found.prepared.params)
+    if (JSON.stringify(fieldsOf(next.prepared?.plan)) !== JSON.stringify(fieldsOf(found.prepared.plan))) {
+      throw new PgError("0A000", "cached plan must not change result type", "RevalidateCachedQuery")
+    }
+    this.statements.set(name, next)
+    return next
+  }
+
+  private bind({ params, portal, statement }: Extract<Wire.Message, { readonly _tag: "bind" }>): void {
+    const found = this.current(statement)
+    const { prepared, sql } = found
+    if (this.transaction?.isFailed === true && prepared !== undefined && !isEnding(prepared.plan)) {
+      throw aborted("exec_bind_message")
+    }
+    const types = prepared?.params ?? []
+    if (params.length !== types.length) {
       throw new PgError(
         "08P01",
-        `bind message supplies ${params.length} parameters, but prepared statement "${statement}" requires ${wanted}`,
+        `bind message supplies ${params.length} parameters, but prepared statement "${statement}" requires ${types.length}`,
         "exec_bind_message"
       )
     }
-    if (portal !== "" && this.portals.has(portal)) {
+    if (portal === "") this.portals.delete("")
+    else if (this.portals.has(portal)) {
       throw new PgError("42P03", `cursor "${portal}" already exists`, "CreatePortal")
     }
-    this.portals.set(portal, { ...found, params, left: undefined, tag: "", total: 0 })
+    this.begun()
+    this.params = params.map((param, i) => (param === null ? null : read(param, types[i]!)))
+    prepared?.fold({ env: this, rows: [] })
+    this.portals.set(portal, { plan: prepared?.plan, sql, params: this.params, left: undefined, tag: "" })
     this.send(Wire.bindComplete)
   }
 
   private describe(kind: "S" | "P", name: string): void {
-    const plan = kind === "S" ? this.statements.get(name)?.plan : this.portal(name).plan
-    const fields = fieldsOf(plan)
+    const isFailed = this.transaction?.isFailed === true
+    if (kind === "S") {
+      const { prepared } = this.statement(name)
+      if (isFailed && fieldsOf(prepared?.plan) !== undefined) throw aborted("exec_describe_statement_message")
+      this.send(Wire.parameterDescription((prepared?.params ?? []).map(oidOf)))
+      const fields = fieldsOf(this.current(name).prepared?.plan)
+      this.send(fields === undefined ? Wire.noData : Wire.rowDescription(fields))
+      return
+    }
+    const fields = fieldsOf(this.portal(name, "exec_describe_portal_message").plan)
+    if (isFailed && fields !== undefined) throw aborted("exec_describe_portal_message")
     this.send(fields === undefined ? Wire.noData : Wire.rowDescription(fields))
   }
 
-  private portal(name: string): Portal {
+  private portal(name: string, routine: string): Portal {
     const portal = this.portals.get(name)
-    if (portal === undefined) throw new PgError("34000", `portal "${name}" does not exist`, "exec_execute_message")
+    if (portal === undefined) throw new PgError("34000", `portal "${name}" does not exist`, routine)
     return portal
   }
 
   private *execute(name: string, max: number): Steps<void> {
-    const portal = this.portal(name)
-    if (portal.plan === undefined) {
+    const portal = this.portal(name, "exec_execute_message")
+    const { params, plan, sql } = portal
+    if (plan === undefined) {
       this.send(Wire.emptyQuery)
       return
     }
+    if (this.transaction?.isFailed === true && !isEnding(plan)) throw aborted("exec_execute_message")
+    const isQuery = fieldsOf(plan) !== undefined
     if (portal.left === undefined) {
-      this.params = portal.params
-      const { rows, tag } = yield* this.run(portal.plan, portal.sql)
+      this.params = params
+      const { rows, tag } = yield* this.run({ plan, params: [], fold: () => {} }, sql)
       portal.left = rows
       portal.tag = tag
-      portal.total = rows.length
-    } else if (this.transaction?.isFailed === true) throw aborted
+    } else if (!isQuery) throw new PgError("55000", `portal "${name}" cannot be run`, "MarkPortalActive")
     const rows = portal.left
-    if (max > 0 && rows.length > max) {
+    if (max > 0 && rows.length >= max) {
       portal.left = rows.slice(max)
       this.send(...rows.slice(0, max).map(Wire.dataRow), Wire.portalSuspended)
-    } else {
-      portal.left = []
-      // The tag counts what was fetched now.
-      this.send(
-        ...rows.map(Wire.dataRow),
-        Wire.commandComplete(portal.tag.replace(/^SELECT \d+$/, `SELECT ${rows.length}`))
-      )
+      return
     }
+    portal.left = []
+    // The tag counts what was fetched now.
+    const tag = portal.tag.replace(/^SELECT \d+$/, `SELECT ${rows.length}`)
+    this.send(...rows.map(Wire.dataRow), Wire.commandComplete(tag))
   }
 
   // ---- Statements
 
   private *run(
-    plan: Plan,
-    sql: string
+    { fold, plan }: Prepared,
+    sql: string,
+    begins: () => void = () => {}
   ): Steps<{ readonly rows: ReadonlyArray<ReadonlyArray<string | null>>; readonly tag: string }> {
     yield* this.sleep(this.server.cost(this.chance))
     this.check()
-    if (this.transaction?.isFailed === true && !isEnding(plan)) throw aborted
     if (plan._tag === "transaction") return yield* this.control(plan.command)
     const transaction = this.begun()
     switch (plan._tag) {
@@ -541,25 +664,32 @@ export class Backend implements Execution {
       case "query": {
         // An operation that the workload has marked, whatever becomes of it.
         this.server.observer.began(this, sql)
-        if (plan.isWrite && this.server.isStandby) throw readOnly(sql.trimStart().split(/\s/)[0]!.toUpperCase())
         this.takeSnapshot(transaction)
+        fold({ env: this, rows: [] })
+        if (plan.writes !== undefined && this.isReadOnly) throw readOnly(plan.writes)
+        begins()
         const { rows, tag } = yield* plan.run(this)
         this.check()
         this.server.observer.ran(this, sql)
         return { rows: plan.fields === undefined ? [] : texts(rows, plan.fields), tag }
       }
       case "set":
-        this.setConfig(plan.name, plan.value ?? "", plan.isLocal && transaction.isBlock)
-        return { rows: [], tag: plan.value === undefined ? "RESET" : "SET" }
+        return { rows: [], tag: this.set(plan, transaction) }
       case "setTransaction":
-        transaction.isolation = plan.isolation ?? transaction.isolation
-        transaction.isReadOnly = plan.isReadOnly ?? transaction.isReadOnly
+        this.setModes(plan, transaction)
         return { rows: [], tag: "SET" }
+      case "setConstraints":
+        if (!transaction.isBlock) this.report(needsBlock("SET CONSTRAINTS", "WARNING"))
+        if (!plan.isDeferred) this.checkDeferred(transaction)
+        return { rows: [], tag: "SET CONSTRAINTS" }
+      case "define":
+        if (this.isReadOnly) throw readOnly(plan.tag)
+        transaction.xid ??= this.server.nextXid()
+        transaction.catalogs.push({ catalog: plan.catalog, level: transaction.level })
+        return { rows: [], tag: plan.tag }
       case "show": {
         const value = this.setting(plan.name)
-        if (value === undefined) {
-          throw new PgError("42704", `unrecognized configuration parameter "${plan.name}"`, "find_option")
-        }
+        if (value === undefined) throw unknownSetting(plan.name)
         return { rows: [[value]], tag: "SHOW" }
       }
       case "listen":
@@ -572,32 +702,106 @@ export class Backend implements Execution {
         this.notify(plan.channel, plan.payload)
         return { rows: [], tag: "NOTIFY" }
       case "discard":
+        if (plan.tag !== "DISCARD ALL") return { rows: [], tag: plan.tag }
+        if (transaction.isBlock) {
+          const message = "DISCARD ALL cannot run inside a transaction block"
+          throw new PgError("25001", message, "PreventInTransactionBlock")
+        }
         this.statements.clear()
         this.channels.clear()
         this.settings.clear()
-        return { rows: [], tag: "DISCARD ALL" }
+        return { rows: [], tag: plan.tag }
       case "deallocate":
         if (plan.name === undefined) this.statements.clear()
         else if (!this.statements.delete(plan.name)) {
           throw new PgError("26000", `prepared statement "${plan.name}" does not exist`, "FetchPreparedStatement")
         }
         return { rows: [], tag: deallocated(plan.name) }
-      case "copy":
-        if (!plan.isFrom) throw new PgError("0A000", "COPY TO STDOUT is not simulated", "simulator")
-        yield* this.copy()
-        return { rows: [], tag: "COPY 0" }
+      case "copyOut": {
+        this.takeSnapshot(transaction)
+        const rows = plan.rows(this)
+        const line = (row: ReadonlyArray<Value>) =>
+          `${row.map((value, i) => toText(value, plan.fields[i]!.type) ?? "\\N").join("\t")}\n`
+        this.send(Wire.copyOut(plan.fields.length), ...rows.map((row) => Wire.copyData(line(row))), Wire.copyDone)
+        return { rows: [], tag: `COPY ${rows.length}` }
+      }
+      case "copyIn": {
+        if (this.server.isStandby) throw duringRecovery("COPY")
+        if (this.isReadOnly) throw readOnly("COPY FROM")
+        this.takeSnapshot(transaction)
+        const lines = yield* this.copyIn(plan.columns)
+        for (const line of lines) {
+          yield* plan.add(
+            this,
+            line.split("\t").map((value) => (value === "\\N" ? null : value))
+          )
+        }
+        return { rows: [], tag: `COPY ${lines.length}` }
+      }
     }
   }
 
-  private *copy(): Steps<void> {
-    this.send(Wire.copyIn)
+  /** The lines that the client sends. */
+  private *copyIn(columns: number): Steps<ReadonlyArray<string>> {
+    this.send(Wire.copyIn(columns))
     this.flush()
+    let text = ""
     while (true) {
       const message = yield* this.read()
       this.state = "active"
-      if (message._tag === "copyDone") return
-      if (message._tag === "copyFail") throw new PgError("57014", "COPY from stdin failed", "CopyGetData")
+      if (message._tag === "copyDone") return text.split("\n").filter((line) => line !== "")
+      if (message._tag === "copyData") text += message.text
+      if (message._tag === "copyFail") {
+        throw new PgError("57014", `COPY from stdin failed: ${message.why}`, "CopyGetData")
+      }
       if (message._tag === "terminate" || message._tag === "gone") throw over
+    }
+  }
+
+  private set(
+    { isLocal, name, value }: Extract<Plan, { readonly _tag: "set" }>,
+    transaction: Transaction
+  ): "SET" | "RESET" {
+    const lower = name.toLowerCase()
+    if (isLocal && !transaction.isBlock) this.report(needsBlock("SET LOCAL", "WARNING"))
+    this.setConfig(lower, value ?? this.settings.reset(lower) ?? "", isLocal)
+    return value === undefined ? "RESET" : "SET"
+  }
+
+  private setModes(
+    { isDefault, isolation, isReadOnly }: Extract<Plan, { readonly _tag: "setTransaction" }>,
+    transaction: Transaction
+  ): void {
+    if (isDefault) {
+      if (isolation !== undefined) this.setConfig("default_transaction_isolation", isolation, false)
+      if (isReadOnly !== undefined) this.setConfig("default_transaction_read_only", isReadOnly ? "on" : "off", false)
+      return
+    }
+    if (!transaction.isBlock) this.report(needsBlock("SET TRANSACTION", "WARNING"))
+    this.checkModes(isolation, isReadOnly)
+    if (isolation !== undefined && isolation !== transaction.isolation && transaction.hasRead) {
+      const message = "SET TRANSACTION ISOLATION LEVEL must be called before any query"
+      throw new PgError("25001", message, "call_enum_check_hook")
+    }
+    if (isReadOnly === false && transaction.isReadOnly && transaction.hasRead) {
+      const message = "transaction read-write mode must be set before any query"
+      throw new PgError("25001", message, "call_bool_check_hook")
+    }
+    transaction.isolation = isolation ?? transaction.isolation
+    transaction.isReadOnly = isReadOnly ?? transaction.isReadOnly
+  }
+
+  /** What a standby does not have. */
+  private checkModes(isolation: string | undefined, isReadOnly: boolean | undefined): void {
+    if (!this.server.isStandby) return
+    if (isolation === "serializable") {
+      throw new PgError("0A000", "cannot use serializable mode in a hot standby", "call_enum_check_hook", "ERROR", {
+        hint: "You can use REPEATABLE READ instead."
+      })
+    }
+    if (isReadOnly === false) {
+      const message = "cannot set transaction read-write mode during recovery"
+      throw new PgError("0A000", message, "call_bool_check_hook")
     }
   }
 
@@ -614,15 +818,25 @@ export class Backend implements Execution {
   ): Transaction {
     return new Transaction(
       isolation ?? this.setting("default_transaction_isolation") ?? "read committed",
-      this.server.isStandby || (isReadOnly ?? this.setting("default_transaction_read_only") === "on"),
+      isReadOnly ?? this.isReadOnlyByDefault,
       isBlock
     )
   }
 
   private takeSnapshot(transaction: Transaction): void {
     if (transaction.isolation === "serializable" && this.server.isStandby) {
-      throw new PgError("0A000", "cannot use serializable mode in a hot standby", "GetSerializableTransactionSnapshot")
+      throw new PgError(
+        "0A000",
+        "cannot use serializable mode in a hot standby",
+        "GetSerializableTransactionSnapshot",
+        "ERROR",
+        {
+          detail: '"default_transaction_isolation" is set to "serializable".',
+          hint: "You can use \"SET default_transaction_isolation = 'repeatable read'\" to change the default."
+        }
+      )
     }
+    transaction.hasRead = true
     const { sequence } = this.server.store
     if (isStrong(transaction)) transaction.snapshot ??= sequence
     this.snapshot = isStrong(transaction) ? transaction.snapshot! : sequence
@@ -633,17 +847,21 @@ export class Backend implements Execution {
     switch (command.kind) {
       case "begin":
         if (transaction?.isBlock === true) {
-          this.send(
-            Wire.report(
-              new PgError("25001", "there is already a transaction in progress", "BeginTransactionBlock", "WARNING")
-            )
-          )
-        } else if (transaction === undefined) {
+          const message = "there is already a transaction in progress"
+          this.report(new PgError("25001", message, "BeginTransactionBlock", "WARNING"))
+          return { rows: [], tag: command.tag }
+        }
+        this.checkModes(command.isolation, command.isReadOnly)
+        if (transaction === undefined) {
           this.transaction = this.newTransaction(command.isolation, command.isReadOnly, true)
-        } else transaction.isBlock = true
-        return { rows: [], tag: "BEGIN" }
+        } else {
+          transaction.isolation = command.isolation ?? transaction.isolation
+          transaction.isReadOnly = command.isReadOnly ?? transaction.isReadOnly
+          transaction.isBlock = true
+        }
+        return { rows: [], tag: command.tag }
       case "commit": {
-        if (transaction === undefined) this.send(Wire.report(noticeOf("there is no transaction in progress")))
+        if (transaction?.isBlock !== true) this.report(noTransaction("EndTransactionBlock"))
         if (transaction?.isFailed === true) {
           this.rollback()
           return { rows: [], tag: "ROLLBACK" }
@@ -652,23 +870,22 @@ export class Backend implements Execution {
         return { rows: [], tag: "COMMIT" }
       }
       case "rollback":
-        if (transaction === undefined) this.send(Wire.report(noticeOf("there is no transaction in progress")))
+        if (transaction?.isBlock !== true) this.report(noTransaction("UserAbortTransactionBlock"))
         this.rollback()
         return { rows: [], tag: "ROLLBACK" }
       case "savepoint":
-        if (transaction?.isBlock !== true) {
-          throw new PgError("25P01", "SAVEPOINT can only be used in transaction blocks", "RequireTransactionBlock")
-        }
+        this.checkBlock("SAVEPOINT", "DefineSavepoint")
+        if (transaction === undefined) return { rows: [], tag: "SAVEPOINT" }
         transaction.savepoints.push(command.name)
         return { rows: [], tag: "SAVEPOINT" }
       case "release": {
-        const at = this.savepoint(command.name)
+        const at = this.savepoint(command.name, "RELEASE SAVEPOINT", "ReleaseSavepoint")
         this.lower(transaction!, at)
         transaction!.savepoints.length = at
         return { rows: [], tag: "RELEASE" }
       }
       case "rollback to": {
-        const at = this.savepoint(command.name)
+        const at = this.savepoint(command.name, "ROLLBACK TO SAVEPOINT", "RollbackToSavepoint")
         this.undo(transaction!, at + 1)
         transaction!.savepoints.length = at + 1
         transaction!.isFailed = false
@@ -677,15 +894,22 @@ export class Backend implements Execution {
     }
   }
 
-  private savepoint(name: string): number {
+  /** Several statements of one text are a transaction already, though no block. */
+  private checkBlock(what: string, routine: string): void {
+    if (this.transaction?.isBlock === true) return
+    throw needsBlock(what, "ERROR", this.isOneOfSeveral ? routine : "CheckTransactionBlock")
+  }
+
+  private savepoint(name: string, what: string, routine: string): number {
+    this.checkBlock(what, routine)
     const at = this.transaction?.savepoints.lastIndexOf(name) ?? -1
-    if (at < 0) throw new PgError("3B001", `savepoint "${name}" does not exist`, "ReleaseSavepoint")
+    if (at < 0) throw new PgError("3B001", `savepoint "${name}" does not exist`, routine)
     return at
   }
 
   /** What was done in savepoints belongs to the level around them now. */
   private lower(transaction: Transaction, level: number): void {
-    for (const all of [transaction.changes, transaction.locks, transaction.settings]) {
+    for (const all of [transaction.changes, transaction.catalogs, transaction.locks, transaction.settings]) {
       all.forEach((one, i) => {
         if (one.level > level) (all as Array<{ readonly level: number }>)[i] = { ...one, level }
       })
@@ -694,7 +918,8 @@ export class Backend implements Execution {
 
   /** Takes back what was done from a level on. */
   private undo(transaction: Transaction, level: number): void {
-    const { changes, locks, settings } = transaction
+    const { catalogs, changes, locks, settings } = transaction
+    while ((catalogs.at(-1)?.level ?? -1) >= level) catalogs.pop()
     for (let i = changes.length - 1; i >= 0; i--) {
       if (changes[i]!.level < level) continue
       this.server.store.take(changes[i]!, transaction.xid!)
@@ -705,7 +930,13 @@ export class Backend implements Execution {
       this.server.locks.release(locks[i]!.name, this)
       locks.splice(i, 1)
     }
-    for (let i = settings.length - 1; i >= 0; i--) if (settings[i]!.level >= level) settings.splice(i, 1)
+    for (let i = settings.length - 1; i >= 0; i--) {
+      const { level: at, name } = settings[i]!
+      if (at < level) continue
+      settings.splice(i, 1)
+      // It has no value now, and is there.
+      if (isCustom(name) && !this.settings.has(name)) this.settings.set(name, this.settings.reset(name) ?? "")
+    }
   }
 
   private *endImplicit(): Steps<void> {
@@ -724,11 +955,18 @@ export class Backend implements Execution {
   }
 
   private *commit(transaction: Transaction): Steps<void> {
-    this.checkDeferred(transaction)
+    try {
+      this.checkDeferred(transaction)
+    } catch (error) {
+      // It ends, whoever began it.
+      this.rollback()
+      throw error
+    }
+    const catalog = transaction.catalogs.at(-1)?.catalog
     let position: { readonly timeline: number; readonly end: number } | undefined
-    if (transaction.xid !== undefined && transaction.changes.length > 0) {
+    if (transaction.xid !== undefined && (transaction.changes.length > 0 || catalog !== undefined)) {
       const { store } = this.server
-      const record = this.server.logCommit(transaction.xid, transaction.changes)
+      const record = this.server.logCommit(transaction.xid, transaction.changes, catalog)
       position = record
       this.server.observer.logged(this, transaction, record)
       if (this.setting("synchronous_commit") !== "off" && !this.server.isAsynchronous) {
@@ -738,12 +976,12 @@ export class Backend implements Execution {
         this.server.flush(record.end)
         yield* this.awaitStandbys(record.end)
       }
-      store.commit(transaction.xid)
+      store.commit(transaction.xid, catalog)
     }
     for (const { name } of transaction.locks) this.server.locks.release(name, this)
     for (const { isLocal, name, value } of transaction.settings) {
       if (!isLocal) this.settings.set(name, value)
-      else if (name.includes(".") && !this.settings.has(name)) this.settings.set(name, "")
+      else if (isCustom(name) && !this.settings.has(name)) this.settings.set(name, "")
     }
     for (const { channel, isOn } of transaction.listening) {
       if (channel === undefined) this.channels.clear()
@@ -764,22 +1002,22 @@ export class Backend implements Execution {
     } catch (error) {
       if (!(error instanceof PgError)) throw error
       const isFatal = error.severity === "FATAL"
-      const text = isFatal ? "terminating connection" : "user request"
-      this.send(
-        Wire.report(
-          new PgError(
-            isFatal ? "57P01" : "01000",
-            isFatal
-              ? "canceling the wait for synchronous replication and terminating connection due to administrator command"
-              : `canceling wait for synchronous replication due to ${text}`,
-            "SyncRepWaitForLSN",
-            "WARNING"
-          )
+      this.report(
+        new PgError(
+          isFatal ? "57P01" : "01000",
+          isFatal
+            ? "canceling the wait for synchronous replication and terminating connection due to administrator command"
+            : "canceling wait for synchronous replication due to user request",
+          "SyncRepWaitForLSN",
+          "WARNING",
+          {
+            detail: "The transaction has already committed locally, but might not have been replicated to the standby."
+          }
         )
       )
       if (isFatal) {
-        this.server.store.commit(this.transaction!.xid!)
         const { transaction } = this
+        this.server.store.commit(transaction!.xid!, transaction!.catalogs.at(-1)?.catalog)
         for (const { name } of transaction!.locks) this.server.locks.release(name, this)
         this.transaction = undefined
         this.server.observer.ended(this, transaction!, { timeline: this.server.timeline, end: position })
@@ -790,15 +1028,23 @@ export class Backend implements Execution {
   }
 
   private checkDeferred(transaction: Transaction): void {
-    for (const { row, table: name } of transaction.changes) {
-      const deferred = schema.find((table) => table.name === name)?.deferred
-      if (deferred === undefined || row === undefined || row[deferred.column] === null) continue
-      if (this.rowAt(deferred.references, String(row[deferred.column]), this.latest) !== undefined) continue
-      throw new PgError(
-        "23503",
-        `insert or update on table "${name}" violates foreign key constraint "${deferred.constraint}"`,
-        "ri_ReportViolation"
-      )
+    const { catalog, latest } = this
+    for (const { key, row, table: name } of transaction.changes) {
+      const table = catalog.find((table) => table.name === name)
+      const deferred = table?.deferred
+      const value = row?.[deferred?.column ?? ""] ?? null
+      if (deferred !== undefined && value !== null && this.rowAt(name, key, latest) === row) {
+        if (this.rowAt(deferred.references, String(value), latest) === undefined)
+          throw missingKey(name, deferred, value)
+      }
+      if (row !== undefined || this.rowAt(name, key, latest) !== undefined) continue
+      for (const { deferred, name: other } of catalog) {
+        if (deferred?.references !== name) continue
+        const isUsed = this.keysOf(other).some(
+          (one) => String(this.rowAt(other, one, latest)?.[deferred.column] ?? "") === key
+        )
+        if (isUsed) throw usedKey(name, table!.key!, other, deferred, key)
+      }
     }
   }
 
@@ -820,35 +1066,66 @@ export class Backend implements Execution {
     return this.transaction !== undefined && isStrong(this.transaction)
   }
 
+  /** Of a transaction that was begun on a standby, and that a promotion has left as it was, too. */
   get isReadOnly(): boolean {
-    return this.server.isStandby || this.server.isReadOnly || this.transaction?.isReadOnly === true
+    return this.server.isStandby || this.transaction?.isReadOnly === true
+  }
+
+  private get isReadOnlyByDefault(): boolean {
+    return this.server.isStandby || this.setting("default_transaction_read_only") === "on"
   }
 
   get latest(): number {
     return this.server.store.sequence
   }
 
+  /** Settings that are what the server, or the transaction, is. */
+  private live(name: string): string | undefined {
+    switch (name) {
+      case "in_hot_standby":
+        return this.server.isStandby ? "on" : "off"
+      case "default_transaction_read_only":
+        return this.server.isReadOnly ? "on" : undefined
+      default:
+        return undefined
+    }
+  }
+
   setting(name: string): string | undefined {
     const lower = name.toLowerCase()
-    const local = this.transaction?.settings.findLast((one) => one.name === lower)
-    if (local !== undefined) return local.value
-    if (lower === "transaction_isolation") return this.transaction?.isolation ?? "read committed"
-    if (lower === "transaction_read_only") return this.isReadOnly ? "on" : "off"
-    if (lower === "in_hot_standby") return this.server.isStandby ? "on" : "off"
-    return this.settings.get(lower) ?? defaults[lower]
+    const own = this.transaction?.settings.findLast((one) => one.name === lower)
+    if (own !== undefined) return own.value
+    if (lower === "transaction_isolation")
+      return this.transaction?.isolation ?? this.setting("default_transaction_isolation")
+    if (lower === "transaction_read_only") {
+      return (this.transaction === undefined ? this.isReadOnlyByDefault : this.isReadOnly) ? "on" : "off"
+    }
+    return this.settings.get(lower)
   }
 
   setConfig(name: string, value: string, isLocal: boolean): void {
+    const lower = name.toLowerCase()
     const transaction = this.begun()
-    transaction.settings.push({ name: name.toLowerCase(), value, isLocal, level: transaction.level })
+    transaction.settings.push({ name: lower, value: checked(lower, value), isLocal, level: transaction.level })
+  }
+
+  notice(error: PgError): void {
+    this.report(error)
   }
 
   notify(channel: string, payload: string): void {
-    this.begun().notifications.push({ channel, payload })
+    const { notifications } = this.begun()
+    // The same one is sent once.
+    if (!notifications.some((one) => one.channel === channel && one.payload === payload)) {
+      notifications.push({ channel, payload })
+    }
   }
 
   signal(pid: number, how: "cancel" | "terminate"): boolean {
-    return this.server.signal(pid, how)
+    if (this.server.signal(pid, how)) return true
+    const message = `PID ${pid} is not a PostgreSQL backend process`
+    this.notice(new PgError("01000", message, "pg_signal_backend", "WARNING"))
+    return false
   }
 
   rowAt(table: string, key: string, snapshot: number): Row | undefined {
@@ -869,10 +1146,15 @@ export class Backend implements Execution {
     return this.server.store.isNewer(table, key, this.snapshot)
   }
 
-  *lock(table: string, key: string): Steps<void> {
+  *lock(table: string, key: string, how: Lock): Steps<boolean> {
     const name = `${table}/${key}`
     const { locks, world } = this.server
+    const limit = this.timeout("lock_timeout")
     while (!locks.tryTake(name, this)) {
+      if (how === "skip") return false
+      if (how === "fail") {
+        throw new PgError("55P03", `could not obtain lock on row in relation "${table}"`, "heap_lock_tuple")
+      }
       yield (wake) => {
         const end = locks.wait(name, { owner: this, wake: () => wake() })
         const check = world.after(this.server.deadlockTimeout, () => {
@@ -880,9 +1162,17 @@ export class Backend implements Execution {
           end()
           wake(deadlock)
         })
+        const expire =
+          limit === 0
+            ? () => {}
+            : world.after(limit, () => {
+                end()
+                wake(new PgError("55P03", "canceling statement due to lock timeout", "ProcessInterrupts"))
+              })
         return () => {
           end()
           check()
+          expire()
         }
       }
       this.check()
@@ -891,6 +1181,7 @@ export class Backend implements Execution {
     if (!transaction.locks.some((lock) => lock.name === name))
       transaction.locks.push({ name, level: transaction.level })
     transaction.xid ??= this.server.nextXid()
+    return true
   }
 
   write(change: Change): void {
@@ -906,21 +1197,35 @@ export class Backend implements Execution {
   }
 }
 
-const defaults: Readonly<Record<string, string>> = {
-  server_version_num: "180004",
-  server_version: "18.4",
-  standard_conforming_strings: "on",
-  default_transaction_isolation: "read committed",
-  default_transaction_read_only: "off",
-  synchronous_commit: "on",
-  search_path: '"$user", public',
-  timezone: "UTC",
-  statement_timeout: "0",
-  lock_timeout: "0",
-  idle_in_transaction_session_timeout: "0",
-  application_name: "",
-  max_connections: "100"
-}
+type Deferred = NonNullable<Catalog[number]["deferred"]>
+
+const missingKey = (table: string, { column, constraint, references }: Deferred, value: Value): PgError =>
+  new PgError(
+    "23503",
+    `insert or update on table "${table}" violates foreign key constraint "${constraint}"`,
+    "ri_ReportViolation",
+    "ERROR",
+    {
+      detail: `Key (${column})=(${String(value)}) is not present in table "${references}".`,
+      schema: "public",
+      table,
+      constraint
+    }
+  )
+
+const usedKey = (table: string, column: string, other: string, { constraint }: Deferred, value: string): PgError =>
+  new PgError(
+    "23503",
+    `update or delete on table "${table}" violates foreign key constraint "${constraint}" on table "${other}"`,
+    "ri_ReportViolation",
+    "ERROR",
+    {
+      detail: `Key (${column})=(${value}) is still referenced from table "${other}".`,
+      schema: "public",
+      table: other,
+      constraint
+    }
+  )
 
 const isStrong = ({ isolation }: Transaction): boolean =>
   isolation === "repeatable read" || isolation === "serializable"

@@ -3,9 +3,9 @@
  * nothing passes by being misunderstood.
  */
 import { constant, type Fields, inner, isFields, lastName, list, open, text, word } from "./Ast.js"
-import { duringRecovery, PgError, recoveryInProgress, unsupported } from "./PgError.js"
+import { duringRecovery, errorAt, PgError, recoveryInProgress, unsupported } from "./PgError.js"
 import type { Column, Row } from "./Store.js"
-import { convert, type Type, typeNamed, type Value } from "./Value.js"
+import { convert, longName, read, type Type, typeNamed, type Value } from "./Value.js"
 
 /** What a server says of itself. */
 export interface Facts {
@@ -30,11 +30,13 @@ export interface Facts {
 /** What an expression can reach. */
 export interface Env {
   readonly facts: Facts
-  readonly params: ReadonlyArray<string | null>
+  /** As values of the types that the statement has for them. */
+  readonly params: ReadonlyArray<Value>
   readonly pid: number
   setting(name: string): string | undefined
   setConfig(name: string, value: string, isLocal: boolean): void
   notify(channel: string, payload: string): void
+  notice(error: PgError): void
   readonly xid: number | undefined
   signal(pid: number, how: "cancel" | "terminate"): boolean
   /** The rows of a subselect. */
@@ -61,24 +63,58 @@ export interface Expression {
   readonly isAggregate?: boolean
   /** Of a record: its columns. */
   readonly columns?: ReadonlyArray<Column>
+  /** It is the same for every row. */
+  readonly isConstant?: boolean
+  /** Of a parameter whose type is not known yet: hears of it. */
+  readonly resolve?: ((type: Type) => void) | undefined
+  /** Of a constant in quotes, which has no type of its own. */
+  readonly literal?: { readonly text: string; readonly location: unknown } | undefined
+}
+
+/** What is found out of a statement while its expressions are compiled. */
+export interface Statement {
+  /** The types of its parameters. */
+  readonly params: Array<Type | undefined>
+  /** What the planner works out before the statement runs. */
+  readonly folds: Array<(scope: Scope) => Value>
 }
 
 /** What compiling one expression needs to know. */
 export interface Context {
+  readonly statement: Statement
   readonly sources: ReadonlyArray<Source>
   readonly subselect: (fields: Fields) => {
     readonly type: Type
     readonly name: string
     readonly run: (env: Env) => Value
   }
-  /** Hears of functions that take time, and of those that write. */
-  readonly found: Set<string>
 }
 
-export const as = (expression: Expression, type: Type): Expression =>
-  expression.type === type
-    ? expression
-    : { ...expression, type, run: (scope) => convert(expression.run(scope), expression.type, type) }
+const readLiteral = (text: string, type: Type, location: unknown): Value => {
+  try {
+    return read(text, type)
+  } catch (error) {
+    if (!(error instanceof PgError)) throw error
+    const { code, details, message, routine } = error
+    throw new PgError(code, message, routine, "ERROR", { ...details, position: Number(location ?? 0) + 1 })
+  }
+}
+
+export const as = (expression: Expression, type: Type): Expression => {
+  if (expression.type === type) return expression
+  const { literal, resolve, run, ...rest } = expression
+  if (type === "unknown") return expression
+  if (resolve !== undefined) {
+    // Its value is bound as one of this type.
+    resolve(type)
+    return { ...rest, type, run }
+  }
+  if (literal !== undefined) {
+    const value = readLiteral(literal.text, type, literal.location)
+    return { ...rest, type, run: () => value }
+  }
+  return { ...rest, type, run: (scope) => convert(run(scope), expression.type, type) }
+}
 
 const fileName = (facts: Facts, position: number): string => {
   const hex = (n: number) => n.toString(16).toUpperCase().padStart(8, "0")
@@ -91,6 +127,8 @@ interface Builtin {
   readonly args?: ReadonlyArray<Type>
   readonly run: (env: Env, ...args: ReadonlyArray<Value>) => Value
   readonly columns?: ReadonlyArray<Column>
+  /** What it returns depends on its arguments alone, so that the planner may call it. */
+  readonly isImmutable?: boolean
 }
 
 const receiverColumns: ReadonlyArray<Column> = [
@@ -149,22 +187,27 @@ export const rowFunctions: Readonly<
   pg_stat_get_wal_receiver: { columns: receiverColumns, rows: (env) => [receiver(env)] }
 }
 
-const primaryOnly = (env: Env, value: () => Value): Value => {
-  if (env.facts.isInRecovery) throw recoveryInProgress("pg_current_wal_insert_lsn")
-  return value()
-}
+const primaryOnly = (name: string, read: (facts: Facts, ...args: ReadonlyArray<Value>) => Value): Builtin["run"] =>
+  function run({ facts }, ...args) {
+    if (facts.isInRecovery) throw recoveryInProgress(name)
+    return read(facts, ...args)
+  }
 
 const builtins: Readonly<Record<string, Builtin>> = {
   pg_is_in_recovery: { type: "bool", run: ({ facts }) => facts.isInRecovery },
   pg_last_wal_replay_lsn: { type: "pg_lsn", run: ({ facts }) => (facts.isInRecovery ? facts.replayed : null) },
   pg_last_wal_receive_lsn: { type: "pg_lsn", run: ({ facts }) => (facts.isInRecovery ? facts.received : null) },
-  pg_current_wal_insert_lsn: { type: "pg_lsn", run: (env) => primaryOnly(env, () => env.facts.inserted) },
-  pg_current_wal_lsn: { type: "pg_lsn", run: (env) => primaryOnly(env, () => env.facts.written) },
-  pg_current_wal_flush_lsn: { type: "pg_lsn", run: (env) => primaryOnly(env, () => env.facts.written) },
+  pg_current_wal_insert_lsn: {
+    type: "pg_lsn",
+    run: primaryOnly("pg_current_wal_insert_lsn", ({ inserted }) => inserted)
+  },
+  pg_current_wal_lsn: { type: "pg_lsn", run: primaryOnly("pg_current_wal_lsn", ({ written }) => written) },
+  pg_current_wal_flush_lsn: { type: "pg_lsn", run: primaryOnly("pg_current_wal_flush_lsn", ({ written }) => written) },
   pg_walfile_name: {
     type: "text",
+    isImmutable: true,
     args: ["pg_lsn"],
-    run: (env, position) => primaryOnly(env, () => fileName(env.facts, Number(position)))
+    run: primaryOnly("pg_walfile_name", (facts, position) => fileName(facts, Number(position)))
   },
   pg_postmaster_start_time: { type: "timestamptz", run: ({ facts }) => facts.startedAt },
   pg_backend_pid: { type: "int4", run: ({ pid }) => pid },
@@ -185,13 +228,19 @@ const builtins: Readonly<Record<string, Builtin>> = {
   },
   substr: {
     type: "text",
+    isImmutable: true,
     args: ["text", "int4", "int4"],
     run: (_, value, from, length) =>
       value === null
         ? null
         : String(value).slice(Number(from) - 1, length === undefined ? undefined : Number(from) - 1 + Number(length))
   },
-  repeat: { type: "text", args: ["text", "int4"], run: (_, value, times) => String(value).repeat(Number(times)) },
+  repeat: {
+    type: "text",
+    isImmutable: true,
+    args: ["text", "int4"],
+    run: (_, value, times) => String(value).repeat(Number(times))
+  },
   current_setting: {
     type: "text",
     args: ["text", "bool"],
@@ -256,14 +305,20 @@ const common = (left: Type, right: Type): Type => {
   return left === "name" ? "text" : left
 }
 
+const isNumber = (value: Value): value is number | bigint => typeof value === "number" || typeof value === "bigint"
+
+const isComparable = (left: Type, right: Type): boolean =>
+  left === right ||
+  left === "unknown" ||
+  right === "unknown" ||
+  (numeric.has(left) && numeric.has(right)) ||
+  (["text", "name"].includes(left) && ["text", "name"].includes(right)) ||
+  left === "record" ||
+  right === "record" ||
+  (left === "pg_lsn" && numeric.has(right))
+
 const compare = (one: Value, other: Value): number =>
-  one === other
-    ? 0
-    : typeof one === "number" && typeof other === "number"
-      ? one - other
-      : String(one) < String(other)
-        ? -1
-        : 1
+  one === other ? 0 : isNumber(one) && isNumber(other) ? (one < other ? -1 : 1) : String(one) < String(other) ? -1 : 1
 
 const comparisons: Readonly<Record<string, (order: number) => boolean>> = {
   "=": (order) => order === 0,
@@ -280,12 +335,36 @@ const arithmetic: Readonly<Record<string, (one: number, other: number) => number
   "*": (one, other) => one * other
 }
 
-const divide = (one: number, other: number, type: Type): number => {
-  if (other === 0) throw new PgError("22012", "division by zero", "int4div")
+const dividers: Partial<Record<Type, string>> = {
+  int4: "int4div",
+  int8: "int8div",
+  float8: "float_zero_divide_error",
+  numeric: "div_var"
+}
+
+const mixedDividers: Readonly<Record<string, string>> = { "int4/int8": "int48div", "int8/int4": "int84div" }
+
+const divide = (one: number, other: number, type: Type, routine: string | undefined): number => {
+  if (other === 0) throw new PgError("22012", "division by zero", routine ?? dividers[type] ?? "")
   return type === "int4" || type === "int8" ? Math.trunc(one / other) : one / other
 }
 
-const operator = (name: string, left: Expression, right: Expression): Expression => {
+const overflows: Readonly<Record<string, string>> = { "+": "int4pl", "-": "int4mi", "*": "int4mul" }
+
+const inRange = (value: number, type: Type, operator: string): number => {
+  if (type === "int4" && (value > 2147483647 || value < -2147483648)) {
+    throw new PgError("22003", "integer out of range", overflows[operator]!)
+  }
+  return value
+}
+
+const operator = (
+  name: string,
+  left: Expression,
+  right: Expression,
+  context: Context,
+  location: unknown
+): Expression => {
   if (name === "||") {
     const [one, other] = [as(left, "text"), as(right, "text")]
     return {
@@ -297,24 +376,38 @@ const operator = (name: string, left: Expression, right: Expression): Expression
       }
     }
   }
-  const shared = common(left.type, right.type)
+  const found = common(left.type, right.type)
+  const shared = found === "unknown" ? "text" : found
+  if (!isComparable(left.type, right.type)) {
+    const types = `${longName(left.type)} ${name} ${longName(right.type)}`
+    throw new PgError("42883", `operator does not exist: ${types}`, "op_error", "ERROR", {
+      hint: "No operator matches the given name and argument types. You might need to add explicit type casts.",
+      position: Number(location ?? 0) + 1
+    })
+  }
   const [one, other] = [as(left, shared), as(right, shared)]
-  const both = (type: Type, run: (a: Value, b: Value) => Value): Expression => ({
-    type,
-    name: "?column?",
-    isAggregate: left.isAggregate === true || right.isAggregate === true,
-    run: (scope) => {
+  const isConstant = left.isConstant === true && right.isConstant === true
+  const both = (type: Type, compute: (a: Value, b: Value) => Value): Expression => {
+    const run = (scope: Scope) => {
       const [a, b] = [one.run(scope), other.run(scope)]
-      return a === null || b === null ? null : run(a, b)
+      return a === null || b === null ? null : compute(a, b)
     }
-  })
+    if (isConstant) context.statement.folds.push(run)
+    const isAggregate = left.isAggregate === true || right.isAggregate === true
+    return { type, name: "?column?", isAggregate, isConstant, run }
+  }
   const holds = comparisons[name]
   if (holds !== undefined) return both("bool", (a, b) => holds(compare(a, b)))
-  if (name === "/") return both(shared, (a, b) => divide(Number(a), Number(b), shared))
+  if (name === "/") {
+    const routine = mixedDividers[`${left.type}/${right.type}`]
+    return both(shared, (a, b) => divide(Number(a), Number(b), shared, routine))
+  }
   const compute = arithmetic[name]
   if (compute === undefined) throw unsupported(`the operator ${name}`)
-  return both(shared === "pg_lsn" ? "numeric" : shared, (a, b) => compute(Number(a), Number(b)))
+  return both(shared === "pg_lsn" ? "numeric" : shared, (a, b) => inRange(compute(Number(a), Number(b)), shared, name))
 }
+
+const not = (value: Value): Value => (value === null ? null : value !== true)
 
 const isNamed = (node: unknown): boolean => ["ColumnRef", "FuncCall", "TypeCast"].includes(open(node)[0])
 
@@ -328,14 +421,34 @@ export const compile = (node: unknown, context: Context): Expression => {
       if (value === undefined) return nullOf("?column?")
       const type = ({ text: "unknown", int: "int4", float: "numeric", bool: "bool" } as const)[value.kind]
       const result = convert(value.text, "unknown", type)
-      return { type, name: value.kind === "bool" ? "bool" : "?column?", run: () => result }
+      return {
+        type,
+        name: "?column?",
+        isConstant: true,
+        literal: type === "unknown" ? { text: value.text, location: fields.location } : undefined,
+        run: () => result
+      }
     }
     case "ParamRef": {
       const index = Number(fields.number ?? 0) - 1
-      return { type: "unknown", name: "?column?", run: ({ env }) => env.params[index] ?? null }
+      const { params } = context.statement
+      while (params.length <= index) params.push(undefined)
+      const known = params[index]
+      return {
+        type: known ?? "unknown",
+        name: "?column?",
+        isConstant: true,
+        resolve:
+          known === undefined
+            ? (type) => {
+                params[index] ??= type
+              }
+            : undefined,
+        run: ({ env }) => env.params[index] ?? null
+      }
     }
     case "ColumnRef":
-      return column(list(fields, "fields").map(word), context)
+      return column(list(fields, "fields").map(word), context, fields.location)
     case "TypeCast": {
       const arg = compile(fields.arg, context)
       const target = inner(fields, "typeName") ?? {}
@@ -349,7 +462,8 @@ export const compile = (node: unknown, context: Context): Expression => {
       return call(fields, context)
     case "CoalesceExpr": {
       const args = list(fields, "args").map((arg) => compile(arg, context))
-      const type = args.reduce<Type>((type, arg) => common(type, arg.type), "unknown")
+      const found = args.reduce<Type>((type, arg) => common(type, arg.type), "unknown")
+      const type = found === "unknown" ? "text" : found
       const same = args.map((arg) => as(arg, type))
       return {
         type,
@@ -383,10 +497,16 @@ export const compile = (node: unknown, context: Context): Expression => {
         type: "bool",
         name: "?column?",
         run: (scope) => {
-          if (kind === "NOT_EXPR") return args[0]!.run(scope) !== true
-          return kind === "AND_EXPR"
-            ? args.every((arg) => arg.run(scope) === true)
-            : args.some((arg) => arg.run(scope) === true)
+          if (kind === "NOT_EXPR") return not(args[0]!.run(scope))
+          // What decides, whatever is unknown.
+          const decisive = kind === "OR_EXPR"
+          let isKnown = true
+          for (const arg of args) {
+            const value = arg.run(scope)
+            if (value === decisive) return decisive
+            if (value === null) isKnown = false
+          }
+          return isKnown ? !decisive : null
         }
       }
     }
@@ -418,14 +538,28 @@ export const compile = (node: unknown, context: Context): Expression => {
   }
 }
 
-const column = (names: ReadonlyArray<string>, { sources }: Context): Expression => {
+const column = (names: ReadonlyArray<string>, { sources }: Context, location: unknown): Expression => {
   const name = names[names.length - 1]!
-  for (const [index, source] of sources.entries()) {
-    if (names.length > 1 && names[names.length - 2] !== source.name) continue
-    const found = source.columns.find((column) => column.name === name)
-    if (found !== undefined) return { type: found.type, name, run: ({ rows }) => rows[index]![name] ?? null }
+  const found = sources.flatMap((source, index) => {
+    if (names.length > 1 && names[names.length - 2] !== source.name) return []
+    const column = source.columns.find((column) => column.name === name)
+    return column === undefined ? [] : [{ index, type: column.type }]
+  })
+  // Columns of the row that is there, and of the one that would be, have the same names.
+  if (found.length > 1 && sources[1]?.name !== "excluded") {
+    throw errorAt(location, "42702", `column reference "${name}" is ambiguous`, "colNameToVar")
   }
-  throw new PgError("42703", `column "${names.join(".")}" does not exist`, "errorMissingColumn")
+  if (found.length > 0) {
+    const { index, type } = found[0]!
+    return { type, name, run: ({ rows }) => rows[index]![name] ?? null }
+  }
+  const isQualified = names.length > 1
+  if (isQualified && !sources.some((source) => source.name === names[names.length - 2])) {
+    const message = `missing FROM-clause entry for table "${names[names.length - 2]}"`
+    throw errorAt(location, "42P01", message, "errorMissingRTE")
+  }
+  const what = isQualified ? `column ${names.join(".")}` : `column "${name}"`
+  throw errorAt(location, "42703", `${what} does not exist`, "errorMissingColumn")
 }
 
 const call = (fields: Fields, context: Context): Expression => {
@@ -442,7 +576,6 @@ const call = (fields: Fields, context: Context): Expression => {
         aggregate.run(arg === undefined ? group.map(() => 1) : group.map(arg.run).filter((one) => one !== null))
     }
   }
-  context.found.add(name)
   const rows = rowFunctions[name]
   if (rows !== undefined) {
     return {
@@ -454,14 +587,17 @@ const call = (fields: Fields, context: Context): Expression => {
   }
   const builtin = Object.hasOwn(builtins, name) ? builtins[name] : undefined
   if (builtin === undefined) {
-    throw new PgError(
-      "42883",
-      `function ${name}(${args.map(({ type }) => type).join(", ")}) does not exist`,
-      "ParseFuncOrColumn"
-    )
+    const types = args.map(({ type }) => longName(type)).join(", ")
+    throw new PgError("42883", `function ${name}(${types}) does not exist`, "ParseFuncOrColumn", "ERROR", {
+      hint: "No function matches the given name and argument types. You might need to add explicit type casts.",
+      position: Number(fields.location ?? 0) + 1
+    })
   }
   const typed = args.map((arg, i) => as(arg, builtin.args?.[i] ?? arg.type))
-  return { type: builtin.type, name, run: (scope) => builtin.run(scope.env, ...typed.map((arg) => arg.run(scope))) }
+  const run = (scope: Scope) => builtin.run(scope.env, ...typed.map((arg) => arg.run(scope)))
+  const isConstant = builtin.isImmutable === true && typed.every((arg) => arg.isConstant === true)
+  if (isConstant) context.statement.folds.push(run)
+  return { type: builtin.type, name, isConstant, run }
 }
 
 const caseOf = (fields: Fields, context: Context): Expression => {
@@ -483,17 +619,36 @@ const caseOf = (fields: Fields, context: Context): Expression => {
 const expression = (fields: Fields, context: Context): Expression => {
   const name = lastName(list(fields, "name"))
   const left = compile(fields.lexpr ?? { A_Const: { ival: {} } }, context)
-  if (fields.kind === "AEXPR_IN") {
-    const items = list(open(fields.rexpr)[1], "items").map((item) => operator("=", left, compile(item, context)))
+  if (fields.kind === "AEXPR_BETWEEN") {
+    const [from, to] = list(open(fields.rexpr)[1], "items").map((item) => compile(item, context))
+    const lower = operator(">=", left, from!, context, fields.location)
+    const upper = operator("<=", left, to!, context, fields.location)
     return {
       type: "bool",
       name: "?column?",
-      run: (scope) => items.some((item) => item.run(scope) === true) === (name === "=")
+      run: (scope) => {
+        const both = [lower.run(scope), upper.run(scope)]
+        return both.includes(false) ? false : both.includes(null) ? null : true
+      }
+    }
+  }
+  if (fields.kind === "AEXPR_IN") {
+    const items = list(open(fields.rexpr)[1], "items").map((item) =>
+      operator("=", left, compile(item, context), context, fields.location)
+    )
+    return {
+      type: "bool",
+      name: "?column?",
+      run: (scope) => {
+        const found = items.map((item) => item.run(scope))
+        const isIn = found.includes(true) ? true : found.includes(null) ? null : false
+        return name === "=" ? isIn : not(isIn)
+      }
     }
   }
   const right = compile(fields.rexpr, context)
   if (fields.kind === "AEXPR_NULLIF") {
-    const same = operator("=", left, right)
+    const same = operator("=", left, right, context, fields.location)
     return { type: left.type, name: "nullif", run: (scope) => (same.run(scope) === true ? null : left.run(scope)) }
   }
   if (fields.kind === "AEXPR_OP_ANY") {
@@ -509,5 +664,5 @@ const expression = (fields: Fields, context: Context): Expression => {
     }
   }
   if (fields.kind !== "AEXPR_OP") throw unsupported(`an expression ${text(fields, "kind")}`)
-  return operator(name, left, right)
+  return operator(name, left, right, context, fields.location)
 }

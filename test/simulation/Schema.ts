@@ -1,7 +1,10 @@
-/** The tables of a run. */
-import type { Table } from "./Store.js"
+/** The role, the database and the tables of a run. */
+import type { Catalog } from "./Store.js"
 
-export const schema: ReadonlyArray<Table> = [
+export const role = "app"
+export const database = "shop"
+
+export const schema: Catalog = [
   {
     name: "register",
     columns: [

@@ -7,7 +7,8 @@ import type { Chance } from "./Chance.js"
 import type { Facts } from "./Expression.js"
 import type { Network, ServerEnd } from "./Network.js"
 import { PgError } from "./PgError.js"
-import { type Change, endOf, Locks, type LogRecord, logStart, pastHeader, Store } from "./Store.js"
+import { schema } from "./Schema.js"
+import { type Catalog, type Change, endOf, Locks, type LogRecord, logStart, pastHeader, Store } from "./Store.js"
 import type { World } from "./World.js"
 
 /** What the servers of a cluster share. */
@@ -39,7 +40,7 @@ export class Server implements Facts, Host {
   timeline = 1
   log: Array<LogRecord> = []
   flushed = logStart
-  store = new Store()
+  store = new Store(schema)
   locks = new Locks()
   startedAt: number
   isReadOnly = false
@@ -224,8 +225,22 @@ export class Server implements Facts, Host {
 
   // ---- The log
 
-  private append(kind: LogRecord["kind"], xid: number, changes: ReadonlyArray<Change>, bytes: number): LogRecord {
-    const record = { kind, xid, changes, timeline: this.timeline, at: this.world.now, end: endOf(this.end, bytes) }
+  private append(
+    kind: LogRecord["kind"],
+    xid: number,
+    changes: ReadonlyArray<Change>,
+    bytes: number,
+    catalog?: Catalog
+  ): LogRecord {
+    const record = {
+      kind,
+      xid,
+      changes,
+      catalog,
+      timeline: this.timeline,
+      at: this.world.now,
+      end: endOf(this.end, bytes)
+    }
     this.log.push(record)
     // The writer of the log comes by every 200 ms, for what nothing waits for.
     this.later(this.chance.between(5, 200), () => this.flush(record.end))
@@ -236,8 +251,8 @@ export class Server implements Facts, Host {
     this.append("data", xid, [], 60 + this.chance.below(300))
   }
 
-  logCommit(xid: number, changes: ReadonlyArray<Change>): LogRecord {
-    return this.append("commit", xid, changes, 34 + this.chance.below(60))
+  logCommit(xid: number, changes: ReadonlyArray<Change>, catalog: Catalog | undefined): LogRecord {
+    return this.append("commit", xid, changes, 34 + this.chance.below(60), catalog)
   }
 
   /** A record of its own that standbys may have to end queries for. */
@@ -454,7 +469,7 @@ export class Server implements Facts, Host {
     this.state = "starting"
     this.isVanished = false
     this.startedAt = this.world.date
-    this.store = new Store()
+    this.store = new Store(schema)
     this.locks = new Locks()
     this.replayScheduled = false
     this.isReplayPaused = false

@@ -18,6 +18,9 @@ export interface Table {
   readonly deferred?: { readonly column: string; readonly references: string; readonly constraint: string }
 }
 
+/** The tables that there are: another one whenever any of them changes. */
+export type Catalog = ReadonlyArray<Table>
+
 export type Row = Readonly<Record<string, Value>>
 
 export interface Change {
@@ -33,6 +36,8 @@ export interface LogRecord {
   readonly kind: "data" | "commit" | "running" | "vacuum"
   readonly xid: number
   readonly changes: ReadonlyArray<Change>
+  /** What the tables are from then on, where that changes. */
+  readonly catalog?: Catalog | undefined
   /** When it was written, in virtual time: for what a delayed standby replays. */
   readonly at: number
 }
@@ -68,6 +73,11 @@ export class Store {
   private readonly committed = new Map<number, number>()
   /** Goes up with each commit that becomes visible here. */
   sequence = 0
+
+  constructor(
+    /** The tables, as the last commit has left them. */
+    public catalog: Catalog
+  ) {}
 
   versions(table: string, key: string): Array<Version> {
     let rows = this.rows.get(table)
@@ -123,15 +133,16 @@ export class Store {
     return this.committed.has(xid)
   }
 
-  commit(xid: number): void {
+  commit(xid: number, catalog: Catalog | undefined): void {
+    this.catalog = catalog ?? this.catalog
     this.committed.set(xid, ++this.sequence)
   }
 
   /** Replays a record. */
-  apply({ changes, kind, xid }: LogRecord): void {
+  apply({ catalog, changes, kind, xid }: LogRecord): void {
     if (kind !== "commit") return
     for (const change of changes) this.add(change, xid)
-    this.commit(xid)
+    this.commit(xid, catalog)
   }
 }
 
@@ -198,13 +209,15 @@ export class Locks {
   }
 }
 
-export const uniqueViolation = (table: Table): PgError =>
-  new PgError("23505", `duplicate key value violates unique constraint "${table.name}_pkey"`, "_bt_check_unique")
+export const uniqueViolation = ({ key, name }: Table, row: Row): PgError =>
+  new PgError("23505", `duplicate key value violates unique constraint "${name}_pkey"`, "_bt_check_unique", "ERROR", {
+    detail: `Key (${key})=(${String(row[key!])}) already exists.`,
+    schema: "public",
+    table: name,
+    constraint: `${name}_pkey`
+  })
 
-export const couldNotSerialize = new PgError(
-  "40001",
-  "could not serialize access due to concurrent update",
-  "ExecUpdate"
-)
+export const couldNotSerialize = (why: "update" | "delete", routine: string): PgError =>
+  new PgError("40001", `could not serialize access due to concurrent ${why}`, routine)
 
 export const deadlock = new PgError("40P01", "deadlock detected", "DeadLockReport")

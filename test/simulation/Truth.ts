@@ -38,7 +38,7 @@ export interface Expectation {
 /** The value that every register has at first. */
 export const initial = "initial"
 
-const isOp = (text: string | null | undefined): text is string => typeof text === "string" && /^f\d+\.\d+$/.test(text)
+const isOp = (text: unknown): text is string => typeof text === "string" && /^f\d+\.\d+$/.test(text)
 
 export class Truth {
   readonly violations: Array<Violation> = []

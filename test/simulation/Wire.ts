@@ -1,6 +1,6 @@
 /** PostgreSQL's wire protocol 3.0 from the server's side. */
 import type { PgError } from "./PgError.js"
-import { type Field, oids } from "./Value.js"
+import { type Field, oidOf, sizeOf } from "./Value.js"
 
 export type Message =
   | { readonly _tag: "ssl" }
@@ -8,7 +8,13 @@ export type Message =
   | { readonly _tag: "startup"; readonly parameters: Readonly<Record<string, string>> }
   | { readonly _tag: "password"; readonly body: Buffer }
   | { readonly _tag: "query"; readonly sql: string }
-  | { readonly _tag: "parse"; readonly name: string; readonly sql: string }
+  | {
+      readonly _tag: "parse"
+      readonly name: string
+      readonly sql: string
+      /** The numbers of the types that the client knows; 0 for one that it leaves to the server. */
+      readonly types: ReadonlyArray<number>
+    }
   | {
       readonly _tag: "bind"
       readonly portal: string
@@ -17,7 +23,9 @@ export type Message =
     }
   | { readonly _tag: "describe" | "close"; readonly kind: "S" | "P"; readonly name: string }
   | { readonly _tag: "execute"; readonly portal: string; readonly max: number }
-  | { readonly _tag: "sync" | "flush" | "terminate" | "copyData" | "copyDone" | "copyFail" | "gone" }
+  | { readonly _tag: "copyData"; readonly text: string }
+  | { readonly _tag: "copyFail"; readonly why: string }
+  | { readonly _tag: "sync" | "flush" | "terminate" | "copyDone" | "gone" }
 
 class Reader {
   at = 0
@@ -90,7 +98,12 @@ const decode = (code: string, body: Buffer): Message => {
     case "Q":
       return { _tag: "query", sql: reader.text() }
     case "P":
-      return { _tag: "parse", name: reader.text(), sql: reader.text() }
+      return {
+        _tag: "parse",
+        name: reader.text(),
+        sql: reader.text(),
+        types: Array.from({ length: reader.short() }, () => reader.long())
+      }
     case "B": {
       const portal = reader.text()
       const statement = reader.text()
@@ -116,11 +129,11 @@ const decode = (code: string, body: Buffer): Message => {
     case "p":
       return { _tag: "password", body }
     case "d":
-      return { _tag: "copyData" }
+      return { _tag: "copyData", text: body.toString("utf8") }
     case "c":
       return { _tag: "copyDone" }
     case "f":
-      return { _tag: "copyFail" }
+      return { _tag: "copyFail", why: reader.text() }
     default:
       throw new Error(`A message of type ${code}`)
   }
@@ -165,15 +178,22 @@ export const closeComplete = message("3")
 export const noData = message("n")
 export const emptyQuery = message("I")
 export const portalSuspended = message("s")
-export const copyIn = message("G", Buffer.from([0]), short(0))
+const columnsOf = (count: number) => [Buffer.from([0]), short(count), ...Array.from({ length: count }, () => short(0))]
+export const copyIn = (columns: number): Buffer => message("G", ...columnsOf(columns))
+export const copyOut = (columns: number): Buffer => message("H", ...columnsOf(columns))
+export const copyData = (text: string): Buffer => message("d", Buffer.from(text))
+export const copyDone = message("c")
 export const sslRefused = Buffer.from("N")
+
+export const parameterDescription = (types: ReadonlyArray<number>): Buffer =>
+  message("t", short(types.length), ...types.map(long))
 
 export const rowDescription = (fields: ReadonlyArray<Field>): Buffer =>
   message(
     "T",
     short(fields.length),
     ...fields.map(({ name, type }) =>
-      Buffer.concat([cstring(name), long(0), short(0), long(oids[type]), short(-1), long(-1), short(0)])
+      Buffer.concat([cstring(name), long(0), short(0), long(oidOf(type)), short(sizeOf(type)), long(-1), short(0)])
     )
   )
 
@@ -192,20 +212,25 @@ export const commandComplete = (tag: string): Buffer => message("C", cstring(tag
 
 export const report = (error: PgError): Buffer => {
   const isNotice = error.severity === "WARNING" || error.severity === "NOTICE"
-  const fields = {
+  const { column, constraint, detail, hint, position, schema, table } = error.details
+  const all = {
     S: error.severity,
     V: error.severity,
     C: error.code,
     M: error.message,
+    D: detail,
+    H: hint,
+    P: position,
+    s: schema,
+    t: table,
+    c: column,
+    n: constraint,
     F: "sim.c",
     L: "1",
     R: error.routine
   }
-  return message(
-    isNotice ? "N" : "E",
-    ...Object.entries(fields).map(([code, value]) => cstring(`${code}${value}`)),
-    Buffer.from([0])
-  )
+  const fields = Object.entries(all).filter(([, value]) => value !== undefined)
+  return message(isNotice ? "N" : "E", ...fields.map(([code, value]) => cstring(`${code}${value}`)), Buffer.from([0]))
 }
 
 export const notification = (pid: number, channel: string, payload: string): Buffer =>

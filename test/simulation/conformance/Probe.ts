@@ -2,8 +2,9 @@
  * A connection below the library: the driver connects and logs in, then every message is sent as it is given, and every answer
  * is one line of text.
  */
+
+import type { EventEmitter } from "node:events"
 import { Effect } from "effect"
-import { EventEmitter } from "node:events"
 import { Client } from "pg"
 
 export interface Address {
@@ -40,7 +41,12 @@ const lineOf = (message: Message): string => {
   const { name } = message
   switch (name) {
     case "rowDescription": {
-      const fields = message.fields as ReadonlyArray<{ name: string; dataTypeID: number; dataTypeSize: number; format: string }>
+      const fields = message.fields as ReadonlyArray<{
+        name: string
+        dataTypeID: number
+        dataTypeSize: number
+        format: string
+      }>
       return `row ${fields.map((field) => `${field.name}:${field.dataTypeID}/${field.dataTypeSize}/${field.format}`).join(" ")}`
     }
     case "dataRow":
@@ -116,7 +122,14 @@ export class Probe {
     readonly statuses: ReadonlyMap<string, string>
   ) {
     // The driver has done its part.
-    for (const name of ["readyForQuery", "rowDescription", "dataRow", "portalSuspended", "emptyQuery", "commandComplete"])
+    for (const name of [
+      "readyForQuery",
+      "rowDescription",
+      "dataRow",
+      "portalSuspended",
+      "emptyQuery",
+      "commandComplete"
+    ])
       connection.removeAllListeners(name)
     for (const name of ["parseComplete", "copyInResponse", "copyData", "notification", "errorMessage", "notice"])
       connection.removeAllListeners(name)

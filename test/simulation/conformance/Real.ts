@@ -2,8 +2,8 @@
 import { Reactivity } from "@effect/experimental"
 import { Effect, type Exit, Logger, type Scope } from "effect"
 import { PgCluster } from "effect-db-router/testing"
-import { createTables, schema } from "../Schema.js"
-import { database, maxConnections, type Node, password, rows, type Scenario, type Site, user } from "./Site.js"
+import { createTables, database, role, schema } from "../Schema.js"
+import { maxConnections, type Node, password, rows, type Scenario, type Site } from "./Site.js"
 
 /** The longest that a scenario may take. */
 const limit = "40 seconds"
@@ -20,11 +20,11 @@ const reset = [
 ].join("; ")
 
 const prepare = [
-  `CREATE ROLE ${user} LOGIN PASSWORD '${password}'`,
-  `GRANT pg_read_all_stats TO ${user}`,
-  `GRANT CREATE ON SCHEMA public TO ${user}`,
+  `CREATE ROLE ${role} LOGIN PASSWORD '${password}'`,
+  `GRANT pg_read_all_stats TO ${role}`,
+  `GRANT CREATE ON SCHEMA public TO ${role}`,
   ...createTables,
-  ...schema.map(({ name }) => `ALTER TABLE ${name} OWNER TO ${user}`)
+  ...schema.map(({ name }) => `ALTER TABLE ${name} OWNER TO ${role}`)
 ]
 
 const setting = (node: PgCluster.Node, name: string, value: string | undefined) =>
@@ -37,7 +37,7 @@ const nodeOf = (cluster: PgCluster.Cluster, node: PgCluster.Node, name: string):
   const { orDie } = Effect
   return {
     name,
-    address: { host: node.host, port: node.port, database, user, password },
+    address: { host: node.host, port: node.port, database, user: role, password },
     pauseReplay: orDie(node.pauseReplay),
     resumeReplay: orDie(node.resumeReplay),
     kill: orDie(node.kill),

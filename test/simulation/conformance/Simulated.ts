@@ -6,9 +6,10 @@ import { Cluster } from "../Cluster.js"
 import { defer, install } from "../Globals.js"
 import { rejoin } from "../Nemesis.js"
 import { Network } from "../Network.js"
+import { database, role } from "../Schema.js"
 import type { Server } from "../Server.js"
 import { World } from "../World.js"
-import { database, maxConnections, type Node, password, rows, type Scenario, type Site, until, user } from "./Site.js"
+import { maxConnections, type Node, password, rows, type Scenario, type Site, until } from "./Site.js"
 
 const silent: Observer = { began: () => {}, ran: () => {}, failed: () => {}, logged: () => {}, ended: () => {} }
 
@@ -16,14 +17,19 @@ const silent: Observer = { began: () => {}, ran: () => {}, failed: () => {}, log
 const limit = 120_000
 
 const nodeOf = (cluster: Cluster, network: Network, server: Server, name: string): Node => {
-  const isUp = Effect.asVoid(until(Effect.sync(() => server.state), (state) => state === "up"))
+  const isUp = Effect.asVoid(
+    until(
+      Effect.sync(() => server.state),
+      (state) => state === "up"
+    )
+  )
   return {
     name,
     address: {
       host: server.host,
       port: 5432,
       database,
-      user,
+      user: role,
       password,
       stream: network.streamOf("app")
     },
@@ -34,10 +40,21 @@ const nodeOf = (cluster: Cluster, network: Network, server: Server, name: string
     thaw: Effect.sync(() => server.thaw()),
     stop: Effect.zipRight(
       Effect.sync(() => server.stop()),
-      Effect.asVoid(until(Effect.sync(() => server.state), (state) => state === "down"))
+      Effect.asVoid(
+        until(
+          Effect.sync(() => server.state),
+          (state) => state === "down"
+        )
+      )
     ),
-    start: Effect.zipRight(Effect.sync(() => server.start()), isUp),
-    startSlowly: Effect.zipRight(Effect.sync(() => server.start()), isUp),
+    start: Effect.zipRight(
+      Effect.sync(() => server.start()),
+      isUp
+    ),
+    startSlowly: Effect.zipRight(
+      Effect.sync(() => server.start()),
+      isUp
+    ),
     promote: Effect.sync(() => server.promote()),
     rejoin: (upstream) =>
       Effect.zipRight(
@@ -45,7 +62,12 @@ const nodeOf = (cluster: Cluster, network: Network, server: Server, name: string
           const primary = cluster.servers.find(({ host }) => host === upstream.address.host)
           if (primary === cluster.primary) rejoin(cluster, server)
         }),
-        Effect.asVoid(until(Effect.sync(() => server.hasReceiver), (has) => has))
+        Effect.asVoid(
+          until(
+            Effect.sync(() => server.hasReceiver),
+            (has) => has
+          )
+        )
       ),
     setReadOnly: (isReadOnly) =>
       Effect.sync(() => {
@@ -64,7 +86,9 @@ const siteOf = (cluster: Cluster, network: Network): Site => {
       until(
         Effect.sync(() => {
           const end = cluster.primary?.end ?? 0
-          return cluster.servers.every(({ isStandby, replayed, state }) => !isStandby || state !== "up" || replayed >= end)
+          return cluster.servers.every(
+            ({ isStandby, replayed, state }) => !isStandby || state !== "up" || replayed >= end
+          )
         }),
         (is) => is
       )
@@ -84,12 +108,14 @@ export const simulate = async (scenario: Scenario, seed: string): Promise<Exit.E
   const uninstall = install(world, false)
   try {
     const fiber = Effect.runFork(
-      scenario.run(siteOf(cluster, network)).pipe(
-        Effect.scoped,
-        Effect.provide(Reactivity.layer),
-        Effect.provide(Logger.remove(Logger.defaultLogger)),
-        Effect.withRandom(Random.make(seed))
-      )
+      scenario
+        .run(siteOf(cluster, network))
+        .pipe(
+          Effect.scoped,
+          Effect.provide(Reactivity.layer),
+          Effect.provide(Logger.remove(Logger.defaultLogger)),
+          Effect.withRandom(Random.make(seed))
+        )
     )
     fiber.addObserver((end) => {
       exit = end

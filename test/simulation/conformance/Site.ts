@@ -1,8 +1,9 @@
 /** What a scenario has: a cluster that is real or simulated, and does not show which. */
+
+import type { Duplex } from "node:stream"
 import type { Reactivity } from "@effect/experimental"
 import { Duration, Effect, Redacted, type Scope } from "effect"
 import { DbRouter, type RouterConfig } from "effect-db-router"
-import type { Duplex } from "node:stream"
 import type { Change } from "../Store.js"
 import { type Address, Probe } from "./Probe.js"
 
@@ -53,8 +54,6 @@ export const scenario = (title: string, run: Run): Scenario => ({ title, isLast:
 /** One that promotes or crashes servers. */
 export const lastScenario = (title: string, run: Run): Scenario => ({ title, isLast: true, run })
 
-export const database = "shop"
-export const user = "app"
 export const password = "secret"
 export const maxConnections = 30
 

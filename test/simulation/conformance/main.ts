@@ -5,17 +5,18 @@
  *   node --import tsx test/simulation/conformance/main.ts simulated [TITLE]
  *   node --import tsx test/simulation/conformance/main.ts both [TITLE]     what differs, for people
  */
-import { loadModule } from "libpg-query"
+
 import { Cause, Effect, Exit } from "effect"
+import { loadModule } from "libpg-query"
 import { planOf } from "../Plan.js"
 import { record } from "../Recorder.js"
-import recordings from "../recordings.json" with { type: "json" }
 import { runPlan } from "../Run.js"
+import recordings from "../recordings.json" with { type: "json" }
 import { type Recording, unknownTexts, useRecordings } from "../Statement.js"
 import { cluster, runOn } from "./Real.js"
-import { scenarios } from "./scenarios.js"
 import { simulate } from "./Simulated.js"
 import type { Scenario } from "./Site.js"
+import { scenarios } from "./scenarios.js"
 
 type Outcomes = ReadonlyMap<string, unknown>
 
@@ -60,6 +61,29 @@ const simulated = async (chosen: ReadonlyArray<Scenario>, tell: Tell): Promise<v
 
 const print: Tell = (title, outcome) => console.log(JSON.stringify({ title, outcome }))
 
+/** Two lists of lines, with what is only in the first one, or only in the second one, marked. */
+const compare = (one: ReadonlyArray<string>, other: ReadonlyArray<string>): ReadonlyArray<string> => {
+  // How many lines the rest of both have in common.
+  const common = Array.from({ length: one.length + 1 }, () => new Array<number>(other.length + 1).fill(0))
+  for (let i = one.length - 1; i >= 0; i--) {
+    for (let j = other.length - 1; j >= 0; j--) {
+      common[i]![j] =
+        one[i] === other[j] ? common[i + 1]![j + 1]! + 1 : Math.max(common[i + 1]![j]!, common[i]![j + 1]!)
+    }
+  }
+  const lines: Array<string> = []
+  let [i, j] = [0, 0]
+  while (i < one.length || j < other.length) {
+    if (i < one.length && j < other.length && one[i] === other[j]) {
+      lines.push(`    ${one[i++]}`)
+      j++
+    } else if (j >= other.length || (i < one.length && common[i + 1]![j]! >= common[i]![j + 1]!)) {
+      lines.push(`  - ${one[i++]}`)
+    } else lines.push(`  + ${other[j++]}`)
+  }
+  return lines
+}
+
 const both = async (chosen: ReadonlyArray<Scenario>): Promise<boolean> => {
   const outcomes = { real: new Map<string, unknown>(), simulated: new Map<string, unknown>() }
   await simulated(chosen, (title, outcome) => outcomes.simulated.set(title, outcome))
@@ -67,15 +91,10 @@ const both = async (chosen: ReadonlyArray<Scenario>): Promise<boolean> => {
   const show = (outcomes: Outcomes, title: string) => JSON.stringify(outcomes.get(title), undefined, 1).split("\n")
   let count = 0
   for (const { title } of chosen) {
-    const one = show(outcomes.real, title)
-    const other = show(outcomes.simulated, title)
+    const [one, other] = [show(outcomes.real, title), show(outcomes.simulated, title)]
     if (one.join("\n") === other.join("\n")) continue
     count++
-    console.log(`\n## ${title}`)
-    for (let i = 0; i < Math.max(one.length, other.length); i++) {
-      if (one[i] === other[i]) console.log(`    ${one[i]}`)
-      else console.log(`  - ${one[i] ?? ""}\n  + ${other[i] ?? ""}`)
-    }
+    console.log([`\n## ${title}`, ...compare(one, other)].join("\n"))
   }
   console.log(`${chosen.length} scenarios, ${count} differ (-: real, +: simulated)`)
   return count === 0

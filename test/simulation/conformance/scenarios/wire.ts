@@ -1,8 +1,8 @@
 /** Messages of the protocol, one for one. */
 import { Effect } from "effect"
+import type { Probe } from "../Probe.js"
 import { bind, close, copyData, copyDone, copyFail, describe, execute, flush, parse, query, sync } from "../Probe.js"
 import { open, type Run, type Scenario, type Site } from "../Site.js"
-import type { Probe } from "../Probe.js"
 
 const onPrimary = (title: string, run: (probe: Probe, site: Site) => ReturnType<Run>): Scenario => ({
   title,
@@ -117,7 +117,13 @@ export const wire: ReadonlyArray<Scenario> = [
         execute("", 2),
         sync
       ),
-      probe.ask(parse("", "SELECT n FROM generate_series(1, 4) AS n"), bind("", ""), execute("", 4), execute("", 4), sync)
+      probe.ask(
+        parse("", "SELECT n FROM generate_series(1, 4) AS n"),
+        bind("", ""),
+        execute("", 4),
+        execute("", 4),
+        sync
+      )
     ])
   ),
   onPrimary("a portal lasts as long as its transaction", (probe) =>
@@ -133,13 +139,7 @@ export const wire: ReadonlyArray<Scenario> = [
   ),
   onPrimary("a portal of a statement that is no query ends at once, and cannot be run twice", (probe) =>
     Effect.all([
-      probe.ask(
-        parse("", "UPDATE register SET writes = 5"),
-        bind("", ""),
-        execute("", 1),
-        execute("", 1),
-        sync
-      ),
+      probe.ask(parse("", "UPDATE register SET writes = 5"), bind("", ""), execute("", 1), execute("", 1), sync),
       probe.simple("SELECT DISTINCT_WRITES FROM (SELECT max(writes) AS DISTINCT_WRITES FROM register) AS r")
     ])
   ),
@@ -196,7 +196,7 @@ export const wire: ReadonlyArray<Scenario> = [
       [
         ["int4", "-7"],
         ["int8", "9007199254740993"],
-        ["text", "it's \"quoted\" \\ , {}"],
+        ["text", 'it\'s "quoted" \\ , {}'],
         ["text", ""],
         ["bool", "true"],
         ["bool", "f"],
