@@ -163,29 +163,45 @@ export const planted: ReadonlyArray<Planted> = [
 ]
 
 export interface Found {
-  readonly planted: Planted
   /** `undefined`: not found. */
-  readonly by: { readonly invariant: Invariant; readonly seed: string } | undefined
+  readonly by: Invariant | undefined
+  /** How many it took. */
   readonly seeds: number
 }
 
-/** Looks for one planted fault with the seeds from 1 on. */
-export const find = async (fault: Planted, most: number, processes: number): Promise<Found> => {
-  const workers = await Workers.start(processes, fault.patches)
-  let by: Found["by"]
-  let seeds = 0
+/** Looks for one planted fault in one process, with the seeds from 1 on. */
+const find = async ({ patches }: Planted, most: number): Promise<Found> => {
+  const workers = await Workers.start(1, patches)
+  let found: Found = { by: undefined, seeds: 0 }
   const jobs = function* () {
     for (let i = 1; i <= most; i++) yield { seed: String(i) }
   }
   try {
-    await workers.run(jobs(), ({ seed, violations }) => {
-      seeds++
-      const [first] = violations
-      if (first !== undefined) by = { invariant: first.invariant, seed }
+    await workers.run(jobs(), ({ violations: [first] }) => {
+      found = { by: first?.invariant, seeds: found.seeds + 1 }
       return first === undefined
     })
   } finally {
     await workers.stop()
   }
-  return { planted: fault, by, seeds }
+  return found
+}
+
+/** Looks for faults, so many at a time, and tells of each in their order. */
+export const findAll = async (
+  faults: ReadonlyArray<Planted>,
+  most: number,
+  processes: number,
+  each: (fault: Planted, found: Found) => void
+): Promise<void> => {
+  const all: Array<Found> = []
+  let next = 0
+  let told = 0
+  const work = async () => {
+    for (let i = next++; i < faults.length; i = next++) {
+      all[i] = await find(faults[i]!, most)
+      for (let found = all[told]; found !== undefined; found = all[told]) each(faults[told++]!, found)
+    }
+  }
+  await Promise.all(Array.from({ length: processes }, work))
 }

@@ -87,7 +87,7 @@ class Worker {
 
   constructor(folder: string) {
     this.child = fork(join(folder, "worker.mjs"), [], {
-      execArgv: ["--enable-source-maps"],
+      execArgv: ["--enable-source-maps", "--max-semi-space-size=64", "--single-threaded-gc"],
       serialization: "advanced",
       env: { ...process.env, TZ: "UTC" }
     })

@@ -41,6 +41,8 @@ interface Context {
   readonly flow: number
   readonly seen: Seen
   readonly level: Level | undefined
+  /** Of what is outside of a level. */
+  readonly tenant: string | undefined
   /** `replica`: reads need not see what the flow has written. */
   readonly isStale: boolean
   /** Something may interrupt it. */
@@ -88,6 +90,7 @@ export class Workload {
       flow,
       seen: new Seen(this.truth),
       level: undefined,
+      tenant: undefined,
       isStale: false,
       mayStop: false
     }
@@ -131,9 +134,9 @@ export class Workload {
     return Effect.forEach(ops, (op) => this.op(op, context), { discard: true })
   }
 
-  private nextOp({ flow, level }: Context): string {
+  private nextOp({ flow, level, tenant }: Context): string {
     const op = `f${flow}.${++this.ids}`
-    this.truth.expected.set(op, { tenant: level?.tenant, mark: level?.mark })
+    this.truth.expected.set(op, { tenant: level === undefined ? tenant : level.tenant, mark: level?.mark })
     return op
   }
 
@@ -196,21 +199,7 @@ export class Workload {
           )
         })
       case "detached":
-        return DbRouter.detached(
-          this.each(
-            op.ops,
-            within({
-              level: level && {
-                own: new Map(),
-                ops: [],
-                hooks: [],
-                tenant: level.tenant,
-                mark: undefined,
-                base: undefined
-              }
-            })
-          )
-        )
+        return DbRouter.detached(this.each(op.ops, within({ level: undefined, tenant: level?.tenant })))
       case "primary":
         return DbRouter.primary(this.each(op.ops, context))
       case "replica":
@@ -392,7 +381,7 @@ export class Workload {
       const around = context.level
       const name = `${op.how} ${++this.ids} of flow ${context.flow}`
       const isInner = around !== undefined && op.how !== "newSession"
-      const tenant = op.tenant ? `t${this.ids}` : around?.tenant
+      const tenant = op.tenant ? `t${this.ids}` : (around ?? context).tenant
       const level: Level = {
         own: new Map(isInner ? around.own : []),
         ops: [],

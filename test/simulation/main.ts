@@ -14,7 +14,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import type { Plan } from "./Plan.js"
-import { find, planted } from "./Planted.js"
+import { findAll, planted } from "./Planted.js"
 import { printOne, Summary } from "./Report.js"
 import { shrink } from "./Shrink.js"
 import type { Recording } from "./Statement.js"
@@ -29,7 +29,7 @@ const { values } = parseArgs({
     twice: { type: "string" },
     plan: { type: "string" },
     record: { type: "boolean", default: false },
-    planted: { type: "string" },
+    planted: { type: "string", multiple: true },
     most: { type: "string", default: "2000" },
     workers: { type: "string", default: "2" }
   }
@@ -112,19 +112,19 @@ const recordings = async (): Promise<boolean> => {
   return true
 }
 
-const plantedFaults = async (name: string): Promise<boolean> => {
+const plantedFaults = async (names: ReadonlyArray<string>): Promise<boolean> => {
+  const chosen = planted.filter(({ name }) => names.some((start) => start === "all" || name.startsWith(start)))
   let missed = 0
   console.log("| planted fault | found by | seeds |\n| --- | --- | --- |")
-  for (const fault of planted.filter((fault) => fault.name.startsWith(name))) {
-    const { by, seeds } = await find(fault, Number(values.most), count)
+  await findAll(chosen, Number(values.most), count, ({ name }, { by, seeds }) => {
     if (by === undefined) missed++
-    console.log(`| ${fault.name} | ${by?.invariant ?? "not found"} | ${seeds} |`)
-  }
-  return missed === 0
+    console.log(`| ${name} | ${by ?? "not found"} | ${seeds} |`)
+  })
+  return chosen.length > 0 && missed === 0
 }
 
 const run = (): Promise<boolean> => {
-  if (values.planted !== undefined) return plantedFaults(values.planted === "all" ? "" : values.planted)
+  if (values.planted !== undefined) return plantedFaults(values.planted)
   if (values.record) return recordings()
   if (values.seed !== undefined) return one(values.seed, undefined)
   if (values.plan !== undefined) {
