@@ -411,6 +411,7 @@ export class Monitor {
     watched.outlier.forget()
     const reason = printable(cause instanceof Error ? cause.message : message)
     this.become(engine, Health.unanswered(engine.health!, `its probe failed: ${reason}`, config, date))
+    if (engine.health?.state === "down") watched.outlier.wasDown(this.now)
     // A server that refuses the probe may well work on what it has.
     if (engine.health?.state === "down" && !isServerError(found.left)) {
       engine.lose(`The server ${engine.name} does not answer`)
@@ -520,7 +521,7 @@ export class Monitor {
     // What values can provoke is no reason to take the server from others.
     if (!found.suspect || isOfStatement(error)) return
     // Whether it is out, or down, the next probe tells.
-    watched.outlier.fail(this.now, engine.answered)
+    watched.outlier.fail(this.now, engine.answered, Health.answers(engine.health!))
     const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.date)
     if (next === engine.health) return
     watched.fresh = true

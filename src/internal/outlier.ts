@@ -5,17 +5,23 @@
 import * as Duration from "effect/Duration"
 import type { ResolvedHealth } from "../RouterConfig.js"
 
-/** For how long statements are counted together. */
+/** For how long statements are counted together, at least. */
 const windowMillis = 30_000
 
 /** So many have to fail before their share counts. */
 const fewest = 5
 
+/**
+ * On so many occasions, with a probe between that succeeded. A restart, or an administrator who ends connections, breaks all
+ * that runs at once: that is one occasion, and the server is well after it.
+ */
+const fewestOccasions = 3
+
 /** The longest time out, and how many times the time out it takes in use to begin with the shortest again. */
 const longestMillis = 300_000
 const probations = 10
 
-type Limits = Pick<ResolvedHealth, "ejectShare" | "ejectTime">
+type Limits = Pick<ResolvedHealth, "ejectShare" | "ejectTime" | "interval">
 
 /** What is known of the statements of one server. */
 export class Outlier {
@@ -26,6 +32,7 @@ export class Outlier {
   private isOutNow = false
   private since = Number.NEGATIVE_INFINITY
   private failed = 0
+  private occasions = 0
   private answeredBefore = 0
   private why: string | undefined
 
@@ -46,21 +53,25 @@ export class Outlier {
     return this.why
   }
 
-  /** A statement has failed there because of it; so many were answered since it is known. The verdict. */
-  fail(now: number, answered: number): string | undefined {
+  /**
+   * A statement has failed there because of it; so many were answered since it is known. `isFirst`: it was well before. The
+   * verdict.
+   */
+  fail(now: number, answered: number, isFirst: boolean): string | undefined {
     const { limits } = this
     if (this.isOutNow || limits === undefined || Duration.toMillis(limits.ejectTime) === 0) return undefined
-    if (now - this.since > windowMillis) {
+    if (now - this.since > Math.max(windowMillis, 2 * Duration.toMillis(limits.interval))) {
       this.forget()
       this.since = now
       this.answeredBefore = answered
     }
     this.failed++
+    if (isFirst || this.occasions === 0) this.occasions++
     const all = this.failed + Math.max(0, answered - this.answeredBefore)
     // One that has come back has to do better than before.
-    const few = this.isOnProbation(now) ? 1 : fewest
+    const isEnough = this.isOnProbation(now) || (this.failed >= fewest && this.occasions >= fewestOccasions)
     this.why =
-      this.failed >= few && this.failed / all >= limits.ejectShare
+      isEnough && this.failed / all >= limits.ejectShare
         ? `${this.failed} of its last ${all} statements have failed because of it`
         : undefined
     return this.why
@@ -70,7 +81,13 @@ export class Outlier {
   forget(): void {
     this.since = Number.NEGATIVE_INFINITY
     this.failed = 0
+    this.occasions = 0
     this.why = undefined
+  }
+
+  /** It was down: what it is when it is back is to be seen at once. */
+  wasDown(now: number): void {
+    this.until = Math.min(this.until, now)
   }
 
   /** Takes it out, for twice as long as the last time. */
