@@ -1,13 +1,13 @@
 /** A replica that answers probes but not statements gets no reads. */
-import * as Net from "node:net"
 import { SqlClient } from "@effect/sql"
 import { assert, describe, layer, it as plain } from "@effect/vitest"
-import { Context, Duration, Effect, Layer, Option, Redacted } from "effect"
+import { Context, Duration, Effect, Layer, Option } from "effect"
 import { Consistency, DbRouter, type RouterConfig, RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { Outlier } from "../src/internal/outlier.js"
 import * as engines from "./support/engine.js"
 import * as health from "./support/health.js"
+import * as unwell from "./support/unwell.js"
 
 engines.refuseWarnings()
 
@@ -57,67 +57,17 @@ describe("a server that fails statements", () => {
   })
 })
 
-/** What becomes of statements, on connections that are not those of probes. */
-type Mode = "well" | "silent" | "broken"
-
-/** A replica behind a proxy that lets probes through. */
-const unwell = (node: PgCluster.Node) =>
-  Effect.acquireRelease(
-    Effect.async<{ mode: Mode; readonly url: Redacted.Redacted; readonly stop: () => void }>((resume) => {
-      const sockets = new Set<Net.Socket>()
-      const target = new URL(Redacted.value(node.url))
-      const ready = Buffer.from("5a0000000549", "hex")
-      const server = Net.createServer((client) => {
-        const upstream = Net.connect(Number(target.port), target.hostname)
-        for (const socket of [client, upstream]) {
-          sockets.add(socket)
-          socket.on("error", () => {})
-          socket.on("close", () => {
-            client.destroy()
-            upstream.destroy()
-          })
-        }
-        let isOfProbe: boolean | undefined
-        let isReady = false
-        upstream.on("data", (data) => {
-          if (data.includes(ready)) isReady = true
-          client.write(data)
-        })
-        client.on("data", (data) => {
-          isOfProbe ??= data.includes(" health\0")
-          if (isOfProbe || !isReady || proxy.mode === "well") upstream.write(data)
-          else if (proxy.mode === "broken") client.destroy()
-        })
-      })
-      const proxy = {
-        mode: "well" as Mode,
-        url: Redacted.make(""),
-        stop: () => {
-          server.close()
-          for (const socket of sockets) socket.destroy()
-        }
-      }
-      server.listen(0, "127.0.0.1", () => {
-        const url = new URL(target)
-        url.hostname = "127.0.0.1"
-        url.port = String((server.address() as Net.AddressInfo).port)
-        resume(Effect.succeed(Object.assign(proxy, { url: Redacted.make(url.href) })))
-      })
-    }),
-    ({ stop }) => Effect.sync(stop)
-  )
-
 layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true, timeout: "3 minutes" })("a replica", (it) => {
   const over = (options: Partial<RouterConfig.Options> = {}) =>
     Effect.gen(function* () {
       const { primary, replicas } = yield* PgCluster.PgCluster
-      const proxy = yield* unwell(replicas[0]!)
+      const proxy = yield* unwell.make(replicas[0]!)
       const context = yield* Layer.build(
         DbRouter.layer({
           groups: {
             default: [{ url: primary.url, name: "primary" }],
             read: [
-              { url: proxy.url, name: "unwell" },
+              { url: unwell.urlOf(proxy, replicas[0]!.url), name: "unwell" },
               { url: replicas[1]!.url, name: "other" }
             ]
           },

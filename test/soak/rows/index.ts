@@ -3,6 +3,7 @@ import * as Conflicts from "./Conflicts.js"
 import * as DoubleFailover from "./DoubleFailover.js"
 import * as Exhausted from "./Exhausted.js"
 import * as Frozen from "./Frozen.js"
+import * as HangUps from "./HangUps.js"
 import * as Killed from "./Killed.js"
 import * as Lag from "./Lag.js"
 import * as Migration from "./Migration.js"
@@ -12,11 +13,13 @@ import * as Promotion from "./Promotion.js"
 import * as Slow from "./Slow.js"
 import * as Start from "./Start.js"
 import * as Terminated from "./Terminated.js"
+import * as Unwell from "./Unwell.js"
 
 /** The rows on an embedded cluster, in the order of the table. */
 export const rows: ReadonlyArray<Row> = [
   Killed.one,
   Frozen.row,
+  Unwell.row,
   Slow.row,
   Lag.row,
   Killed.both,
@@ -27,6 +30,7 @@ export const rows: ReadonlyArray<Row> = [
   Conflicts.row,
   Migration.row,
   Exhausted.row,
+  HangUps.row,
   Start.row
 ]
 
