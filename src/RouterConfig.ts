@@ -255,15 +255,16 @@ export interface HealthOptions {
   readonly maxLagBytes?: number | undefined
   /**
    * A replica on which at least five statements of the last 30 seconds, and this share of them, have failed because of it (the
-   * connection broke, or a cancel had no answer) gets no reads for `ejectTime`, although it answers probes. One on which
-   * nothing has ended for 5 seconds is tried with a statement of the router's own, and is taken out if that has no answer
+   * connection broke, or a cancel had no answer) gets no reads for `ejectTime`, although it answers probes. They have to fail
+   * on three occasions, with a probe between that succeeds: what one restart breaks does not count so. One on which nothing has
+   * ended for 5 seconds is tried with a statement of the router's own, and is taken out if that has no answer
    * within `timeout`. The primary is never taken out, nor, with `onNoReplica: "fail"`, the last replica. Default: `0.5`.
    */
   readonly ejectShare?: number | undefined
   /**
    * How long a replica is out then, at first. After that a statement of the router's own has to succeed on it; each time that it
-   * fails, or that the replica fails again soon, it is out for twice as long, up to five minutes. `0`: none is ever taken
-   * out so. Default: `"10 seconds"`.
+   * fails, or that the replica fails again soon, it is out for twice as long, up to five minutes. One whose probes fail
+   * meanwhile until it is `down` is tried as soon as one succeeds again. `0`: none is ever taken out so. Default: `"10 seconds"`.
    */
   readonly ejectTime?: Duration.DurationInput | undefined
 }

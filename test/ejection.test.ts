@@ -1,7 +1,7 @@
 /** A replica that answers probes but not statements gets no reads. */
 import { SqlClient } from "@effect/sql"
 import { assert, describe, layer, it as plain } from "@effect/vitest"
-import { Context, Duration, Effect, Layer, Option } from "effect"
+import { Context, Duration, Effect, Fiber, Layer, Option } from "effect"
 import { Consistency, DbRouter, type RouterConfig, RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { Outlier } from "../src/internal/outlier.js"
@@ -13,22 +13,47 @@ engines.refuseWarnings()
 
 describe("a server that fails statements", () => {
   const seconds = (count: number) => count * 1_000
-  const make = () => new Outlier({ ejectShare: 0.5, ejectTime: Duration.seconds(10) })
+  const limits = { ejectShare: 0.5, interval: Duration.seconds(1) }
+  const make = () => new Outlier({ ...limits, ejectTime: Duration.seconds(10) })
 
   plain("is out when enough of them have failed, and as many as have succeeded", () => {
     const outlier = make()
-    for (let i = 0; i < 4; i++) assert.isUndefined(outlier.fail(i, 0))
-    assert.strictEqual(outlier.fail(4, 0), "5 of its last 5 statements have failed because of it")
+    for (let i = 0; i < 4; i++) assert.isUndefined(outlier.fail(i, 0, true))
+    assert.strictEqual(outlier.fail(4, 0, true), "5 of its last 5 statements have failed because of it")
     const busy = make()
-    for (let i = 0; i < 9; i++) assert.isUndefined(busy.fail(i, i === 0 ? 0 : 10))
-    assert.isDefined(busy.fail(10, 10))
+    for (let i = 0; i < 9; i++) assert.isUndefined(busy.fail(i, i === 0 ? 0 : 10, true))
+    assert.isDefined(busy.fail(10, 10, true))
   })
 
   plain("is not out for what failed long ago, nor without a time to be out", () => {
     const outlier = make()
-    for (let i = 0; i < 20; i++) assert.isUndefined(outlier.fail(seconds(8 * i), 0))
-    const never = new Outlier({ ejectShare: 0.5, ejectTime: Duration.zero })
-    for (let i = 0; i < 20; i++) assert.isUndefined(never.fail(i, 0))
+    for (let i = 0; i < 20; i++) assert.isUndefined(outlier.fail(seconds(8 * i), 0, true))
+    const never = new Outlier({ ...limits, ejectTime: Duration.zero })
+    for (let i = 0; i < 20; i++) assert.isUndefined(never.fail(i, 0, true))
+  })
+
+  plain("is not out for what breaks all at once, nor the next time", () => {
+    const outlier = make()
+    for (let i = 0; i < 100; i++) assert.isUndefined(outlier.fail(i, 0, i === 0))
+    for (let i = 0; i < 100; i++) assert.isUndefined(outlier.fail(seconds(1) + i, 0, i === 0))
+    assert.isDefined(outlier.fail(seconds(2), 0, true))
+  })
+
+  plain("is counted for as long as three occasions may take where probes are rare", () => {
+    const outlier = new Outlier({ ...limits, interval: Duration.minutes(1), ejectTime: Duration.seconds(10) })
+    for (const at of [0, 1, 2, 20]) assert.isUndefined(outlier.fail(seconds(at), 0, at === 0 || at === 20))
+    assert.isDefined(outlier.fail(seconds(40), 0, true))
+  })
+
+  plain("is tried at once when it was down meanwhile", () => {
+    const outlier = make()
+    outlier.eject(0)
+    assert.isFalse(outlier.mayReturn(seconds(3)))
+    outlier.wasDown(seconds(3))
+    assert.isTrue(outlier.mayReturn(seconds(3)))
+    // What fails there again keeps it out for longer, all the same.
+    outlier.eject(seconds(3))
+    assert.isFalse(outlier.mayReturn(seconds(22)))
   })
 
   plain("is tried after a while, and after twice as long each time, at most five minutes", () => {
@@ -47,11 +72,11 @@ describe("a server that fails statements", () => {
     outlier.eject(0)
     outlier.admit()
     assert.isFalse(outlier.isOut)
-    assert.isDefined(outlier.fail(seconds(11), 0))
+    assert.isDefined(outlier.fail(seconds(11), 0, true))
     outlier.eject(seconds(11))
     assert.isFalse(outlier.mayReturn(seconds(30)))
     outlier.admit()
-    assert.isUndefined(outlier.fail(seconds(500), 0))
+    assert.isUndefined(outlier.fail(seconds(500), 0, true))
     outlier.eject(seconds(500))
     assert.isTrue(outlier.mayReturn(seconds(510)))
   })
@@ -105,6 +130,51 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true, timeout: "3
         yield* Effect.replicateEffect(read, 20)
         proxy.mode = "well"
         yield* Effect.timeout(readsUntil("up"), "30 seconds")
+      }).pipe(Effect.provide(context))
+    })
+  )
+
+  it.scoped("whose connections end all at once, as in a restart, serves again at its next probe", () =>
+    Effect.gen(function* () {
+      const { replicas } = yield* PgCluster.PgCluster
+      const { context } = yield* over()
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* health.becomes("unwell", "up")
+        const events = yield* health.events
+        const reads = yield* Effect.forkScoped(
+          Effect.replicateEffect(sql`SELECT pg_sleep(4)`, 20, { concurrency: "unbounded", discard: true })
+        )
+        yield* engines.eventually(
+          Effect.map(health.statusOf("unwell"), ({ inFlight }) => inFlight),
+          (running) => running >= 8
+        )
+        yield* replicas[0]!.query(
+          "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'effect-db-router'"
+        )
+        yield* engines.eventually(
+          Effect.sync(() => health.statesOf(events, "unwell")),
+          (states) => states.includes("up")
+        )
+        yield* Fiber.join(reads)
+        assert.notInclude(health.statesOf(events, "unwell"), "ejected")
+      }).pipe(Effect.provide(context))
+    })
+  )
+
+  it.scoped("that was down while it was out is tried as soon as it answers", () =>
+    Effect.gen(function* () {
+      const { context, proxy } = yield* over({
+        health: { interval: "200 millis", timeout: "1 second", ejectTime: "10 minutes" }
+      })
+      yield* Effect.gen(function* () {
+        yield* health.becomes("unwell", "up")
+        proxy.mode = "broken"
+        yield* Effect.timeout(readsUntil("ejected"), "30 seconds")
+        proxy.mode = "gone"
+        yield* health.becomes("unwell", "down")
+        proxy.mode = "well"
+        yield* health.becomes("unwell", "up")
       }).pipe(Effect.provide(context))
     })
   )

@@ -22,6 +22,8 @@ export interface Pace {
   readonly statementTimeout: number
   /** The option `connectTimeout` of the engines. */
   readonly connectTimeout: number
+  /** How many requests there are whose clients hang up. */
+  readonly requests: number
 }
 
 /** What the figures of the README are measured with. */
@@ -36,10 +38,11 @@ export const thorough: Pace = {
   timeout: 1_000,
   maxLag: 5_000,
   statementTimeout: 3_000,
-  connectTimeout: 3_000
+  connectTimeout: 3_000,
+  requests: 3_000
 }
 
-/** Every row in a few seconds, for the tests. */
+/** Every row in a few seconds, for the tests. What limits the servers leaves them time on a machine that is busy. */
 export const short: Pace = {
   steady: 600,
   fault: 2_400,
@@ -48,8 +51,9 @@ export const short: Pace = {
   hedgeAfter: 70,
   rest: 50,
   interval: 500,
-  timeout: 500,
+  timeout: 1_500,
   maxLag: 1_500,
-  statementTimeout: 2_000,
-  connectTimeout: 1_500
+  statementTimeout: 5_000,
+  connectTimeout: 5_000,
+  requests: 600
 }

@@ -7,6 +7,7 @@ import { DbRouter, type RouterConfig } from "effect-db-router"
 import type { PgCluster } from "effect-db-router/testing"
 import * as Memory from "../bench/Memory.js"
 import * as Load from "./Load.js"
+import * as Machine from "./Machine.js"
 import type { Pace } from "./Pace.js"
 import { type Check, count, type Measured, none } from "./Row.js"
 import { connections, options as overAll, type Server } from "./Servers.js"
@@ -18,6 +19,7 @@ export interface Rig {
   readonly router: DbRouter.DbRouter
   readonly load: Load.Load
   readonly pace: Pace
+  readonly machine: Machine.Machine
   readonly applicationName: string
   /** Runs an effect with the router and its client. */
   readonly use: <A, E>(effect: Effect.Effect<A, E, DbRouter.Services>) => Effect.Effect<A, E>
@@ -63,6 +65,7 @@ export const run = <E>(
     const { name, pace } = options
     const applicationName = `soak-${process.pid}-${++rigs}-${name}`
     const trouble = yield* Trouble.watch
+    const machine = yield* Machine.watch
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
     const sockets = openSockets()
     const context = yield* Layer.buildWithScope(
@@ -74,6 +77,7 @@ export const run = <E>(
       router: Context.get(context, DbRouter.DbRouter),
       load,
       pace,
+      machine,
       applicationName,
       use: (effect) => Effect.provide(effect, context)
     }

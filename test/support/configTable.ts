@@ -137,13 +137,13 @@ export const options = {
     type: "`number`",
     default: "`0.5`",
     meaning:
-      "A replica on which at least five statements in 30 seconds, and this share of them, failed because of it gets no reads for `health.ejectTime`, although it answers probes; so does one that leaves a trial statement without an answer when nothing has ended on it for 5 seconds"
+      "A replica on which at least five statements in 30 seconds, on three occasions between which a probe succeeded, and this share of them, failed because of it gets no reads for `health.ejectTime`, although it answers probes; so does one that leaves a trial statement without an answer when nothing has ended on it for 5 seconds"
   },
   "health.ejectTime": {
     type: "`DurationInput`",
     default: '`"10 seconds"`',
     meaning:
-      'How long it is out; then a trial statement decides, and each failure doubles the time, up to 5 minutes. `0`: never. The primary never is, nor the last replica with `onNoReplica: "fail"`'
+      'How long it is out; then a trial statement decides, and each failure doubles the time, up to 5 minutes; one that was `down` meanwhile is tried as soon as it answers. `0`: never. The primary never is, nor the last replica with `onNoReplica: "fail"`'
   },
   topology: {
     type: "`Topology`",

@@ -2,8 +2,8 @@
 import * as Net from "node:net"
 import { Effect, Redacted, type Scope } from "effect"
 
-/** What becomes of statements, on connections that are not those of probes. */
-export type Mode = "well" | "silent" | "broken"
+/** What becomes of statements, on connections that are not those of probes. `gone`: probes get no answer either. */
+export type Mode = "well" | "silent" | "broken" | "gone"
 
 export interface Unwell {
   readonly host: string
@@ -43,7 +43,8 @@ export const make = (target: {
           })
           client.on("data", (data) => {
             isOfProbe ??= data.includes(nameOfProbes)
-            if (isOfProbe || !isReady || proxy.mode === "well") upstream.write(data)
+            if (proxy.mode === "gone") client.destroy()
+            else if (isOfProbe || !isReady || proxy.mode === "well") upstream.write(data)
             else if (proxy.mode === "broken") client.destroy()
           })
         })

@@ -54,10 +54,10 @@ export const row: Row = {
                 out.length,
                 out.map(({ reason }) => String(reason))
               ),
-              back(last!.name, killed, answered, 2 * pace.interval),
+              back(rig, last!.name, killed, answered, 6),
               ...onlyInFlight(rig, killed, before),
               noFailedRead(rig),
-              recovered(written, promoted)
+              recovered(rig, written, promoted)
             ]
           })
       )

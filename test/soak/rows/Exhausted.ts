@@ -101,7 +101,7 @@ export const row: Row = {
               measured: `out after ${seconds(out - full)}: ${reason}`,
               met: /too many clients|reserved/.test(reason ?? "")
             },
-            back(replica.name, free, answered, pace.interval),
+            back(rig, replica.name, free, answered),
             cutStreams(rig),
             writesGoOn(rig)
           ]

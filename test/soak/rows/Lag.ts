@@ -32,7 +32,7 @@ export const row: Row = {
   run: (cluster, pace) => {
     const ages: { readonly all: Array<number>; watched: boolean } = { all: [], watched: false }
     // A probe may come a fifth later than its interval; a beat that is on its way is not missing yet.
-    const limit = pace.maxLag + 1.2 * pace.interval + beat
+    const usual = pace.maxLag + 1.2 * pace.interval + beat
     return Rig.run(
       {
         ...Rig.on(cluster, pace, "lag"),
@@ -48,7 +48,7 @@ export const row: Row = {
       (rig) =>
         Effect.gen(function* () {
           const { primary, replicas } = cluster
-          const { load, router } = rig
+          const { load, machine, router } = rig
           yield* heartbeat(primary)
           yield* Effect.sleep(2 * beat)
           yield* cluster.awaitReplayed
@@ -68,6 +68,7 @@ export const row: Row = {
           const ready = performance.now()
           const answered = yield* all(replicas.map(({ port }) => load.answerFrom(port)))
           yield* Effect.sleep(pace.steady)
+          const limit = usual + machine.slack(paused, ready)
           const old = ages.all.filter((age) => age > limit).length
           const oldest = ages.all.reduce((a, b) => Math.max(a, b), 0)
           return [
@@ -81,7 +82,7 @@ export const row: Row = {
             },
             none("reads from a replica that was out", stray),
             noFailedRead(rig),
-            ...replicas.map(({ name }, i): Check => back(name, ready, answered[i]!, pace.interval))
+            ...replicas.map(({ name }, i): Check => back(rig, name, ready, answered[i]!))
           ]
         }).pipe(Effect.ensuring(all(cluster.replicas.map((node) => Effect.ignore(node.resumeReplay)))))
     )

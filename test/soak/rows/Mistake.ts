@@ -33,8 +33,8 @@ export const row: Row = {
         yield* Effect.sleep(pace.steady)
         return [
           none("statements without an end", hanging),
-          recovered(written, rebuilt),
-          back(mistaken!.name, rebuilt, answered, pace.interval),
+          recovered(rig, written, rebuilt),
+          back(rig, mistaken!.name, rebuilt, answered),
           noFailedRead(rig),
           cutStreams(rig)
         ]

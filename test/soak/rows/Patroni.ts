@@ -96,7 +96,7 @@ const change = (
     const [missing, ...rest] = audit
     return together(what, [
       ...onlyInFlight(rig, broken, from),
-      recovered(written, promoted),
+      recovered(rig, written, promoted),
       missing!,
       ...rest.filter(({ met }) => !met),
       strays,

@@ -1,70 +1,92 @@
-/** A replica that answers probes, and no statement. */
+/** A replica that answers probes alone: statements break there, or have no answer. */
 import { Effect } from "effect"
 import * as Unwell from "../../support/unwell.js"
+import type { Pace } from "../Pace.js"
 import * as Rig from "../Rig.js"
 import { type Row, seconds } from "../Row.js"
-import { awaitStatus, options } from "../Servers.js"
-import { back, noFailedRead, writesGoOn } from "./Killed.js"
+import { awaitStatus, health, options } from "../Servers.js"
+import { noFailedRead, writesGoOn } from "./Killed.js"
 import { cutStreams } from "./Terminated.js"
 
-/** Nothing has ended for five seconds, the next probe begins a trial statement, and that is given up. */
+/** Nothing has ended there for so long: then it is tried with a statement. In milliseconds. */
 const silence = 5_000
 
-/** Some of its statements are given up by the server's own limit before, and the trial begins late on a busy machine. */
-const slack = 2_000
+const ways = {
+  broken: {
+    name: "statements-break",
+    what: "breaks the connection of every statement",
+    // Three occasions; what is suspect is probed after a quarter of the interval, and the probe after that one finds it.
+    within: ({ interval }: Pace) => 3 * interval
+  },
+  silent: {
+    name: "statements-unanswered",
+    what: "answers no statement",
+    // A probe comes, a fifth late at most, and then the trial.
+    within: ({ interval, timeout }: Pace) => silence + 1.2 * interval + 2 * timeout
+  }
+} as const
 
-export const row: Row = {
-  name: "replica-unwell",
-  fault: "a replica that answers probes, and no statement",
-  mustShow: "0 failed reads; it is taken out, tried again in steps, and serves again when it answers",
-  run: (cluster, pace) =>
-    Effect.gen(function* () {
-      const replica = cluster.replicas[0]!
-      const proxy = yield* Unwell.make(replica)
-      const ejectTime = pace.away
-      return yield* Rig.run(
-        {
-          ...Rig.on(cluster, pace, "unwell"),
-          router: (name) => {
-            const all = options(cluster, pace, name, (node) => (node === replica ? proxy : node))
-            return {
-              ...all,
-              health: { interval: pace.interval, timeout: pace.timeout, maxLag: pace.maxLag, ejectTime }
-            }
+const row = (mode: keyof typeof ways): Row => {
+  const { name, what, within } = ways[mode]
+  return {
+    name,
+    fault: `a replica that answers probes, and ${what}`,
+    mustShow: "0 failed reads; it is taken out, tried again in steps, and serves again when statements succeed there",
+    run: (cluster, pace) =>
+      Effect.gen(function* () {
+        const replica = cluster.replicas[0]!
+        const proxy = yield* Unwell.make(replica)
+        const ejectTime = pace.away
+        return yield* Rig.run(
+          {
+            ...Rig.on(cluster, pace, name),
+            router: (applicationName) => ({
+              ...options(cluster, pace, applicationName, (node) => (node === replica ? proxy : node)),
+              health: { ...health(pace), ejectTime }
+            }),
+            // The proxy has sockets too.
+            isAlone: false
           },
-          // The proxy has sockets too.
-          isAlone: false
-        },
-        (rig) =>
-          Effect.gen(function* () {
-            const { load, router } = rig
-            load.tally.begin("unwell")
-            proxy.mode = "silent"
-            const began = performance.now()
-            const out = yield* awaitStatus(router, replica.name, ({ state }) => state === "ejected")
-            const after = load.tally.begin("after")
-            yield* Effect.sleep(pace.fault)
-            const waited = after.waits.max / 1_000
-            proxy.mode = "well"
-            const ready = performance.now()
-            const answered = yield* load.answerFrom(replica.port)
-            const limit = silence + pace.interval * 1.2 + 2 * pace.timeout + slack
-            const trials = 1 + Math.ceil(Math.log2(1 + pace.fault / ejectTime))
-            return [
-              {
-                measured: `it is taken out after ${seconds(out - began)} of ${seconds(limit)}`,
-                met: out - began <= limit
-              },
-              {
-                measured: `the longest read afterwards took ${seconds(waited)}`,
-                met: waited <= pace.timeout + pace.statementTimeout
-              },
-              back(replica.name, ready, answered, Math.max(pace.interval, ejectTime * 2 ** trials)),
-              noFailedRead(rig),
-              cutStreams(rig),
-              writesGoOn(rig)
-            ]
-          })
-      )
-    })
+          (rig) =>
+            Effect.gen(function* () {
+              const { load, machine, router } = rig
+              load.tally.begin(mode)
+              proxy.mode = mode
+              const began = performance.now()
+              const out = yield* awaitStatus(router, replica.name, ({ state }) => state === "ejected")
+              const limit = within(pace) + machine.slack(began, out)
+              load.tally.begin("out")
+              const before = load.tally.answersOf(replica.port)
+              yield* Effect.sleep(3 * ejectTime)
+              const stray = load.tally.answersOf(replica.port) - before
+              proxy.mode = "well"
+              const well = performance.now()
+              const answered = yield* load.answerFrom(replica.port)
+              // Each time out is twice as long as the one before: the last as long as all before it, and the first once more.
+              const most = well - out + ejectTime + 3 * pace.interval + machine.slack(well, answered)
+              yield* Effect.sleep(pace.steady)
+              return [
+                {
+                  measured: `out after ${seconds(out - began)}`,
+                  met: out - began <= limit,
+                  evidence: [`at most ${seconds(limit)}`]
+                },
+                { measured: `${stray} reads from it meanwhile`, met: stray === 0 },
+                {
+                  measured: `${replica.name} answers reads ${seconds(answered - well)} after it is well; it was out for ${seconds(well - out)}`,
+                  met: answered - well <= most,
+                  evidence: [`at most ${seconds(most)}`]
+                },
+                noFailedRead(rig),
+                cutStreams(rig),
+                writesGoOn(rig)
+              ]
+            })
+        )
+      })
+  }
 }
+
+export const breaks = row("broken")
+
+export const silent = row("silent")

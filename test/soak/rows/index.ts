@@ -19,7 +19,8 @@ import * as Unwell from "./Unwell.js"
 export const rows: ReadonlyArray<Row> = [
   Killed.one,
   Frozen.row,
-  Unwell.row,
+  Unwell.breaks,
+  Unwell.silent,
   Slow.row,
   Lag.row,
   Killed.both,
