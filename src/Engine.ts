@@ -393,7 +393,7 @@ class EngineImpl implements Engine {
   }
 
   isSilent(millis: number): boolean {
-    return this.pool.inFlight > 0 && elapsedOf(this.clock) - this.pool.connections.movedAt > millis
+    return this.pool.inFlight > 0 && elapsedOf(this.clock) - this.pool.connections.endedAt > millis
   }
 
   trial(limit: Duration.Duration): Effect.Effect<void, SqlError> {

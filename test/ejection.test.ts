@@ -239,4 +239,33 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true, timeout: "3
       }).pipe(Effect.provide(context))
     })
   )
+
+  it.scoped("that answers nothing on new connections does not keep the pool from others for ever", () =>
+    Effect.gen(function* () {
+      const { primary } = yield* PgCluster.PgCluster
+      const proxy = yield* unwell.make(primary)
+      const url = unwell.urlOf(proxy, primary.url)
+      const context = yield* Layer.build(
+        DbRouter.layer({
+          groups: { default: [{ url, name: "primary", maxConnections: 2, connectTimeout: "500 millis" }] },
+          health: false,
+          shutdownTimeout: "100 millis"
+        })
+      )
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const { status } = yield* DbRouter.DbRouter
+        // No connection is left of before.
+        proxy.mode = "broken"
+        yield* Effect.flip(Effect.repeat(sql`SELECT 1`, { times: 10 }))
+        yield* engines.eventually(status, ([{ pool }]) => pool.total === 0)
+        proxy.mode = "silent"
+        const writes = Array.from({ length: 6 }, () => Effect.flip(sql`CREATE TABLE never (id int)`))
+        yield* Effect.timeout(Effect.all(writes, { concurrency: "unbounded" }), "20 seconds")
+        yield* engines.eventually(status, ([{ pool }]) => pool.total === 0)
+        proxy.mode = "well"
+        yield* Effect.timeout(sql`SELECT 1`, "20 seconds")
+      }).pipe(Effect.provide(context))
+    })
+  )
 })

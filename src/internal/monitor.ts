@@ -344,11 +344,15 @@ export class Monitor {
           if (engine.binding !== binding) return Effect.sync(() => watched.hurry.unsafeOpen())
           // It has become suspect meanwhile: that may be the news.
           if (watched.fresh && Either.isRight(found)) return Effect.void
-          const tried = Either.isRight(found) ? this.tryOut(watched, config) : Effect.void
-          const settled = Effect.zipRight(
-            Effect.zipRight(tried, this.settle(watched, found, config)),
-            tellBalanced(watched)
-          )
+          const settle = this.settle(watched, found, config)
+          // Not before it is known how far it is: a statement without an answer takes its time, and it would be behind by that.
+          const tried = Either.isRight(found)
+            ? Effect.flatMap(
+                Effect.suspend(() => this.tryOut(watched, config)),
+                (isBack) => (isBack ? settle : Effect.void)
+              )
+            : Effect.void
+          const settled = Effect.zipRight(Effect.zipRight(settle, tried), tellBalanced(watched))
           return isLooking && Either.isRight(found)
             ? Effect.zipRight(settled, this.heedReadOnly(watched, found.right, hasRefused, config))
             : settled
@@ -563,9 +567,9 @@ export class Monitor {
 
   /**
    * After a probe that has succeeded: a statement decides whether a server that was taken out comes back, and whether one on
-   * which nothing ends is out.
+   * which nothing ends is out. Tells whether one has come back.
    */
-  private tryOut(watched: Watched, config: ResolvedHealth): Effect.Effect<void> {
+  private tryOut(watched: Watched, config: ResolvedHealth): Effect.Effect<boolean> {
     const { engine, outlier } = watched
     const { now } = this
     const isSilent =
@@ -574,15 +578,19 @@ export class Monitor {
       now - watched.triedAt >= silentMillis &&
       engine.isSilent(silentMillis) &&
       this.mayEject(engine)
-    if (!isSilent && !outlier.mayReturn(now)) return Effect.void
+    if (!isSilent && !outlier.mayReturn(now)) return Effect.succeed(false)
     watched.triedAt = now
     return Effect.match(engine.trial(config.timeout), {
-      onSuccess: () => outlier.admit(),
+      onSuccess: () => {
+        outlier.admit()
+        return !isSilent
+      },
       onFailure: ({ cause, message }) => {
         const why = cause instanceof Error ? cause.message : message
         this.eject(watched, `a statement fails there: ${why}`)
         // What still waits for its answers has waited in vain.
         if (isSilent) engine.lose(`The server ${engine.name} does not answer statements`)
+        return false
       }
     })
   }

@@ -88,6 +88,8 @@ export class Connections {
   private whenEmpty: () => void = () => {}
   /** When the last connection was taken or opened, one was given back, or a statement has ended on one that others share. */
   movedAt = 0
+  /** The same without those that were taken, or begin to open: when something has succeeded or ended. */
+  endedAt = 0
   /** How many times opening a connection has failed since it last succeeded. */
   private failedInARow = 0
 
@@ -214,7 +216,7 @@ export class Connections {
 
   /** For whoever waits, for later, or to be closed. */
   private put(connection: Connection): void {
-    this.movedAt = this.limits.now()
+    this.ended(this.limits.now())
     const isGood = this.mayUse(connection)
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
@@ -227,6 +229,12 @@ export class Connections {
     } else {
       this.dismiss(connection)
     }
+  }
+
+  /** Something has ended on a connection. */
+  ended(now: number): void {
+    this.movedAt = now
+    this.endedAt = now
   }
 
   /** Whether a connection may be used again. */
@@ -357,13 +365,24 @@ export class Connections {
     }
     connection.connect((error) => {
       connection.openedAt = this.limits.now()
-      const { initial } = this
-      if (error !== undefined) return opened(error)
-      if (initial === undefined) return this.meet(connection, opened)
-      connection.query({ text: initial }, (error) =>
-        connection.whenReady(() => (error === undefined ? this.meet(connection, opened) : opened(error)))
-      )
+      if (error === undefined) this.prepare(connection, opened)
+      else opened(error)
     })
+  }
+
+  /** Runs what comes before all others on a new connection. A server may take connections and answer nothing on them. */
+  private prepare(connection: Connection, opened: (error: Error | undefined) => void): void {
+    const { initial } = this
+    const { waitMillis } = this.limits
+    const overdue = () => connection.fail(new ServerLost(`No answer on a new connection within ${waitMillis} ms`))
+    const timer = waitMillis > 0 ? setTimeout(overdue, waitMillis).unref() : undefined
+    const prepared = (error: Error | undefined) => {
+      clearTimeout(timer)
+      opened(error)
+    }
+    const met = (error: Error | undefined) => (error === undefined ? this.meet(connection, prepared) : prepared(error))
+    if (initial === undefined) met(undefined)
+    else connection.query({ text: initial }, (error) => connection.whenReady(() => met(error)))
   }
 
   /** Asks a new connection for its server, before anything runs there that counts on it. What it does not tell is no error. */

@@ -62,7 +62,7 @@ export class Pipelines {
     if (index < 0) return
     pipeline.splice(index, 1)
     const now = this.now()
-    this.connections.movedAt = now
+    this.connections.ended(now)
     member.text?.ran(member.began && now - member.began)
     if (connection.isCancelling) return
     if (pipeline.length > 0) {

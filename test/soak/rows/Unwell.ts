@@ -15,8 +15,8 @@ const ways = {
   broken: {
     name: "statements-break",
     what: "breaks the connection of every statement",
-    // Three occasions; what is suspect is probed after a quarter of the interval, and the probe after that one finds it.
-    within: ({ interval }: Pace) => 3 * interval
+    // Three occasions, and a probe after each.
+    within: ({ interval }: Pace) => 6 * interval
   },
   silent: {
     name: "statements-unanswered",
