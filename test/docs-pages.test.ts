@@ -25,6 +25,9 @@ const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf
   .map((path) => read(`src/${path}`)!)
 const texts = sources.flatMap(textsIn)
 
+/** The compiler takes seconds, and minutes on a machine that is busy. In milliseconds. */
+const compilation = 300_000
+
 describe("a page", () => {
   const page = [
     "# A `b` (c): d, e",
@@ -159,10 +162,14 @@ describe("the troubleshooting page", () => {
 })
 
 describe("the recipes", () => {
-  it("have the right types", () => {
-    assert.deepStrictEqual(
-      typeProblems((path) => path.startsWith("examples/recipes/")),
-      []
-    )
-  })
+  it(
+    "have the right types",
+    () => {
+      assert.deepStrictEqual(
+        typeProblems((path) => path.startsWith("examples/recipes/")),
+        []
+      )
+    },
+    compilation
+  )
 })

@@ -4,6 +4,7 @@ import { type Context, Effect, Either, Layer, Metric, Option, Redacted } from "e
 import { Consistency, DbRouter, HttpSession, type Position, Telemetry, Token } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as Causal from "./support/causal.js"
+import * as engines from "./support/engine.js"
 import { type Act, type Answer, placements, quiet, type Send, type Sent, type Services } from "./support/http.js"
 import * as RouterTest from "./support/router.js"
 
@@ -80,6 +81,15 @@ const placed = placements["HttpServer.serve"]!
 
 const TestLayer = Layer.provideMerge(quiet, Causal.layer(options))
 
+/** Reads what is there until a replica answers. */
+const onReplica = <A extends { readonly found: boolean; readonly onPrimary: boolean }, E, R>(
+  look: Effect.Effect<A, E, R>
+) =>
+  engines.eventually(
+    Effect.tap(look, ({ found }) => assert.isTrue(found)),
+    ({ onPrimary }) => !onPrimary
+  )
+
 layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a token", (it) => {
   for (const [where, placement] of Object.entries(placements)) {
     it.scoped(`in a cookie shows the next request, in another process, the write of this one: ${where}`, () =>
@@ -100,7 +110,8 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a token",
         const id = yield* newId
         const token = tokenOf(yield* request(here, "write", id))
         yield* Effect.flatMap(PgCluster.PgCluster, (cluster) => cluster.awaitReplayed)
-        assert.deepStrictEqual(result(yield* read(there, id, withCookie(token))), { found: true, onPrimary: false })
+        // On a busy machine it takes a while until the router knows what its replicas have.
+        yield* onReplica(read(there, id, withCookie(token)))
       })
     )
   }
@@ -205,8 +216,8 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a token",
       const id = yield* newId
       assert.isTrue(Option.isSome(cookieOf(yield* request(send, "write", id))))
       yield* Effect.flatMap(PgCluster.PgCluster, (cluster) => cluster.awaitReplayed)
-      const { answer, onPrimary } = yield* read(send, id)
-      assert.deepStrictEqual([onPrimary, cookieOf(answer)], [false, Option.none()])
+      const { answer } = yield* onReplica(read(send, id))
+      assert.deepStrictEqual(cookieOf(answer), Option.none())
       // It was shown that its row collides, or would: the next request may have to look why.
       assert.isTrue(Option.isSome(cookieOf(yield* request(send, "refused", yield* newId))))
       assert.isTrue(Option.isSome(cookieOf(yield* request(send, "collides", id))))
