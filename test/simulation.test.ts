@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { assert, describe, it } from "vitest"
 import { planted } from "./simulation/Planted.js"
+import { Workers } from "./simulation/Workers.js"
 
 const run = promisify(execFile)
 
@@ -27,6 +28,29 @@ describe("the simulator", () => {
       const { isContent, stdout } = await simulate("--twice", "4")
       assert.strictEqual(stdout.trim(), "4 seeds ran twice, 0 with another history")
       assert.isTrue(isContent)
+    },
+    time
+  )
+
+  it(
+    "refuses what is real: a timer of Node's own ends the run",
+    async () => {
+      const file = "internal/runner.ts"
+      const load = {
+        find: "let runners = 0",
+        replace: 'const { setTimeout: real } = process.getBuiltinModule("node:timers/promises")\nlet runners = 0'
+      }
+      const use = { find: "readonly workKey =", replace: "readonly timer = real(1)\n  readonly workKey =" }
+      const workers = await Workers.start(1, [
+        { file, ...load },
+        { file, ...use }
+      ])
+      try {
+        const { violations } = await workers.runOne({ seed: "1", isTold: true })
+        assert.include(violations[0]?.message, "what is real: Timeout", violations[0]?.message)
+      } finally {
+        await workers.stop()
+      }
     },
     time
   )

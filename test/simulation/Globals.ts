@@ -1,7 +1,10 @@
 /**
  * Puts a world's time and chance in the place of Node's while a run lasts: timers, clocks, random numbers, the cryptography
  * that Node does on other threads. What a run may not use throws.
+ *
+ * It must not import Effect, which notes when it is loaded how the clocks differ: they have to stand still then.
  */
+import { createHook } from "node:async_hooks"
 import * as Crypto from "node:crypto"
 import { createRequire, syncBuiltinESMExports } from "node:module"
 import * as Net from "node:net"
@@ -13,8 +16,21 @@ const real = {
   setImmediate: globalThis.setImmediate
 }
 
+/** Whether what begins now is the simulator's own. */
+let isOwn = false
+
+const own = <A>(run: () => A): A => {
+  const before = isOwn
+  isOwn = true
+  try {
+    return run()
+  } finally {
+    isOwn = before
+  }
+}
+
 /** Node's own turns, for what drives a run. */
-export const defer = (turn: () => void): void => void real.setImmediate(turn)
+export const defer = (turn: () => void): void => own(() => void real.setImmediate(turn))
 
 const forbidden = (what: string) => () => {
   throw new Error(`A simulated run has used ${what}`)
@@ -132,7 +148,7 @@ const makeSubtle = () => {
     digest: async (_algorithm: string, data: ArrayBuffer | Uint8Array) =>
       bufferOf(Crypto.createHash("sha256").update(bytesOf(data)).digest()),
     deriveBits: async ({ iterations, salt }: { readonly salt: Uint8Array; readonly iterations: number }, key: object) =>
-      bufferOf(Crypto.pbkdf2Sync(keys.get(key)!, salt, iterations, 32, "sha256"))
+      bufferOf(own(() => Crypto.pbkdf2Sync(keys.get(key)!, salt, iterations, 32, "sha256")))
   }
 }
 
@@ -144,6 +160,7 @@ const cryptoExports = require("node:crypto") as { randomBytes: unknown }
  * in every process. Returns what has them go again.
  */
 export const stopClocks = (): (() => void) => {
+  if (Object.keys(globalThis).some((key) => key.startsWith("effect/"))) throw new Error("Effect is loaded already")
   const before = {
     now: Date.now,
     performanceNow: nodePerformance.now,
@@ -161,6 +178,21 @@ export const stopClocks = (): (() => void) => {
     process.hrtime.bigint = before.bigint
     Math.random = before.random
   }
+}
+
+/** What Node does by itself between two turns of a run, without time, threads or the outside. */
+const ownTurns = new Set(["PROMISE", "TickObject", "Microtask"])
+
+/** Ends the run when anything begins that Node does in real time: a timer, a file, a socket, a thread. */
+const watch = (world: World): (() => void) => {
+  const hook = createHook({
+    init: (_, type) => {
+      if (ownTurns.has(type) || isOwn) return
+      const { stack } = new Error(`A simulated run has used what is real: ${type}`)
+      world.halt(new Error(stack))
+    }
+  }).enable()
+  return () => void hook.disable()
 }
 
 /** Installs the world; returns what puts everything back. `isStrict` looks at who asks for chance, too. */
@@ -187,11 +219,11 @@ export const install = (world: World, isStrict: boolean): (() => void) => {
   }
   replace(globalThis, "Date", VirtualDate)
   replace(nodePerformance, "now", () => world.now)
-  const hashes = world.chance.fork("hashes")
-  // Effect numbers objects by chance to find them again in its maps, and spans; nothing else may. The stack is what tells, and takes time.
+  // Effect numbers objects by chance to find them again in its maps, and spans; nothing else may. The stack is what tells, and
+  // takes time. An object keeps its number over several runs, so all get the same one.
   replace(Math, "random", () => {
     if (isStrict && !/effect\/.*(Hash|tracer)\./.test(new Error().stack ?? "")) forbidden("Math.random")()
-    return hashes.next()
+    return 0.5
   })
   // Effect keeps the function itself.
   replace(process.hrtime, "bigint", () => BigInt(Math.floor(world.now * 1e6)))
@@ -205,6 +237,7 @@ export const install = (world: World, isStrict: boolean): (() => void) => {
   replace(cryptoExports, "randomBytes", (size: number) => fill(Buffer.alloc(size)))
   replace(Net.Socket.prototype, "connect", forbidden("a real socket"))
   syncBuiltinESMExports()
+  if (isStrict) undo.push(watch(world))
   return () => {
     for (const step of undo.reverse()) step()
     syncBuiltinESMExports()

@@ -1,6 +1,21 @@
 /** One run: a plan in a world of its own, from the first connection to the last one closed. */
 import { Reactivity } from "@effect/experimental"
-import { Cause, Duration, Effect, Exit, Fiber, Logger, Random, Redacted, Schedule, Scope, Stream } from "effect"
+import {
+  Cause,
+  DefaultServices,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  GlobalValue,
+  Logger,
+  type MutableRef,
+  Random,
+  Redacted,
+  Schedule,
+  Scope,
+  Stream
+} from "effect"
 import { Consistency, DbRouter, Selector } from "effect-db-router"
 import { Cluster } from "./Cluster.js"
 import { defer, install } from "./Globals.js"
@@ -283,11 +298,25 @@ class Simulation {
   }
 }
 
+/** What Effect keeps for a whole process, begun anew: a run must not depend on the runs before it. */
+const renewEffect = (seed: string): void => {
+  const counter = GlobalValue.globalValue(
+    Symbol.for("effect/Fiber/Id/_fiberCounter"),
+    (): MutableRef.MutableRef<number> => {
+      throw new Error("Effect counts its fibers elsewhere now")
+    }
+  )
+  counter.current = 0
+  // Of fibers that something outside of Effect starts.
+  DefaultServices.liveServices.unsafeMap.set(Random.Random.key, Random.make(`${seed}/outside`))
+}
+
 /** Runs a plan. `isTold` keeps the history. */
 export const runPlan = async (plan: Plan, isTold: boolean): Promise<Result> => {
   const simulation = new Simulation(plan)
   const { injected, network, truth, world } = simulation
   world.isTold = isTold
+  renewEffect(plan.seed)
   await simulation.run()
   return {
     seed: plan.seed,

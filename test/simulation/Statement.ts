@@ -123,12 +123,11 @@ const recordings = new Map<string, Prepared>()
 export const useRecordings = (all: ReadonlyArray<Recording>): void => {
   for (const { fields, rows, sql } of all) {
     recordings.set(sql, { plan: { _tag: "recorded", fields, rows }, params: [], fold: () => {} })
-    unknownTexts.delete(sql)
   }
   cache = new WeakMap()
 }
 
-/** Texts that nothing here understands: they have to be recorded. */
+/** Texts that nothing here understands: they have to be recorded, and what was run without is worth nothing. */
 export const unknownTexts = new Set<string>()
 
 type Parsed = ReadonlyArray<() => Prepared> | PgError

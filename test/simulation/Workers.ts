@@ -83,9 +83,11 @@ class Worker {
   private waiting:
     | { readonly resolve: (response: Response) => void; readonly reject: (error: Error) => void }
     | undefined
-  readonly ready: Promise<Response>
 
-  constructor(folder: string) {
+  constructor(
+    folder: string,
+    readonly known: ReadonlyArray<Recording>
+  ) {
     this.child = fork(join(folder, "worker.mjs"), [], {
       execArgv: ["--enable-source-maps", "--max-semi-space-size=64", "--single-threaded-gc"],
       serialization: "advanced",
@@ -95,7 +97,6 @@ class Worker {
     this.child.on("exit", (code, signal) =>
       this.settle()?.reject(new Error(`A process of the simulator has ended (${code ?? signal})`))
     )
-    this.ready = this.next()
   }
 
   private settle() {
@@ -154,54 +155,67 @@ const writeRecordings = async (recordings: ReadonlyArray<Recording>): Promise<vo
 }
 
 export class Workers {
+  private all: ReadonlyArray<Worker> = []
+
   private constructor(
     private readonly folder: string,
-    private all: Array<Worker>
+    private known: ReadonlyArray<Recording>
   ) {}
 
   static async start(count: number, patches: ReadonlyArray<Patch> = []): Promise<Workers> {
-    const folder = await bundle(patches)
-    const workers = new Workers(folder, [])
-    for (let i = 0; i < count; i++) workers.all.push(await workers.startOne())
+    const workers = new Workers(await bundle(patches), await readRecordings())
+    const all = [await workers.startOne()]
+    while (all.length < count) all.push(await workers.startOne())
+    workers.all = all
     return workers
   }
 
-  /** A process that has answers for all that the library asks: what was never recorded is recorded now. */
+  /** A process that has answers for all that the library asks first: what was never recorded is recorded now. */
   private async startOne(): Promise<Worker> {
-    const worker = new Worker(this.folder)
-    let response = await worker.ready
-    let known = response._tag === "ready" && response.unknown.length > 0 ? await readRecordings() : []
-    if (known.length > 0) response = await worker.ask({ _tag: "use", recordings: known })
-    // What is asked may follow from an answer.
-    for (let round = 0; response._tag === "ready" && response.unknown.length > 0; round++) {
-      if (round === 5) throw new Error(`The library asks what cannot be recorded: ${response.unknown.join("\n")}`)
-      known = [...known, ...(await record(response.unknown))]
-      await writeRecordings(known)
-      response = await worker.ask({ _tag: "use", recordings: known })
+    const worker = new Worker(this.folder, this.known)
+    const { unknown } = await worker.ask({ _tag: "begin", recordings: worker.known })
+    return unknown.length === 0 ? worker : this.informed(worker, unknown)
+  }
+
+  /** A process in the place of one that has met texts without an answer. It has met nothing yet, as every one that begins. */
+  private async informed(worker: Worker, unknown: ReadonlyArray<string>): Promise<Worker> {
+    worker.stop()
+    const hopeless = unknown.filter((text) => worker.known.some(({ sql }) => sql === text))
+    if (hopeless.length > 0) throw new Error(`The library asks what cannot be recorded: ${hopeless.join("\n")}`)
+    const missing = unknown.filter((text) => this.known.every(({ sql }) => sql !== text))
+    if (missing.length > 0) {
+      const recordings = await record(missing)
+      this.known = [...this.known, ...recordings]
+      await writeRecordings(this.known)
     }
-    return worker
+    return this.startOne()
   }
 
   /** Runs all jobs, in the processes that there are. `each` says whether to go on. */
   async run(jobs: Iterable<Job>, each: (result: Result) => boolean): Promise<void> {
     const iterator = jobs[Symbol.iterator]()
     let goesOn = true
-    const work = async (index: number) => {
+    const work = async (first: Worker, index: number) => {
+      let worker = first
+      const replace = (other: Worker) => {
+        worker = other
+        this.all = this.all.with(index, other)
+      }
       for (let job = iterator.next(); goesOn && job.done !== true; job = iterator.next()) {
         const { isTold = false, plan, seed } = job.value
-        const response = await this.all[index]!.ask({ _tag: "run", seed, plan, isTold }).catch((error: Error) =>
-          hung(seed, error)
-        )
-        if (response._tag === "result") goesOn = each(response.result) && goesOn
-        if (
-          response._tag === "result" &&
-          response.result.violations.some(({ message }) => message.startsWith(endedHow))
-        ) {
-          this.all[index] = await this.startOne()
+        const ask = () =>
+          worker.ask({ _tag: "run", seed, plan, isTold }).catch((error: Error): Response => hung(seed, error))
+        let response = await ask()
+        while (response.unknown.length > 0) {
+          replace(await this.informed(worker, response.unknown))
+          response = await ask()
         }
+        const { result } = response
+        goesOn = each(result) && goesOn
+        if (result.violations.some(({ message }) => message.startsWith(endedHow))) replace(await this.startOne())
       }
     }
-    await Promise.all(this.all.map((_, i) => work(i)))
+    await Promise.all(this.all.map(work))
   }
 
   async runOne(job: Job): Promise<Result> {
@@ -222,7 +236,7 @@ export class Workers {
 const endedHow = "The process of the run has ended"
 
 const hung = (seed: string, error: Error): Response => ({
-  _tag: "result",
+  unknown: [],
   result: {
     seed,
     violations: [{ invariant: "no crash", message: `${endedHow}, or had to be ended: ${error.message}` }],

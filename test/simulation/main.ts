@@ -81,21 +81,26 @@ const smallest = async (seed: string): Promise<boolean> =>
 
 const twice = async (seeds: number): Promise<boolean> =>
   within(await Workers.start(count), async (workers) => {
-    const prints = new Map<string, string>()
+    const histories = new Map<string, ReadonlyArray<string>>()
     const different = new Set<string>()
     const all = [...range(1, seeds)]
     const jobs = [...all, ...all.toReversed()].map((job) => ({ ...job, isTold: true }))
-    await workers.run(jobs, ({ history, seed }) => {
-      const text = history.join("\n")
-      const before = prints.get(seed)
-      if (before !== undefined && before !== text) different.add(seed)
-      prints.set(seed, text)
+    let violations = 0
+    await workers.run(jobs, ({ history, seed, violations: found }) => {
+      for (const { invariant, message } of found) console.log(`seed ${seed}: ${invariant}: ${message}`)
+      violations += found.length
+      const before = histories.get(seed)
+      histories.set(seed, history)
+      const at = before === undefined ? -1 : history.findIndex((line, i) => line !== before[i])
+      if (before === undefined || (at < 0 && before.length === history.length)) return true
+      different.add(seed)
+      console.log(`seed ${seed}: "${history[at]}" in the place of "${before[at]}"`)
       return true
     })
     console.log(
       `${seeds} seeds ran twice, ${different.size} with another history${different.size > 0 ? `: ${[...different].join(", ")}` : ""}`
     )
-    return different.size === 0
+    return different.size === 0 && violations === 0
   })
 
 /** Forgets what is recorded, so that a real server is asked again. */
