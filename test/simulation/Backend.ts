@@ -99,6 +99,8 @@ export interface Host {
   notify(pid: number, channel: string, payload: string): void
   cost(chance: Chance): number
   flushCost(chance: Chance): number
+  /** It is about to commit. */
+  committing(backend: Backend): void
   nextXid(): number
   nextKey(): string
   logData(xid: number): void
@@ -966,6 +968,7 @@ export class Backend implements Execution {
     let position: { readonly timeline: number; readonly end: number } | undefined
     if (transaction.xid !== undefined && (transaction.changes.length > 0 || catalog !== undefined)) {
       const { store } = this.server
+      this.server.committing(this)
       const record = this.server.logCommit(transaction.xid, transaction.changes, catalog)
       position = record
       this.server.observer.logged(this, transaction, record)

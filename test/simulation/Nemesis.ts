@@ -96,6 +96,14 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
     pipe.budget = chance.below(400)
     return undefined
   },
+  "lost answer": (scene, _, chance) => {
+    const { primary } = scene.cluster
+    if (primary === undefined) return undefined
+    primary.losesAnswers = chance
+    return () => {
+      primary.losesAnswers = undefined
+    }
+  },
   "slow link": ({ cluster, clients, network }, fault, chance) => {
     const client = clients[fault.router]!
     const { host } = anyOf({ cluster }, fault)
@@ -221,6 +229,7 @@ export const healAll = ({ clients, cluster, network, world }: Scene): void => {
     server.slowness = 1
     server.replayDelay = 0
     server.isReadOnly = false
+    server.losesAnswers = undefined
     server.setReplayPaused(false)
     if (server.state === "down") server.start()
   }

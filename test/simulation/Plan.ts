@@ -20,6 +20,12 @@ export type Op =
   | { readonly _tag: "read"; readonly register: number }
   | { readonly _tag: "readAll" }
   | { readonly _tag: "insert" }
+  /** Reads a register again and again, with pauses. */
+  | { readonly _tag: "poll"; readonly register: number; readonly times: number; readonly millis: number }
+  /** Many reads at once, of which some are interrupted. */
+  | { readonly _tag: "burst"; readonly count: number; readonly interrupted: number; readonly millis: number }
+  /** A write that fails by itself. `isCaught`: what it is in goes on. */
+  | { readonly _tag: "mistake"; readonly isCaught: boolean }
   | { readonly _tag: "rows"; readonly count: number; readonly take: number }
   | { readonly _tag: "notify" }
   | { readonly _tag: "setLocal" }
@@ -32,7 +38,7 @@ export type Op =
       readonly ops: ReadonlyArray<Op>
       readonly end: "succeed" | "fail" | "die"
     }
-  | { readonly _tag: "snapshot"; readonly registers: ReadonlyArray<number> }
+  | { readonly _tag: "snapshot"; readonly registers: ReadonlyArray<number>; readonly millis: number }
   | { readonly _tag: "tenantReads"; readonly ops: ReadonlyArray<Op> }
   | { readonly _tag: "detached"; readonly ops: ReadonlyArray<Op> }
   | { readonly _tag: "primary" | "replica"; readonly ops: ReadonlyArray<Op> }
@@ -67,6 +73,7 @@ export const faultKinds = [
   "refuse",
   "reset",
   "cut",
+  "lost answer",
   "slow link",
   "slow server",
   "slow replay",
@@ -160,6 +167,9 @@ const op = (chance: Chance, place: Place): Op => {
     read: 14,
     readAll: 2,
     insert: 5,
+    mistake: 1,
+    poll: inSession ? 0 : 2,
+    burst: inSession ? 0 : 2,
     rows: 1,
     notify: inSession ? 0 : 1,
     ...(inSession && !isBeside ? { setLocal: leavesOut.settingsMadeInside ? 0 : 2, hooks: 3 } : {}),
@@ -185,6 +195,14 @@ const op = (chance: Chance, place: Place): Op => {
     case "write":
     case "read":
       return { _tag: tag, register }
+    case "poll":
+      return { _tag: tag, register, times: 3 + chance.below(6), millis: chance.pick([0, 1, 5, 30]) }
+    case "burst": {
+      const count = 4 + chance.below(12)
+      return { _tag: tag, count, interrupted: chance.pick([0, 1, 2, count]), millis: chance.between(0, 4) }
+    }
+    case "mistake":
+      return { _tag: tag, isCaught: chance.is(0.5) }
     case "rows": {
       const count = chance.pick([3, 100, 300])
       return { _tag: tag, count, take: chance.is(0.5) ? count : 1 + chance.below(count) }
@@ -215,7 +233,11 @@ const op = (chance: Chance, place: Place): Op => {
       }
     }
     case "snapshot":
-      return { _tag: tag, registers: Array.from({ length: 2 + chance.below(4) }, () => 1 + chance.below(registers)) }
+      return {
+        _tag: tag,
+        registers: Array.from({ length: 2 + chance.below(4) }, () => 1 + chance.below(3)),
+        millis: chance.pick([0, 1, 10, 40])
+      }
     case "tenantReads":
       return {
         _tag: tag,
@@ -284,7 +306,7 @@ export const planOf = (seed: string): Plan => {
   const mayNest = routers.every(({ connectTimeout }) => connectTimeout !== undefined)
   const flows = Array.from({ length: count }, () => ({
     router: chance.below(routers.length),
-    begin: chance.between(0, 300),
+    begin: chance.between(0, chance.pick([300, 2500])),
     ops: some(chance, 4, 14, { depth: 0, inSession: false, isBeside: false, routers: routers.length, mayNest })
   }))
   return {
@@ -296,6 +318,6 @@ export const planOf = (seed: string): Plan => {
     maxConnections: chance.pick([100, 100, 20]),
     routers,
     flows,
-    faults: faultsOf(chance.fork("faults"), routers.length, 4000)
+    faults: faultsOf(chance.fork("faults"), routers.length, 3000)
   }
 }

@@ -191,6 +191,11 @@ class Simulation {
           pool.waiting === 0,
           () => `${pool.waiting} wait for a connection to ${name}, and nothing runs`
         )
+        truth.check(
+          "connections",
+          pool.total === pool.idle,
+          () => `${pool.total - pool.idle} connections to ${name} are in use, and nothing runs`
+        )
       }
     }
   })

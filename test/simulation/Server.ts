@@ -44,6 +44,8 @@ export class Server implements Facts, Host {
   locks = new Locks()
   startedAt: number
   isReadOnly = false
+  /** Breaks connections around their commits, by this chance. */
+  losesAnswers: Chance | undefined
   isReplayPaused = false
   /** What a statement costs, times this. */
   slowness = 1
@@ -213,6 +215,16 @@ export class Server implements Facts, Host {
 
   flushCost(chance: Chance): number {
     return chance.between(0.2, 1.5) * this.slowness
+  }
+
+  committing(backend: Backend): void {
+    const { losesAnswers } = this
+    if (losesAnswers?.is(0.4) !== true) return
+    const end = this.ends.get(backend)
+    this.world.after(losesAnswers.between(0, 2.5), () => {
+      this.world.tell(`${this.host}: session ${backend.pid} loses its connection around its commit`)
+      end?.reset()
+    })
   }
 
   nextXid(): number {

@@ -2,7 +2,7 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Stream } from "effect"
 import { Consistency, DbRouter, RouterError } from "effect-db-router"
-import type { Op } from "./Plan.js"
+import { type Op, registers } from "./Plan.js"
 import { Seen, type Truth } from "./Truth.js"
 
 export interface Handle {
@@ -156,10 +156,19 @@ export class Workload {
         )
       case "insert":
         return Effect.suspend(() => this.write(context, "INSERT INTO entry (op, flow) VALUES ($1, $2)", undefined))
+      case "mistake":
+        return Effect.suspend(() => {
+          const fails = this.query(context, "INSERT INTO account (id, balance) VALUES (1, 1 / 0)", [])
+          return op.isCaught ? Effect.ignore(fails) : Effect.asVoid(fails)
+        })
       case "read":
+        return Effect.asVoid(this.readOne(context, op.register))
+      case "poll":
         return Effect.asVoid(
-          this.read(context, "SELECT $1::text AS op, id, value FROM register WHERE id = $2", [op.register])
+          Effect.repeatN(Effect.zipLeft(this.readOne(context, op.register), Effect.sleep(op.millis)), op.times - 1)
         )
+      case "burst":
+        return this.burst(op, context)
       case "readAll":
         return Effect.asVoid(this.read(context, "SELECT $1::text AS op, id, value FROM register ORDER BY id", []))
       case "rows":
@@ -188,7 +197,7 @@ export class Workload {
       case "session":
         return this.session(op, context)
       case "snapshot":
-        return this.snapshot(op.registers, context)
+        return this.snapshot(op, context)
       case "tenantReads":
         return Effect.suspend(() => {
           const tenant = `t${++this.ids}`
@@ -354,6 +363,32 @@ export class Workload {
     seen.add(register, shown)
   }
 
+  private readOne(context: Context, register: number) {
+    return this.read(context, "SELECT $1::text AS op, id, value FROM register WHERE id = $2", [register])
+  }
+
+  private burst({ count, interrupted, millis }: Extract<Op, { readonly _tag: "burst" }>, context: Context): Run {
+    return Effect.gen(this, function* () {
+      const branches = Array.from({ length: count }, (_, i) => ({
+        register: 1 + (i % registers),
+        seen: context.seen.copy(),
+        isStopped: i < interrupted
+      }))
+      const fibers = yield* Effect.forEach(branches, ({ isStopped, register, seen }) =>
+        Effect.fork(this.readOne({ ...context, seen, mayStop: context.mayStop || isStopped }, register))
+      )
+      yield* Effect.sleep(millis)
+      yield* Effect.forEach(fibers.slice(0, interrupted), Fiber.interruptFork, { discard: true })
+      const exits = yield* Effect.forEach(fibers, Fiber.await)
+      for (const [i, exit] of exits.entries()) {
+        if (Exit.isSuccess(exit)) {
+          yield* Fiber.inheritAll(fibers[i]!)
+          context.seen.absorb(branches[i]!.seen)
+        } else if (!Exit.isInterrupted(exit)) return yield* Effect.asVoid(exit)
+      }
+    })
+  }
+
   private rows(context: Context, count: number, take: number): Run {
     return Effect.suspend(() => {
       const op = this.nextOp(context)
@@ -474,14 +509,13 @@ export class Workload {
     }
   }
 
-  private snapshot(registers: ReadonlyArray<number>, context: Context): Run {
+  private snapshot({ millis, registers }: Extract<Op, { readonly _tag: "snapshot" }>, context: Context): Run {
     const read = (inner: Context) =>
       Effect.gen(this, function* () {
         const values = new Map<number, string>()
         for (const register of registers) {
-          const found = yield* this.read(inner, "SELECT $1::text AS op, id, value FROM register WHERE id = $2", [
-            register
-          ])
+          const found = yield* this.readOne(inner, register)
+          yield* Effect.sleep(millis)
           const value = found.get(register)!
           const before = values.get(register)
           this.truth.check(
