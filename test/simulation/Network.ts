@@ -229,6 +229,9 @@ export class Network {
   private ids = 0
   /** Connections that were tried, for the statistics. */
   opened = 0
+  /** The most that one host has tried to open to another in one second. */
+  busiest = 0
+  private readonly lately = new Map<Link, { since: number; count: number }>()
 
   constructor(readonly world: World) {
     this.chance = world.chance.fork("network")
@@ -280,6 +283,7 @@ export class Network {
     const connection = new Connection(this, ++this.ids, client, host, socket, link)
     this.connections.add(connection)
     this.opened++
+    this.count(link)
     const fail = (code: string) => {
       if (connection.state === "closed") return
       connection.close()
@@ -313,6 +317,16 @@ export class Network {
       })
     })
     return connection
+  }
+
+  private count(link: Link): void {
+    const { now } = this.world
+    let lately = this.lately.get(link)
+    if (lately === undefined || now - lately.since >= 1000) {
+      lately = { since: now, count: 0 }
+      this.lately.set(link, lately)
+    }
+    this.busiest = Math.max(this.busiest, ++lately.count)
   }
 
   private serverEnd(connection: Connection): ServerEnd {

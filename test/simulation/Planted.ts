@@ -127,14 +127,14 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "afterRollback runs after a commit, too",
     "internal/hooks.ts",
-    'outcome === "rolled back" ? afterRollbacks : []',
-    "afterRollbacks"
+    '? ["afterCommit", afterCommits]',
+    '? ["afterCommit", [...afterCommits, ...afterRollbacks]]'
   ),
   plant(
     "texts that begin alike share a prepared statement",
     "internal/driver/prepared.ts",
     'createHash("sha256").update(sql)',
-    'createHash("sha256").update(sql.slice(0, 50))'
+    'createHash("sha256").update(sql.slice(0, 40))'
   ),
   plant(
     "an older timeline may take the writes",
@@ -142,6 +142,123 @@ export const planted: ReadonlyArray<Planted> = [
     "mayWrite && report?.timeline === era?.timeline)",
     "mayWrite && era !== undefined && report !== undefined)"
   ),
+  plant(
+    "afterRollback runs when the outcome of a COMMIT is unknown",
+    "internal/hooks.ts",
+    'outcome === "rolled back" ? afterRollbacks : []',
+    "afterRollbacks"
+  ),
+  {
+    name: "a ROLLBACK is forgotten, and its connection is used again",
+    patches: [
+      {
+        file: "internal/transaction.ts",
+        find: 'ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK"))',
+        replace: 'ending === undefined ? this.endAs("rollback", this.endUnbegun)'
+      },
+      {
+        file: "internal/driver/connections.ts",
+        find: "connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)",
+        replace: "connection.isUsable && this.isGood(connection)"
+      }
+    ]
+  },
+  {
+    name: "a write whose connection has broken is sent again",
+    patches: [
+      {
+        file: "internal/driver/pool.ts",
+        find: "import { acquireFailed, cameTooLate } from",
+        replace: "import { acquireFailed, cameTooLate, Unanswered } from"
+      },
+      {
+        file: "internal/driver/pool.ts",
+        find: "return cameTooLate(error) || (",
+        replace: "return cameTooLate(error) || error instanceof Unanswered || ("
+      }
+    ]
+  },
+  plant(
+    "what a server has told before its restart counts after it",
+    "internal/tracker.ts",
+    "    this.epoch++\n    this.known = undefined\n    this.answered = this.asked",
+    "    this.answered = this.asked"
+  ),
+  {
+    name: "reads of a session leave its transaction after SET LOCAL",
+    patches: [
+      {
+        file: "internal/routes.ts",
+        find: "const holder = work?.holder\n    if (work?.level !== undefined)",
+        replace: "const holder = undefined\n    if (work?.level !== undefined)"
+      }
+    ]
+  },
+  plant(
+    "the settings of a session do not hold for what is detached inside it",
+    "Session.ts",
+    'options?.settings === "none" ? [] : now.settings',
+    'options?.settings === "none" ? [] : now.settings.slice(0, 0)'
+  ),
+  plant(
+    "a lock is kept when what it guards fails",
+    "internal/lock.ts",
+    "const running = Effect.ensuring(restore(effect), this.release)",
+    "const running = Effect.zipLeft(restore(effect), this.release)"
+  ),
+  plant(
+    "a connection that comes together with an interruption is lost",
+    "internal/driver/pool.ts",
+    "Effect.onError(restore(wait), () => withdraw)",
+    "restore(wait)"
+  ),
+  {
+    name: "a connection is given back before its ROLLBACK is answered",
+    patches: [
+      {
+        file: "internal/driver/connections.ts",
+        find: "    connection.whenReady(() => {\n      if (connection.traces.reset",
+        replace: "    queueMicrotask(() => {\n      if (connection.traces.reset"
+      },
+      {
+        file: "internal/driver/connections.ts",
+        find: "connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)",
+        replace: "connection.isUsable && this.isGood(connection)"
+      },
+      {
+        file: "internal/transaction.ts",
+        find: "Effect.flatMap((fiber) => this.orDestroy(fiber)),\n      Effect.uninterruptible",
+        replace: "Effect.asVoid,\n      Effect.uninterruptible"
+      }
+    ]
+  },
+  plant(
+    "LISTEN stays with the server that was the first primary",
+    "internal/listen.ts",
+    "const engine = defaultGroup.choose()",
+    "const engine = defaultGroup.engines[0]"
+  ),
+  plant(
+    "what waits for a server that has been lost goes on waiting",
+    "internal/driver/connections.ts",
+    "const others = isDown ? this.waiters.takeAll() : []",
+    "const others = isDown ? this.waiters.takeAll().slice(0, 0) : []"
+  ),
+  {
+    name: "listening tries a primary that refuses without a pause",
+    patches: [
+      {
+        file: "internal/patience.ts",
+        find: "deadline === undefined ? there : Effect.delay(there, Math.min(pause, Math.max(0, left)))",
+        replace: "there"
+      },
+      {
+        file: "internal/listen.ts",
+        find: "if (engine.binding === listening.binding) engine.heard(error)",
+        replace: ""
+      }
+    ]
+  },
   plant(
     "a standby that does not follow the primary is used",
     "Health.ts",

@@ -79,6 +79,12 @@ const optionsOf = (plan: RouterPlan, client: string, servers: ReadonlyArray<Serv
 /** How long everything may take to be used again after the last fault, in virtual milliseconds. */
 const recovery = 30_000
 
+/** The most connections that a router may try to open to one server within a second. */
+const mostAttempts = 100
+
+/** How often the pools are looked at, in virtual milliseconds. */
+const lookEvery = 250
+
 /** The longest that a plan may take. */
 const limit = 400_000
 
@@ -134,6 +140,7 @@ class Simulation {
     )
     const done = Fiber.awaitAll(flows)
     const begun = Math.max(0, ...plan.faults.map(overAt))
+    const watching = yield* Effect.forkDaemon(Effect.repeat(this.look, Schedule.spaced(lookEvery)))
     const last = Math.max(0, ...plan.faults.map((fault) => Math.max(overAt(fault), fault.at + fault.millis)))
     yield* Effect.sleep(Math.max(0, begun - world.now))
     yield* Effect.timeoutOption(done, Math.max(0, last - world.now))
@@ -149,9 +156,24 @@ class Simulation {
       yield* Effect.forEach(stuck, Fiber.interruptFork)
     }
     yield* this.recovered
+    yield* Fiber.interrupt(watching)
     yield* this.close(scope)
     this.operations = workload.operations
     truth.conclude()
+  })
+
+  /** What waits for a connection waits for one that is used, or is being opened. */
+  private readonly look = Effect.gen(this, function* () {
+    for (const { name: client, router } of this.handles) {
+      for (const { name, pool } of yield* router.status) {
+        this.truth.check(
+          "connections",
+          pool.waiting === 0 || (pool.total > 0 && pool.idle === 0),
+          () =>
+            `${pool.waiting} in ${client} wait for a connection to ${name}, which has ${pool.total} of ${pool.max}, ${pool.idle} of them idle`
+        )
+      }
+    }
   })
 
   /** Waits until the servers are what they have to be, so that the rest is the routers' part. */
@@ -254,7 +276,13 @@ class Simulation {
       const { network, truth, world } = this
       const began = world.now
       yield* Scope.close(scope, Exit.void)
-      truth.check("ends", world.now - began < 15_000, () => `closing the routers took ${world.now - began} ms`)
+      // Nothing runs any more.
+      truth.check("ends", world.now - began < 2000, () => `closing the routers took ${world.now - began} ms`)
+      truth.check(
+        "no storm",
+        network.busiest <= mostAttempts,
+        () => `a router tried to open ${network.busiest} connections to one server within a second`
+      )
       const left = () => [...network.connections].filter(({ client }) => this.clients.includes(client))
       for (let waited = 0; waited < 2000 && left().length > 0; waited += 100) yield* Effect.sleep(100)
       const open = left()

@@ -20,6 +20,7 @@ export type Invariant =
   | "no foreign cancel"
   | "no strange error"
   | "connections"
+  | "no storm"
   | "ends"
   | "heals"
   | "no crash"
