@@ -62,6 +62,29 @@ const during =
     return Effect.ensuring(Effect.zipRight(run(before), effect), Effect.orDie(run(after)))
   }
 
+/** A port on this machine whose connections go to the ports that `next` says; until the scope closes. */
+const balanced = (next: () => number) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.async<Net.Server>((resume) => {
+        const server = Net.createServer((client) => {
+          const upstream = Net.connect(next(), "127.0.0.1")
+          for (const socket of [client, upstream]) {
+            socket.on("error", () => {})
+            socket.on("close", () => {
+              client.destroy()
+              upstream.destroy()
+            })
+          }
+          client.pipe(upstream).pipe(client)
+        })
+        server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+      }),
+      (server) => Effect.async<void>((resume) => void server.close(() => resume(Effect.void)))
+    ),
+    (server) => (server.address() as Net.AddressInfo).port
+  )
+
 const reload = "SELECT pg_reload_conf()"
 
 layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doctor", (it) => {
@@ -423,6 +446,29 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doct
       assert.isTrue(serverOf(report, "primary").isProxied)
       assert.include(findingOf(report, "proxy", "primary").remedy ?? "", "DB_ROUTER_PREPARE=false")
       assert.deepStrictEqual(notable(yield* Doctor.check({ ...options, prepare: false })), [])
+    })
+  )
+
+  it.scoped("notices an address that leads to several servers", () =>
+    Effect.gen(function* () {
+      const cluster = yield* PgCluster.PgCluster
+      const { primary, replicas } = cluster
+      // Each new connection has the next server.
+      let connections = 0
+      const port = yield* balanced(() => replicas[connections++ % replicas.length]!.port)
+      const url = new URL(Redacted.value(replicas[0]!.url))
+      url.port = String(port)
+      yield* cluster.awaitReplayed
+      const options = {
+        groups: { default: [named(primary)], read: [{ name: "reader", url: Redacted.make(url.href) }] }
+      }
+      const report = yield* Doctor.check(options)
+      assert.deepStrictEqual(notable(report), ["balancer reader"])
+      assert.include(findingOf(report, "balancer", "reader").message, "have met 2")
+      assert.deepStrictEqual(
+        report.servers.map(({ isBalanced }) => isBalanced),
+        [false, true]
+      )
     })
   )
 

@@ -45,16 +45,19 @@ export interface Scenario {
   readonly run: (config: Config, answers: Answers) => Promise<void>
 }
 
-const poolOn = (config: Config, maxPrepared: number): Pool =>
-  new Pool(config, {
+/** It waits for half as long as connecting may take. */
+const poolOn = (config: Config, maxPrepared: number): Pool => {
+  const waitMillis = (config.connectionTimeoutMillis ?? 20_000) / 2
+  return new Pool(config, {
     maxPrepared,
-    waitMillis: 1_000,
-    movableMillis: 1_000,
+    waitMillis,
+    movableMillis: waitMillis,
     busyError: (millis) => RouterError.poolBusy("fuzz", 1, millis),
     onError: () => {},
     onBroken: () => {},
     now: Date.now
   })
+}
 
 const effect = (what: string, answers: Answers, run: Effect.Effect<unknown, unknown>): Promise<void> => {
   const answered = answers.expect(what)

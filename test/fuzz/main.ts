@@ -114,7 +114,8 @@ const runCase = async (
   i: number,
   { at, change, turns, what }: Plan,
   chance: Chance,
-  patience: (turn: number) => number
+  patience: (turn: number) => number,
+  connectionTimeoutMillis = 2_000
 ): Promise<{ readonly failures: Array<Failure>; readonly failed: number; readonly succeeded: number }> => {
   const answers = new Answers()
   let connections = 0
@@ -125,7 +126,7 @@ const runCase = async (
     host: "localhost",
     port: 1,
     max: 1,
-    connectionTimeoutMillis: 2_000,
+    connectionTimeoutMillis,
     allowCleartextPassword: true,
     stream: () => {
       // Only the first connection of a pool is lied to: the others are what it tries again on.
@@ -169,7 +170,7 @@ const rehearse = async (recorded: ReadonlyArray<Recorded>): Promise<ReadonlyArra
   for (const { failed, scenario, start, succeeded, turns } of recorded) {
     for (const [name, letIn] of Object.entries(authentications)) {
       const plan = { what: scenario.name, turns: start.length === 0 ? turns : [...letIn(start), ...turns] }
-      const found = await runCase(-1, { ...plan, at: -1, change: (bytes) => bytes }, new Chance(1), () => 2_000)
+      const found = await runCase(-1, { ...plan, at: -1, change: (bytes) => bytes }, new Chance(1), () => 2_000, 20_000)
       if (found.failed !== failed || found.succeeded !== succeeded || found.failures.length > 0) {
         wrong.push(
           `${scenario.name}, ${name}: ${found.succeeded} answers and ${found.failed} errors instead of ${succeeded} and ${failed}` +

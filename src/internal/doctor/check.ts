@@ -51,6 +51,7 @@ const described = (examined: cluster.Examined, verdict: cluster.Verdict): Server
     isSuperuser: answers?.identity.isSuperuser,
     isEncrypted: answers?.identity.isEncrypted,
     isProxied: answers?.isProxied,
+    isBalanced: answers && answers.servers > 1,
     pool: engine?.client.maxConnections,
     connections: answers && capacity.connectionsOf(answers),
     settings: Object.fromEntries(

@@ -13,6 +13,7 @@ import type { ResolvedEngine } from "../../RouterConfig.js"
 import * as SqlClassifier from "../../SqlClassifier.js"
 import { Connection, type Result } from "../driver/connection.js"
 import * as position from "../driver/position.js"
+import { parseStart, startQuery } from "../driver/start.js"
 import { acquireFailed, ServerLost, saysSerializableDefault } from "../failure.js"
 import * as limits from "../limits.js"
 import { Probe } from "../probe.js"
@@ -40,6 +41,8 @@ export interface Answers {
   readonly synchronous: Answer<number> | undefined
   /** Whether the server announced another process than the one that answers. */
   readonly isProxied: boolean
+  /** How many servers have answered at its address: several behind a balancer. */
+  readonly servers: number
   /** Whether the reading of the catalog, which the router begins with, works. */
   readonly catalog: Answer<void> | undefined
 }
@@ -145,6 +148,29 @@ const askPosition = (connection: Connection): Effect.Effect<position.Answer, Sql
     return answer instanceof Error ? Effect.fail(answer) : Effect.succeed(answer)
   })
 
+/** So many connections at the same time show whether an address leads to one server: a balancer spreads them. */
+const companions = 5
+
+/** When each of the servers behind an address has started, as far as they tell it: that tells them apart. */
+const startsOf = (config: Pg.ClientConfig, limit: Duration.Duration): Effect.Effect<ReadonlySet<number>> => {
+  const one = Effect.gen(function* () {
+    const connection = yield* open(config, limit)
+    // Those of the others are there too, so that what counts connections counts them.
+    const [row = []] = yield* rowsOf(connection, startQuery)
+    return [parseStart(row[0])]
+  })
+  const all = Effect.forEach(Array.from({ length: companions }), () => Effect.orElseSucceed(one, () => []), {
+    concurrency: "unbounded"
+  })
+  return Effect.map(
+    Effect.orElseSucceed(
+      Effect.timeoutFail(Effect.scoped(all), { duration: limit, onTimeout: () => silent(limit) }),
+      () => []
+    ),
+    (found) => new Set(found.flat().filter((startedAt) => startedAt !== undefined))
+  )
+}
+
 /**
  * Connects and asks. Fails when it cannot connect, or when the server does not say who it is; anything else that it refuses to
  * say is an answer too. The connection is there until the scope closes.
@@ -159,7 +185,7 @@ export const inspect = (
     Effect.either(Effect.mapError(ask, tell))
   const { applicationName } = engine.client
   const config = { ...Engine.poolConfig(engine.client), application_name: `${applicationName} check` }
-  const questioning = (connection: Connection) =>
+  const questioning = (connection: Connection, starts: ReadonlySet<number>) =>
     Effect.gen(function* () {
       const ask = <A>(text: string, read: (rows: ReadonlyArray<questions.Row>) => A, values?: ReadonlyArray<unknown>) =>
         attempt(Effect.map(rowsOf(connection, text, values), read))
@@ -171,6 +197,7 @@ export const inspect = (
         roundTrip,
         skew,
         isProxied: announced !== identity.processId,
+        servers: starts.size,
         capacity: yield* ask(questions.capacity, questions.capacityOf, [namesOf(engine)]),
         settings: yield* ask(questions.settings, questions.settingsOf),
         privileges: yield* ask(questions.privileges, questions.privilegesOf),
@@ -184,7 +211,8 @@ export const inspect = (
     })
   return Effect.gen(function* () {
     const connection = yield* open(config, limit)
-    const answers = yield* Effect.timeoutFail(questioning(connection), {
+    const starts = yield* startsOf(config, limit)
+    const answers = yield* Effect.timeoutFail(questioning(connection, starts), {
       duration: limit,
       onTimeout: () => cannotOpen(silent(limit))
     })

@@ -34,6 +34,7 @@ export type Code =
   | "clock"
   | "connections"
   | "proxy"
+  | "balancer"
   | "isolation"
   | "read-only"
   | "conflicts"
@@ -147,6 +148,8 @@ export interface Server {
   readonly isEncrypted: boolean | undefined
   /** Whether something else than the server itself takes the connections, such as PgBouncer. */
   readonly isProxied: boolean | undefined
+  /** Whether several connections to its address have met several servers, as behind a balancer. */
+  readonly isBalanced: boolean | undefined
   /** `maxConnections` of the engine. */
   readonly pool: number | undefined
   readonly connections: Connections | undefined

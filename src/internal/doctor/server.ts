@@ -134,6 +134,18 @@ const proxy = ({ answers, config, name }: Asked): ReadonlyArray<Finding> => {
   ]
 }
 
+const balancer = ({ answers: { servers }, name }: Asked): ReadonlyArray<Finding> =>
+  servers < 2
+    ? []
+    : [
+        warning(
+          "balancer",
+          name,
+          `Its address leads to several servers: some connections at the same time have met ${servers}`,
+          "List each server at its own address; for a name that leads to several use Topology.dns. The router cannot tell which of them has seen a write, so it keeps reads on the primary for a while after one"
+        )
+      ]
+
 const isolation = (asked: Asked, settings: Settings): ReadonlyArray<Finding> =>
   isReplica(asked) && settings.get("default_transaction_isolation")?.value === "serializable"
     ? [
@@ -263,7 +275,7 @@ export const examine = (
   const settings = right(answers.settings)
   return [
     ok("connect", name, "It answers"),
-    ...[version, privileges, replay, clock, encryption, proxy, unanswered].flatMap((judge) => judge(asked)),
+    ...[version, privileges, replay, clock, encryption, proxy, balancer, unanswered].flatMap((judge) => judge(asked)),
     ...(settings === undefined
       ? []
       : [isolation, readOnly, conflicts, synchronous, idleTimeout].flatMap((judge) => judge(asked, settings)))

@@ -7,6 +7,7 @@ import * as Pg from "pg"
 import { ProtocolViolation } from "../failure.js"
 import { auth, checkContent, checkHead, type } from "./backend.js"
 import { Frames, type Inspector } from "./frames.js"
+import { Held, ofProcess } from "./held.js"
 
 /** What of the driver's connection is used, of which it declares no types. */
 interface Connection {
@@ -54,7 +55,10 @@ class Conversation implements Inspector {
   private hasEnded = false
 
   /** `isSecret`: whether nobody but the server can read what is sent. */
-  constructor(private readonly isSecret: () => boolean) {}
+  constructor(
+    private readonly isSecret: () => boolean,
+    private readonly held: Held
+  ) {}
 
   head(type: number, length: number): void {
     checkHead(type, length, this.isStarting)
@@ -62,12 +66,17 @@ class Conversation implements Inspector {
 
   content(kind: number, bytes: Buffer, from: number, to: number): void {
     checkContent(kind, bytes, from, to)
+    if (kind === type.dataRow || kind === type.commandComplete) this.held.add(to - from)
     if (this.isStarting) this.whileStarting(kind, bytes, from)
     else if (kind === type.readyForQuery) {
       if (!this.hasEnded) throw new ProtocolViolation("The server has become ready though nothing has ended")
       this.hasEnded = false
-    } else if (ends.has(kind)) this.hasEnded = true
-    else if (kind === type.authentication || kind === type.keyData) {
+      this.held.clear()
+    } else if (ends.has(kind)) {
+      this.hasEnded = true
+      // One batch of a stream: its user takes it before there is another.
+      if (kind === type.portalSuspended) this.held.clear()
+    } else if (kind === type.authentication || kind === type.keyData) {
       throw new ProtocolViolation("The server has begun the conversation anew in the middle of it")
     }
   }
@@ -116,7 +125,9 @@ export const guard = (connection: object, { allowCleartextPassword = false }: Co
   }
   guarded.attachListeners = (stream) => {
     const isSecret = () => allowCleartextPassword || (stream as { readonly authorized?: boolean }).authorized === true
-    const frames = new Frames(new Conversation(isSecret))
+    const held = new Held(ofProcess)
+    const frames = new Frames(new Conversation(isSecret, held))
+    stream.on("close", () => held.clear())
     const read = (listener: (chunk: Buffer) => void) => (chunk: Buffer) => {
       if (hasFailed) return
       try {
