@@ -203,7 +203,7 @@ describe("a classifier follows the catalog", () => {
           const { change, classifier, kind } = yield* inSchema(
             "lies",
             `create sequence s;
-           create function lying() returns bigint language sql stable as 'select nextval(''lies.s'')'`
+           create function lying() returns bigint language plpgsql stable as 'begin return nextval(''lies.s''); end'`
           )
           const sql = "select lies.lying()"
           assert.strictEqual(kind(sql), "read")

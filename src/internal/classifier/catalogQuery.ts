@@ -92,6 +92,31 @@ const families = `
     WHERE NOT ${trusted("p")}
   )`
 
+/** A name as it is written in a text, as the catalog has it. */
+const asWritten = (word: string) =>
+  `(CASE WHEN left(${word}, 1) = '"' THEN replace(substr(${word}, 2, length(${word}) - 2), '""', '"')
+    ELSE lower(${word} COLLATE "C") END)::name`
+
+/**
+ * What the bodies of SQL functions name that are stored as texts. PostgreSQL does not compare them with what is declared: a STABLE
+ * function may call a volatile one. The words are looked at with comments and without, as a literal may hold what looks like
+ * one. What an extension declares is believed.
+ */
+const bodies = `
+  bodies AS MATERIALIZED (
+    SELECT p.oid, p.prosrc || CASE WHEN p.prosrc ~ '--|/\\*' THEN
+      ' ' || regexp_replace(regexp_replace(p.prosrc, '/\\*.*?\\*/', ' ', 'g'), '--[^\n]*', ' ', 'g') ELSE '' END AS text
+    FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+    WHERE p.oid >= ${own} AND l.lanname = 'sql' AND p.prosqlbody IS NULL AND p.provolatile <> 'v' AND p.prokind = 'f'
+      AND p.oid NOT IN (SELECT oid FROM extensions)
+  ),
+  body_words AS MATERIALIZED (
+    SELECT oid, ${asWritten("word")} AS name, bool_or(is_call) AS is_call, bool_or(is_attribute) AS is_attribute FROM (
+      SELECT DISTINCT b.oid, m[2] AS word, m[3] <> '' AS is_call, m[1] <> '' AS is_attribute
+      FROM bodies b, regexp_matches(b.text, '(\\.?)\\s*([[:word:]$]+|"(?:[^"]|"")+")\\s*(\\(?)', 'g') m
+    ) w GROUP BY 1, 2
+  )`
+
 /**
  * What uses what: a thing is not fine in a read as soon as one that it uses is not. A \`type\` is one whose values must not
  * be met with at all, a \`conversion\` only what values are converted to.
@@ -118,6 +143,22 @@ const uses = `
     SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
       CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'operator', id FROM refs
     WHERE field IN ('eqop', 'opno', 'opnos', 'sortop') AND id >= ${own}
+    UNION
+    SELECT 'function', b.oid, 'which ', 'function', f.oid FROM body_words b JOIN pg_proc f ON f.proname = b.name
+    WHERE b.is_call AND (f.oid >= ${own} OR f.oid IN (SELECT oid FROM direct))
+    UNION
+    SELECT 'function', b.oid, 'which ', 'function', f.oid
+    FROM body_words b JOIN pg_proc f ON f.proname = b.name JOIN pg_type t ON t.oid = f.proargtypes[0]
+    WHERE b.is_attribute AND f.oid >= ${own} AND t.typtype IN ('c', 'p', 'd') AND 1 BETWEEN f.pronargs - f.pronargdefaults AND f.pronargs
+    UNION
+    SELECT 'function', b.oid, 'which ', 'relation', c.oid FROM body_words b JOIN pg_class c ON c.relname = b.name
+    WHERE c.oid >= ${own} OR c.relnamespace = 'pg_catalog'::regnamespace
+    UNION
+    SELECT 'function', b.oid, 'which converts to a type that ', 'conversion', t.oid
+    FROM body_words b JOIN pg_type t ON t.typname = b.name WHERE t.oid >= ${own}
+    UNION
+    SELECT 'function', b.oid, 'which ', 'operator', o.oid FROM bodies b JOIN pg_operator o ON o.oid >= ${own}
+    WHERE strpos(b.text, o.oprname) > 0 AND o.oprcode::oid NOT IN (SELECT oid FROM extensions)
     -- The planner puts a negator or a commutator in an operator's place; sorting and hashing call what is with it in a family.
     UNION
     SELECT 'operator', oid, 'which ', 'function', oprcode FROM pg_operator WHERE oid >= ${own}
@@ -280,7 +321,7 @@ const bySchema = (names: string) => `(
 /** One row, one column of text, one round trip; nothing in it needs a privilege. From PostgreSQL 14 on. */
 export const catalogQuery = `
 WITH
-${[functions, references, families, uses, names].map((step) => step.slice(1)).join(",\n")}
+${[functions, references, families, bodies, uses, names].map((step) => step.slice(1)).join(",\n")}
 SELECT json_build_object(
   'version', current_setting('server_version_num')::int,
   'standardStrings', current_setting('standard_conforming_strings') = 'on',
