@@ -8,12 +8,17 @@ import * as HttpApp from "@effect/platform/HttpApp"
 import type * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import type { HttpMethod } from "@effect/platform/HttpMethod"
 import { RouteContext } from "@effect/platform/HttpRouter"
+import * as HttpServerError from "@effect/platform/HttpServerError"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
 import type { KeyValueStore } from "@effect/platform/KeyValueStore"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
+import * as Log from "./internal/log.js"
 import { RequestFlow, RequestSession } from "./internal/requestScope.js"
 import { DbRouter } from "./internal/service.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
@@ -23,12 +28,13 @@ import * as unit from "./internal/unit.js"
 import type * as Session from "./Session.js"
 
 /**
- * Which requests get a session, which of them are committed, and how. `R` is what `beforeCommit` needs, `T` what `token` needs.
+ * Which requests get a session, which of them are committed, and how. `R` is what `beforeCommit` needs, `T` what `token` needs, `S`
+ * what `session` needs.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Options<R = never, T = never> {
+export interface Options<R = never, T = never, S = never> {
   /** Which statuses commit. Default: `commitByStatus`, those below 400. A client that hangs up never commits. */
   readonly commits?: ((status: number) => boolean) | undefined
   /**
@@ -50,8 +56,14 @@ export interface Options<R = never, T = never> {
    * effects of the handler. When it fails, the response is a 500 and all is rolled back. Default: none.
    */
   readonly beforeCommit?: Effect.Effect<unknown, unknown, R> | undefined
-  /** Options of the sessions: isolation, timeouts, ... Default: none. */
-  readonly session?: Session.Options | undefined
+  /**
+   * Options of the sessions: isolation, timeouts, settings, ... One value for all requests, or a function of the request, which may
+   * return an Effect: for settings of a tenant, which hold for the streaming body as well. The Effect runs before the session,
+   * with the request's routing context. When it fails, the handler does not run, and the response is that of the error: a
+   * `Respondable` or an `HttpServerResponse` says which, anything else is a 500 and is logged, options that cannot be used
+   * included. Default: none.
+   */
+  readonly session?: Session.Options | ((request: HttpServerRequest) => OptionsOfRequest<S>) | undefined
   /**
    * How a client's next request gets to know what this one has written and read, also in another process: by
    * {@link tokenCookie}, {@link tokenHeader} or {@link tokenStore}, or several of them. Needs a policy that keeps positions
@@ -60,6 +72,14 @@ export interface Options<R = never, T = never> {
    */
   readonly token?: TokenCarrier<T> | ReadonlyArray<TokenCarrier<T>> | undefined
 }
+
+/**
+ * The options of one request's session.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type OptionsOfRequest<R = never> = Session.Options | Effect.Effect<Session.Options, unknown, R>
 
 /**
  * A way that a position takes from one request to the next. {@link tokenCookie}, {@link tokenHeader} and {@link tokenStore} are
@@ -210,7 +230,7 @@ export const commitByStatus = (status: number): boolean => status < 400
  * It must run in the fiber of the request. When a middleware around it forks it and does not join that fiber, the response
  * does not wait for it: all is rolled back, and an error is logged.
  *
- * Throws a `RouterConfigError` at once when the options of the session cannot be used.
+ * Throws a `RouterConfigError` at once when options of the session that are the same for all requests cannot be used.
  *
  * @example
  * ```ts
@@ -234,9 +254,9 @@ export const commitByStatus = (status: number): boolean => status < 400
  * @since 0.1.0
  * @category middleware
  */
-export const middleware = <R0 = never, T0 = never>(
-  options: Options<R0, T0> = {}
-): (<E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R | R0 | T0 | DbRouter | Scope.Scope>) => {
+export const middleware = <R0 = never, T0 = never, S0 = never>(
+  options: Options<R0, T0, S0> = {}
+): (<E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R | R0 | T0 | S0 | DbRouter | Scope.Scope>) => {
   const policy = resolve(options)
   return (app) => Effect.flatMap(DbRouter, (router) => inSession(app, policy, router))
 }
@@ -270,16 +290,17 @@ export type Middleware = <E extends HttpLayerRouter.unhandled>(
  * @since 0.1.0
  * @category constructors
  */
-export const make = <R0 = never, T0 = never>(
-  options: Options<R0, T0> = {}
-): Effect.Effect<Middleware, never, R0 | T0 | DbRouter> => {
+export const make = <R0 = never, T0 = never, S0 = never>(
+  options: Options<R0, T0, S0> = {}
+): Effect.Effect<Middleware, never, R0 | T0 | S0 | DbRouter> => {
   const policy = resolve(options)
-  return Effect.map(Effect.context<R0 | T0 | DbRouter>(), (context) => {
-    const provide = <A, E>(effect: Effect.Effect<A, E, R0 | T0>): Effect.Effect<A, E> =>
+  return Effect.map(Effect.context<R0 | T0 | S0 | DbRouter>(), (context) => {
+    const provide = <A, E>(effect: Effect.Effect<A, E, R0 | T0 | S0>): Effect.Effect<A, E> =>
       Effect.mapInputContext(effect, (request: Context.Context<never>) => Context.merge(context, request))
     const closed = {
       ...policy,
       beforeCommit: provide(policy.beforeCommit),
+      sessionOf: (request: HttpServerRequest) => provide(policy.sessionOf(request)),
       carriers: policy.carriers.map((carrier) => carriers.provided(carrier, provide))
     }
     return (app) => inSession(app, closed, Context.get(context, DbRouter))
@@ -291,21 +312,36 @@ interface Policy<R> {
   readonly isSkipped: (request: HttpServerRequest) => boolean
   readonly isInterruptible: boolean
   readonly beforeCommit: Effect.Effect<unknown, unknown, R>
-  readonly sessionOf: (request: HttpServerRequest) => sessionOptions.Given
+  readonly sessionOf: (request: HttpServerRequest) => Effect.Effect<sessionOptions.Given, unknown, R>
   readonly carriers: ReadonlyArray<carriers.Carrier<R>>
 }
 
-const resolve = <R, T>(options: Options<R, T>): Policy<R | T> => {
+const givenBy = <R>(
+  session: Exclude<Options<never, never, R>["session"], undefined>
+): ((request: HttpServerRequest) => Effect.Effect<sessionOptions.Given, unknown, R>) => {
+  if (typeof session === "function") {
+    return (request) =>
+      Effect.suspend(() => {
+        const made = session(request)
+        return Effect.flatMap(Effect.isEffect(made) ? made : Effect.succeed(made), sessionOptions.resolve)
+      })
+  }
+  const fixed = Effect.succeed(Either.getOrThrowWith(sessionOptions.resolve(session), (error) => error))
+  return () => fixed
+}
+
+const resolve = <R, T, S>(options: Options<R, T, S>): Policy<R | T | S> => {
   const { beforeCommit = Effect.void, commits = commitByStatus, interruptible = true, readOnlyGet = false } = options
   const skip = options.skip ?? []
-  const writing = Either.getOrThrowWith(sessionOptions.resolve(options.session ?? {}), (error) => error)
-  const reading: sessionOptions.Given = readOnlyGet ? { ...writing, readOnly: true } : writing
+  const given = givenBy(options.session ?? {})
+  const isReading = ({ method }: HttpServerRequest) => readOnlyGet && (method === "GET" || method === "HEAD")
   return {
     commits,
     isSkipped: typeof skip === "function" ? skip : ({ method }) => skip.includes(method),
     isInterruptible: interruptible,
     beforeCommit,
-    sessionOf: ({ method }) => (method === "GET" || method === "HEAD" ? reading : writing),
+    sessionOf: (request) =>
+      isReading(request) ? Effect.map(given(request), (found) => ({ ...found, readOnly: true })) : given(request),
     carriers: options.token === undefined ? [] : [options.token].flat()
   }
 }
@@ -327,7 +363,11 @@ const inSession = <E, R, R0>(
           yield* HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
           return yield* flow.run(app)
         }
-        const opened = yield* unit.open(router.runner, policy.sessionOf(request))
+        const options = yield* Effect.exit(
+          flow.run(isInterruptible ? Effect.interruptible(policy.sessionOf(request)) : policy.sessionOf(request))
+        )
+        if (Exit.isFailure(options)) return yield* refused(options.cause)
+        const opened = yield* unit.open(router.runner, options.value)
         const beforeCommit = yield* router.runner.deferred(policy.beforeCommit)
         const session = new RequestSession(opened, flow, { commits: policy.commits, beforeCommit, isInterruptible })
         yield* HttpApp.appendPreResponseHandler((_request, response) => session.answer(response))
@@ -338,6 +378,16 @@ const inSession = <E, R, R0>(
       })
     })
   )
+
+/** The response to a request that gets no session, as the options of one could not be made. */
+const refused = (cause: Cause.Cause<unknown>): Effect.Effect<HttpServerResponse> =>
+  Cause.isInterruptedOnly(cause)
+    ? Effect.failCause(Cause.stripFailures(cause))
+    : Effect.flatMap(HttpServerError.causeResponse(cause), ([response]) =>
+        response.status < 500
+          ? Effect.succeed(response)
+          : Effect.as(Log.error("The session of a request could not be opened", cause), response)
+      )
 
 const carriedOf = <R>(
   policy: Policy<R>,
