@@ -61,6 +61,42 @@ layer(Live, { timeout: "60 seconds", excludeTestServices: true })(
       })
     )
 
+    it.effect("settings are those of their unit of work only, as outside a test: committed, rolled back, nested", () =>
+      Effect.gen(function* () {
+        const { primary } = yield* PgCluster.PgCluster
+        yield* primary.query("CREATE ROLE tenant_of_test; GRANT SELECT ON item TO tenant_of_test")
+        const sql = yield* SqlClient.SqlClient
+        const now = Effect.map(
+          sql<{ tenant: string; path: string; role: string }>`
+            SELECT coalesce(current_setting('app.tenant', true), '') AS tenant, current_setting('search_path') AS path,
+              current_user::text AS role`,
+          ([row]) => row!
+        )
+        const inside = { settings: { "app.tenant": "a", search_path: "pg_temp, public", role: "tenant_of_test" } }
+        const inner = { settings: { "app.tenant": "b" } }
+        const ofUnit = { tenant: "a", path: "pg_temp, public", role: "tenant_of_test" }
+        const seen = Effect.gen(function* () {
+          const before = yield* now
+          const first = yield* DbRouter.session(
+            Effect.gen(function* () {
+              const nested = yield* DbRouter.newSession(now, inner)
+              return { nested, again: yield* now }
+            }),
+            inside
+          )
+          const committed = yield* now
+          yield* Effect.exit(DbRouter.session(Effect.zipRight(now, Effect.fail("no")), inside))
+          return { before, first, committed, rolledBack: yield* now }
+        })
+        for (const run of [seen, TestSession.rollback(seen)]) {
+          const { before, committed, first, rolledBack } = yield* run
+          assert.deepStrictEqual(first, { nested: { ...ofUnit, tenant: "b" }, again: ofUnit })
+          assert.deepStrictEqual(before, { ...before, tenant: "" })
+          assert.deepStrictEqual([committed, rolledBack], [before, before])
+        }
+      })
+    )
+
     it.effect("is rolled back on failure, defect and interruption, and gives its connection back", () =>
       Effect.gen(function* () {
         const router = yield* DbRouter.DbRouter

@@ -36,6 +36,12 @@ export const setting = (settings: Begin["settings"], isLocal: boolean): Request 
   prepare: true
 })
 
+/** The names that {@link setting} sets until the transaction ends; `undefined` for any other statement. */
+export const settingNames = ({ params, sql }: Request): ReadonlyArray<string> | undefined =>
+  /^SELECT (?:set_config\(\$\d+, \$\d+, true\)(?:, )?)+$/.test(sql)
+    ? params.filter((_, i) => i % 2 === 0).map(String)
+    : undefined
+
 /** The connection of a transaction that the server begins with its first statement. Until then it may begin elsewhere. */
 export class Beginning {
   /** What hears of the engine's position after its COMMIT. */

@@ -6,6 +6,7 @@ import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
+import { setting, settingNames } from "./beginning.js"
 import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
@@ -35,6 +36,8 @@ export const inside: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<
 interface Open {
   readonly node: Node
   readonly savepoint: string
+  /** What its settings were before it: releasing a savepoint keeps them, a COMMIT does not. */
+  readonly before: Map<string, string>
 }
 
 interface Waiter {
@@ -73,7 +76,9 @@ export class TestConnection {
   query(open: Open, request: Request): Effect.Effect<Result, SqlError> {
     const run = Effect.suspend(() => {
       this.running = open
-      return this.connection.query(request)
+      const names = settingNames(request)
+      const query = this.connection.query(request)
+      return names === undefined ? query : Effect.zipRight(this.keep(open, names), query)
     })
     return this.turn(
       () => this.isInnermost(open),
@@ -93,7 +98,10 @@ export class TestConnection {
   end(open: Open, how: "commit" | "rollback"): Effect.Effect<"COMMIT" | "ROLLBACK", SqlError> {
     const { savepoint } = open
     const undo = Effect.as(this.run(`ROLLBACK TO ${savepoint}; RELEASE ${savepoint}`), "ROLLBACK" as const)
-    const keep = Effect.as(this.run(`RELEASE ${savepoint}`), "COMMIT" as const)
+    const keep = Effect.as(
+      Effect.zipRight(this.run(`RELEASE ${savepoint}`), this.restoreSettings(open)),
+      "COMMIT" as const
+    )
     return this.turn(
       () => this.isInnermost(open),
       Effect.ensuring(
@@ -118,7 +126,25 @@ export class TestConnection {
   }
 
   private open(node: Node): Open {
-    return { node, savepoint: `edr_test_${++this.names}` }
+    return { node, savepoint: `edr_test_${++this.names}`, before: new Map() }
+  }
+
+  private keep(open: Open, names: ReadonlyArray<string>): Effect.Effect<void, SqlError> {
+    const sql = `SELECT ${names.map((_, i) => `current_setting($${i + 1}, true)`).join(", ")}`
+    return Effect.map(this.connection.query({ sql, params: names, asArrays: true, prepare: false }), (result) => {
+      const [values = []] = objectsOf(result) as ReadonlyArray<ReadonlyArray<string | null>>
+      names.forEach((name, i) => {
+        // As after a COMMIT, one that was never set is empty.
+        if (!open.before.has(name)) open.before.set(name, values[i] ?? "")
+      })
+    })
+  }
+
+  private restoreSettings({ before }: Open): Effect.Effect<void, SqlError> {
+    if (before.size === 0) return Effect.void
+    // The role first: it may be one that may not set the others.
+    const settings = [...before].sort(([a], [b]) => Number(b === "role") - Number(a === "role"))
+    return Effect.asVoid(this.connection.query({ ...setting(settings, true), prepare: false }))
   }
 
   private run(sql: string): Effect.Effect<void, SqlError> {
