@@ -4,7 +4,7 @@
  */
 import type { Chance } from "./Chance.js"
 import type { Execution, Lock, Plan, Steps, Transactional, Wait } from "./Compiled.js"
-import type { Facts } from "./Expression.js"
+import type { Activity, Facts } from "./Expression.js"
 import type { ServerEnd } from "./Network.js"
 import { aborted, canceled, canceledByUser, duringRecovery, PgError, type Refusing, readOnly } from "./PgError.js"
 import { database, role } from "./Schema.js"
@@ -275,7 +275,30 @@ export class Backend implements Execution {
     this.server.forget(this)
   }
 
-  *sleep(millis: number): Steps<void> {
+  /** What kind of thing the statement waits for, as the server calls it. */
+  private waitsFor: string | undefined
+
+  private *waitingFor<A>(what: string, steps: Steps<A>): Steps<A> {
+    this.waitsFor = what
+    try {
+      return yield* steps
+    } finally {
+      this.waitsFor = undefined
+    }
+  }
+
+  pause(millis: number): Steps<void> {
+    return this.waitingFor("Timeout", this.sleep(millis))
+  }
+
+  get activity(): Activity {
+    const { application, pid, state, transaction, user } = this
+    const idle = transaction === undefined ? "idle" : `idle in transaction${transaction.isFailed ? " (aborted)" : ""}`
+    const shown = state === "active" ? "active" : state === "idle" ? idle : undefined
+    return { pid, user, application, state: shown, waitsFor: state === "active" ? this.waitsFor : "Client" }
+  }
+
+  private *sleep(millis: number): Steps<void> {
     yield (wake) => this.server.world.after(millis, wake)
   }
 
@@ -977,7 +1000,8 @@ export class Backend implements Execution {
         yield* this.sleep(this.server.flushCost(this.chance))
         this.isCancellable = true
         this.server.flush(record.end)
-        yield* this.awaitStandbys(record.end)
+        if (this.setting("synchronous_commit") !== "local")
+          yield* this.waitingFor("IPC", this.awaitStandbys(record.end))
       }
       store.commit(transaction.xid, catalog)
     }
@@ -1149,7 +1173,11 @@ export class Backend implements Execution {
     return this.server.store.isNewer(table, key, this.snapshot)
   }
 
-  *lock(table: string, key: string, how: Lock): Steps<boolean> {
+  lock(table: string, key: string, how: Lock): Steps<boolean> {
+    return this.waitingFor("Lock", this.takeLock(table, key, how))
+  }
+
+  private *takeLock(table: string, key: string, how: Lock): Steps<boolean> {
     const name = `${table}/${key}`
     const { locks, world } = this.server
     const limit = this.timeout("lock_timeout")

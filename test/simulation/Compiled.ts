@@ -31,7 +31,8 @@ export interface Execution extends Env {
   /** Whether the row is locked now; `skip` does without those that others have, to `fail` they are an error. */
   lock(table: string, key: string, how: Lock): Steps<boolean>
   write(change: Change): void
-  sleep(millis: number): Steps<void>
+  /** What `pg_sleep` does. */
+  pause(millis: number): Steps<void>
   /** A key for a row of a table that has none. */
   nextKey(): string
 }

@@ -12,6 +12,9 @@ export interface Facts {
   readonly isInRecovery: boolean
   readonly replayed: number
   readonly received: number
+  /** What a server that was promoted goes on to say, too; `undefined` where there never was any. */
+  readonly lastReplayed: number | undefined
+  readonly lastReceived: number | undefined
   readonly inserted: number
   readonly written: number
   readonly timeline: number
@@ -25,6 +28,17 @@ export interface Facts {
   readonly startedAt: number
   readonly now: number
   readonly host: string
+  readonly activity: ReadonlyArray<Activity>
+}
+
+/** What a session does, for `pg_stat_activity`. */
+export interface Activity {
+  readonly pid: number
+  readonly user: string
+  readonly application: string
+  readonly state: string | undefined
+  /** What kind of thing it waits for. */
+  readonly waitsFor: string | undefined
 }
 
 /** What an expression can reach. */
@@ -184,6 +198,23 @@ export const rowFunctions: Readonly<
     columns: receiverColumns,
     rows: (env) => (env.facts.hasReceiver ? [receiver(env)] : [])
   },
+  pg_stat_activity: {
+    columns: [
+      { name: "pid", type: "int4" },
+      { name: "usename", type: "name" },
+      { name: "application_name", type: "text" },
+      { name: "state", type: "text" },
+      { name: "wait_event_type", type: "text" }
+    ],
+    rows: ({ facts }) =>
+      facts.activity.map(({ application, pid, state, user, waitsFor }) => ({
+        pid,
+        usename: user,
+        application_name: application,
+        state: state ?? null,
+        wait_event_type: waitsFor ?? null
+      }))
+  },
   pg_stat_get_wal_receiver: { columns: receiverColumns, rows: (env) => [receiver(env)] }
 }
 
@@ -195,8 +226,8 @@ const primaryOnly = (name: string, read: (facts: Facts, ...args: ReadonlyArray<V
 
 const builtins: Readonly<Record<string, Builtin>> = {
   pg_is_in_recovery: { type: "bool", run: ({ facts }) => facts.isInRecovery },
-  pg_last_wal_replay_lsn: { type: "pg_lsn", run: ({ facts }) => (facts.isInRecovery ? facts.replayed : null) },
-  pg_last_wal_receive_lsn: { type: "pg_lsn", run: ({ facts }) => (facts.isInRecovery ? facts.received : null) },
+  pg_last_wal_replay_lsn: { type: "pg_lsn", run: ({ facts }) => facts.lastReplayed ?? null },
+  pg_last_wal_receive_lsn: { type: "pg_lsn", run: ({ facts }) => facts.lastReceived ?? null },
   pg_current_wal_insert_lsn: {
     type: "pg_lsn",
     run: primaryOnly("pg_current_wal_insert_lsn", ({ inserted }) => inserted)

@@ -39,7 +39,7 @@ const fromOf = (
   const alias = text(inner(fields, "alias") ?? {}, "aliasname")
   if (tag === "RangeVar") {
     const name = text(fields, "relname") ?? ""
-    const view = name === "pg_stat_wal_receiver" ? rowFunctions[name] : undefined
+    const view = ["pg_stat_wal_receiver", "pg_stat_activity"].includes(name) ? rowFunctions[name] : undefined
     if (view !== undefined) return { source: { name: alias ?? name, columns: view.columns }, rows: view.rows }
     const table = tableOf(base, fields)
     return { source: { name: alias ?? name, columns: table.columns }, rows: (env) => env.scan(name), table }
@@ -214,7 +214,7 @@ export const select = (base: Base, fields: Fields): Plan => {
     writes: lock === undefined || table === undefined ? undefined : "SELECT FOR UPDATE",
     isSelect: true,
     *run(execution) {
-      if (sleep !== undefined) yield* execution.sleep(sleep({ env: execution, rows: [] }))
+      if (sleep !== undefined) yield* execution.pause(sleep({ env: execution, rows: [] }))
       let rows: ReadonlyArray<ReadonlyArray<Value>>
       if (lock !== undefined && table !== undefined) {
         const locked = yield* lockRows(execution, table, where, lock, "ExecLockRows")

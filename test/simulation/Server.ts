@@ -4,7 +4,7 @@
  */
 import { Backend, type Host, type Observer } from "./Backend.js"
 import type { Chance } from "./Chance.js"
-import type { Facts } from "./Expression.js"
+import type { Activity, Facts } from "./Expression.js"
 import type { Network, ServerEnd } from "./Network.js"
 import { PgError } from "./PgError.js"
 import { schema } from "./Schema.js"
@@ -31,11 +31,14 @@ export interface Shared {
   readonly forked: (timeline: number, parent: number, at: number) => void
 }
 
+/** How long a shutdown waits for standbys, in milliseconds. */
+const patience = 5000
+
 /** How often a standby without a sender looks for one, in milliseconds. */
 const retryInterval = 400
 
 export class Server implements Facts, Host {
-  state: "up" | "starting" | "down" = "up"
+  state: "up" | "starting" | "stopping" | "down" = "up"
   isStandby: boolean
   timeline = 1
   log: Array<LogRecord> = []
@@ -88,6 +91,8 @@ export class Server implements Facts, Host {
     if (this.isStandby) this.later(1, () => this.receive())
   }
 
+  /** It is to be started as soon as it has stopped. */
+  private isWanted = false
   /** The host itself is gone. */
   private isVanished = false
   private readonly ends = new Map<Backend, ServerEnd>()
@@ -122,6 +127,17 @@ export class Server implements Facts, Host {
     return this.end
   }
 
+  /** Where replay was when this server was promoted, which it goes on to say until it is started again. */
+  private promotedAt: number | undefined
+
+  get lastReplayed(): number | undefined {
+    return this.isStandby ? this.replayed : this.promotedAt
+  }
+
+  get lastReceived(): number | undefined {
+    return this.isStandby ? this.received : this.promotedAt
+  }
+
   /** Where the log ends. */
   get end(): number {
     return this.log[this.log.length - 1]?.end ?? logStart
@@ -147,6 +163,10 @@ export class Server implements Facts, Host {
     return this.shared.system
   }
 
+  get activity(): ReadonlyArray<Activity> {
+    return [...this.backends].map((backend) => backend.activity)
+  }
+
   get now(): number {
     return this.world.date
   }
@@ -166,9 +186,9 @@ export class Server implements Facts, Host {
 
   /** Why it lets in nobody now. */
   get refusal(): PgError | undefined {
-    return this.state === "starting"
-      ? new PgError("57P03", "the database system is starting up", "ProcessStartupPacket", "FATAL")
-      : undefined
+    if (this.state === "up") return undefined
+    const what = this.state === "starting" ? "starting up" : "shutting down"
+    return new PgError("57P03", `the database system is ${what}`, "BackendInitialize", "FATAL")
   }
 
   refusalOf(_backend: Backend): PgError | undefined {
@@ -413,15 +433,21 @@ export class Server implements Facts, Host {
   /** Ends what is in the way of the replay. */
   conflict(): void {
     for (const backend of [...this.backends]) {
-      const message = "canceling statement due to conflict with recovery"
-      if (backend.state === "active") backend.cancel(new PgError("40001", message, "ProcessRecoveryConflictInterrupt"))
-      else if (backend.transaction?.snapshot !== undefined) {
+      const detail = "User query might have needed to see row versions that must be removed."
+      if (backend.state === "active") {
+        const message = "canceling statement due to conflict with recovery"
+        backend.cancel(new PgError("40001", message, "ProcessRecoveryConflictInterrupt", "ERROR", { detail }))
+      } else if (backend.transaction?.snapshot !== undefined) {
         backend.terminate(
           new PgError(
             "40001",
             "terminating connection due to conflict with recovery",
             "ProcessRecoveryConflictInterrupt",
-            "FATAL"
+            "FATAL",
+            {
+              detail,
+              hint: "In a moment you should be able to reconnect to the database and repeat your command."
+            }
           )
         )
       }
@@ -476,6 +502,7 @@ export class Server implements Facts, Host {
 
   /** Starts what is down. */
   start(): void {
+    this.isWanted = this.state === "stopping"
     if (this.state !== "down") return
     this.life++
     this.state = "starting"
@@ -485,6 +512,7 @@ export class Server implements Facts, Host {
     this.locks = new Locks()
     this.replayScheduled = false
     this.isReplayPaused = false
+    this.promotedAt = undefined
     // What a standby had replayed, it may have to replay again.
     const again = this.isStandby ? this.chance.below(20) : 0
     const count = this.isStandby ? Math.max(0, this.replayedCount - again) : this.log.length
@@ -502,12 +530,22 @@ export class Server implements Facts, Host {
     })
   }
 
-  /** A shutdown that says so to every client. */
+  /** A shutdown that says so to every client, and gives the standbys what they do not have yet. */
   stop(): void {
     if (this.state !== "up") return
+    this.state = "stopping"
     this.flush(this.end)
     for (const backend of [...this.backends]) backend.terminate(shutDown)
-    this.later(5, () => this.crash("process"))
+    this.awaitFeeds(this.world.now + patience)
+  }
+
+  private awaitFeeds(until: number): void {
+    this.later(5, () => {
+      const isDone = [...this.feeds.values()].every(({ confirmed }) => confirmed >= this.flushed)
+      if (!isDone && this.world.now < until) return this.awaitFeeds(until)
+      this.crash("process")
+      if (this.isWanted) this.start()
+    })
   }
 
   promote(): void {
@@ -520,6 +558,7 @@ export class Server implements Facts, Host {
     this.upstream = undefined
     const parent = this.timeline
     const at = this.end
+    this.promotedAt = at
     this.timeline = ++this.shared.counter.timeline
     this.shared.forked(this.timeline, parent, at)
     this.flushed = this.end

@@ -3,7 +3,7 @@ import { Reactivity } from "@effect/experimental"
 import { Effect, type Exit, Logger, type Scope } from "effect"
 import { PgCluster } from "effect-db-router/testing"
 import { createTables, database, role, schema } from "../Schema.js"
-import { maxConnections, type Node, password, rows, type Scenario, type Site } from "./Site.js"
+import { type Node, password, rows, type Scenario, type Site } from "./Site.js"
 
 /** The longest that a scenario may take. */
 const limit = "40 seconds"
@@ -44,8 +44,11 @@ const nodeOf = (cluster: PgCluster.Cluster, node: PgCluster.Node, name: string):
     freeze: orDie(node.freeze),
     thaw: orDie(node.thaw),
     stop: orDie(node.stop),
-    start: orDie(node.start),
-    startSlowly: orDie(node.start),
+    start: orDie(Effect.zipRight(node.start, setting(node, "restore_command", undefined))),
+    // It looks for its log where it is told that there is none, which takes a while.
+    stopToStartSlowly: orDie(
+      Effect.zipRight(node.query("ALTER SYSTEM SET restore_command = 'sleep 0.5; false'"), node.stop)
+    ),
     promote: orDie(node.promote),
     rejoin: (upstream) => orDie(node.rejoin(cluster.nodes.find(({ port }) => port === upstream.address.port)!)),
     setReadOnly: (isReadOnly) =>
@@ -80,26 +83,28 @@ const siteOf = (cluster: PgCluster.Cluster): Site => {
 }
 
 /** A cluster of its own. */
-export const cluster: Effect.Effect<PgCluster.Cluster, PgCluster.PgClusterError, Scope.Scope> = Effect.tap(
-  PgCluster.make({
-    replicas: 2,
-    database,
-    settings: {
-      superuser_reserved_connections: "0",
-      deadlock_timeout: "200ms",
-      max_standby_streaming_delay: "0",
-      hot_standby_feedback: "off",
-      autovacuum: "off"
-    },
-    // A standby does not start with fewer than its primary has had once.
-    primarySettings: { max_connections: String(maxConnections) }
-  }),
-  ({ awaitReplayed, primary }) =>
-    Effect.zipRight(
-      Effect.forEach(prepare, (sql) => primary.query(sql), { discard: true }),
-      awaitReplayed
-    )
-)
+export const cluster = (
+  primarySettings: Readonly<Record<string, string>> = {}
+): Effect.Effect<PgCluster.Cluster, PgCluster.PgClusterError, Scope.Scope> =>
+  Effect.tap(
+    PgCluster.make({
+      primarySettings,
+      replicas: 2,
+      database,
+      settings: {
+        superuser_reserved_connections: "0",
+        deadlock_timeout: "200ms",
+        max_standby_streaming_delay: "0",
+        hot_standby_feedback: "off",
+        autovacuum: "off"
+      }
+    }),
+    ({ awaitReplayed, primary }) =>
+      Effect.zipRight(
+        Effect.forEach(prepare, (sql) => primary.query(sql), { discard: true }),
+        awaitReplayed
+      )
+  )
 
 /** What becomes of a scenario on a cluster. */
 export const runOn = (

@@ -23,6 +23,15 @@ const nodeOf = (cluster: Cluster, network: Network, server: Server, name: string
       (state) => state === "up"
     )
   )
+  const stop = Effect.zipRight(
+    Effect.sync(() => server.stop()),
+    Effect.asVoid(
+      until(
+        Effect.sync(() => server.state),
+        (state) => state === "down"
+      )
+    )
+  )
   return {
     name,
     address: {
@@ -38,20 +47,9 @@ const nodeOf = (cluster: Cluster, network: Network, server: Server, name: string
     kill: Effect.sync(() => server.crash("process")),
     freeze: Effect.sync(() => server.freeze()),
     thaw: Effect.sync(() => server.thaw()),
-    stop: Effect.zipRight(
-      Effect.sync(() => server.stop()),
-      Effect.asVoid(
-        until(
-          Effect.sync(() => server.state),
-          (state) => state === "down"
-        )
-      )
-    ),
+    stop,
+    stopToStartSlowly: stop,
     start: Effect.zipRight(
-      Effect.sync(() => server.start()),
-      isUp
-    ),
-    startSlowly: Effect.zipRight(
       Effect.sync(() => server.start()),
       isUp
     ),

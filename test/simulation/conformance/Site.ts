@@ -19,8 +19,8 @@ export interface Node {
   readonly thaw: Effect.Effect<void>
   readonly stop: Effect.Effect<void>
   readonly start: Effect.Effect<void>
-  /** Starts, and is not there yet for so long. */
-  readonly startSlowly: Effect.Effect<void>
+  /** Stops, and will take a moment to be there again when it is started. */
+  readonly stopToStartSlowly: Effect.Effect<void>
   readonly promote: Effect.Effect<void>
   readonly rejoin: (upstream: Node) => Effect.Effect<void>
   /** Transactions are read-only unless they say otherwise. */
@@ -74,6 +74,17 @@ export const open = (node: Node, config: Partial<Address> = {}): Effect.Effect<P
 export const until = <A, E, R>(ask: Effect.Effect<A, E, R>, isRight: (answer: A) => boolean): Effect.Effect<A, E, R> =>
   Effect.flatMap(ask, (answer) =>
     isRight(answer) ? Effect.succeed(answer) : Effect.delay(until(ask, isRight), "10 millis")
+  )
+
+/** Waits until the statement of a session waits: for a lock, for a time, for another process. */
+export const untilItWaits = (node: Node, { pid }: Probe, what: "Lock" | "Timeout" | "IPC") =>
+  Effect.scoped(
+    Effect.flatMap(open(node), (watcher) =>
+      until(
+        watcher.values(`SELECT wait_event_type FROM pg_stat_activity WHERE pid = ${pid}`),
+        ([type]) => type === what
+      )
+    )
   )
 
 const engineOf = ({ address, name }: Node, config: Partial<RouterConfig.EngineConfig>): RouterConfig.EngineConfig => ({

@@ -15,7 +15,7 @@ import recordings from "../recordings.json" with { type: "json" }
 import { type Recording, unknownTexts, useRecordings } from "../Statement.js"
 import { cluster, runOn } from "./Real.js"
 import { simulate } from "./Simulated.js"
-import type { Scenario } from "./Site.js"
+import { maxConnections, type Scenario } from "./Site.js"
 import { scenarios } from "./scenarios.js"
 
 type Outcomes = ReadonlyMap<string, unknown>
@@ -32,13 +32,14 @@ const real = (chosen: ReadonlyArray<Scenario>, tell: Tell): Promise<void> =>
     if (shared.length > 0) {
       yield* Effect.scoped(
         Effect.gen(function* () {
-          const one = yield* cluster
+          // The primary alone: a standby does not start with fewer than its primary has had once.
+          const one = yield* cluster({ max_connections: String(maxConnections) })
           for (const scenario of shared) tell(scenario.title, outcomeOf(yield* runOn(one, scenario)))
         })
       )
     }
     for (const scenario of chosen.filter(({ isLast }) => isLast)) {
-      const exit = yield* Effect.scoped(Effect.flatMap(cluster, (one) => runOn(one, scenario)))
+      const exit = yield* Effect.scoped(Effect.flatMap(cluster(), (one) => runOn(one, scenario)))
       tell(scenario.title, outcomeOf(exit))
     }
   }).pipe(Effect.runPromise)
@@ -101,7 +102,7 @@ const both = async (chosen: ReadonlyArray<Scenario>): Promise<boolean> => {
 }
 
 const [, , how, title = ""] = process.argv
-const chosen = scenarios.filter((scenario) => scenario.title.includes(title))
+const chosen = scenarios.filter((scenario) => new RegExp(title).test(scenario.title))
 if (how === "real") await real(chosen, print)
 else if (how === "simulated") await simulated(chosen, print)
 else process.exitCode = (await both(chosen)) ? 0 : 1

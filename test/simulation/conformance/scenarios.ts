@@ -1,8 +1,9 @@
 /** All scenarios. */
 import type { Scenario } from "./Site.js"
 import { errors } from "./scenarios/errors.js"
+import { servers } from "./scenarios/servers.js"
 import { sessions } from "./scenarios/sessions.js"
 import { transactions } from "./scenarios/transactions.js"
 import { wire } from "./scenarios/wire.js"
 
-export const scenarios: ReadonlyArray<Scenario> = [...wire, ...sessions, ...transactions, ...errors]
+export const scenarios: ReadonlyArray<Scenario> = [...wire, ...sessions, ...transactions, ...errors, ...servers]

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { Client } from "pg"
 import type { Probe } from "../Probe.js"
 import { query } from "../Probe.js"
-import { maxConnections, type Node, open, type Scenario, type Site, scenario, until } from "../Site.js"
+import { maxConnections, type Node, open, type Scenario, type Site, scenario, until, untilItWaits } from "../Site.js"
 
 const each = (probe: Probe, ...sqls: ReadonlyArray<string>) => Effect.forEach(sqls, probe.simple)
 
@@ -43,16 +43,16 @@ const sendCancel = ({ address }: Node, pid: number, key: number) =>
   })
 
 /** Starts something that takes long, and goes on when it runs. */
-const begin = (probe: Probe, sql: string) =>
+const begin = (node: Node, probe: Probe, sql: string) =>
   Effect.zipRight(
     Effect.sync(() => probe.send(query(sql))),
-    Effect.sleep("50 millis")
+    untilItWaits(node, probe, "Timeout")
   )
 
 export const sessions: ReadonlyArray<Scenario> = [
   two("a cancel request ends the statement that runs, and the session goes on", (one, _, { primary }) =>
     Effect.gen(function* () {
-      yield* begin(one, "SELECT pg_sleep(20)")
+      yield* begin(primary, one, "SELECT pg_sleep(20)")
       yield* sendCancel(primary, one.pid, one.key)
       return [yield* one.answer, yield* one.simple("SELECT 1")]
     })
@@ -60,7 +60,7 @@ export const sessions: ReadonlyArray<Scenario> = [
   two("a cancel request fails the transaction that its statement is in", (one, _, { primary }) =>
     Effect.gen(function* () {
       yield* one.simple("BEGIN")
-      yield* begin(one, "SELECT pg_sleep(20)")
+      yield* begin(primary, one, "SELECT pg_sleep(20)")
       yield* sendCancel(primary, one.pid, one.key)
       return [yield* one.answer, yield* one.simple("COMMIT")]
     })
@@ -69,19 +69,19 @@ export const sessions: ReadonlyArray<Scenario> = [
     Effect.gen(function* () {
       yield* sendCancel(primary, one.pid, one.key)
       const idle = yield* one.simple("SELECT 1")
-      yield* begin(one, "SELECT pg_sleep(0.3)")
+      yield* begin(primary, one, "SELECT pg_sleep(0.5)")
       yield* sendCancel(primary, one.pid, one.key ^ 1)
       yield* sendCancel(primary, other.pid, one.key)
       return [idle, yield* one.answer]
     })
   ),
-  two("pg_cancel_backend cancels a statement, and pg_terminate_backend ends a session", (one, other) =>
+  two("pg_cancel_backend cancels a statement, and pg_terminate_backend ends a session", (one, other, { primary }) =>
     Effect.gen(function* () {
-      yield* begin(one, "SELECT pg_sleep(20)")
+      yield* begin(primary, one, "SELECT pg_sleep(20)")
       const told = yield* other.simple(`SELECT pg_cancel_backend(${one.pid})`)
       const canceled = yield* one.answer
       const idle = yield* other.values(`SELECT pg_cancel_backend(${one.pid})`)
-      yield* begin(one, "SELECT pg_sleep(20)")
+      yield* begin(primary, one, "SELECT pg_sleep(20)")
       const ended = yield* other.values(`SELECT pg_terminate_backend(${one.pid})`)
       return [told, canceled, idle, ended, yield* one.readTo("closed")]
     })
@@ -267,7 +267,8 @@ export const sessions: ReadonlyArray<Scenario> = [
   ),
   scenario("one connection more than max_connections is refused", ({ primary }) =>
     Effect.gen(function* () {
-      // Others may go away while it is counted.
+      // Others may go away while it is counted. And all of them have to be gone before anything else connects.
+      yield* Effect.addFinalizer(() => until(connecting(primary), (answer) => answer === "off"))
       yield* Effect.forEach(
         Array.from({ length: maxConnections }),
         () => Effect.catchAll(open(primary), () => Effect.void),
@@ -278,7 +279,7 @@ export const sessions: ReadonlyArray<Scenario> = [
   ),
   two("statement_timeout cancels a statement, whatever it waits for", (one, other) =>
     Effect.gen(function* () {
-      const asleep = yield* each(one, "SET statement_timeout = 200", "SELECT pg_sleep(20)")
+      const asleep = yield* each(one, "SET statement_timeout = 400", "SELECT pg_sleep(20)")
       yield* each(other, "BEGIN", "UPDATE register SET writes = 7 WHERE id = 1")
       const locked = yield* one.simple("UPDATE register SET writes = 8 WHERE id = 1")
       const extended = yield* one.run("SELECT pg_sleep(20)")
@@ -301,7 +302,8 @@ export const sessions: ReadonlyArray<Scenario> = [
   ),
   two("a session that is idle in a transaction for too long is ended", (one, other) =>
     Effect.gen(function* () {
-      yield* each(one, "SET idle_in_transaction_session_timeout = 200", "BEGIN", "UPDATE register SET writes = 7")
+      // All at once: the time runs from the answer on.
+      yield* one.simple("SET idle_in_transaction_session_timeout = 200; BEGIN; UPDATE register SET writes = 7")
       const told = yield* one.readTo("closed")
       return [told, yield* other.simple("SELECT writes FROM register ORDER BY id")]
     })

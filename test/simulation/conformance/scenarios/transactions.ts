@@ -1,7 +1,7 @@
 /** What transactions see of each other, and how they end. */
 import { Effect, Fiber } from "effect"
 import { bind, describe, execute, type Probe, parse, sync } from "../Probe.js"
-import { open, type Scenario, type Site, scenario } from "../Site.js"
+import { open, type Scenario, type Site, scenario, untilItWaits } from "../Site.js"
 
 const each = (probe: Probe, ...sqls: ReadonlyArray<string>) => Effect.forEach(sqls, probe.simple)
 
@@ -12,16 +12,17 @@ const two = (title: string, run: (one: Probe, other: Probe, site: Site) => Retur
 
 /** One session's statement waits for the other's transaction, which ends so. */
 const waiting = (
+  { primary }: Site,
   one: Probe,
   other: Probe,
   first: ReadonlyArray<string>,
   then: string,
   end: string
-): Effect.Effect<ReadonlyArray<ReadonlyArray<string>>> =>
+): Effect.Effect<ReadonlyArray<ReadonlyArray<string>>, unknown> =>
   Effect.gen(function* () {
     yield* each(other, "BEGIN", ...first)
     const fiber = yield* Effect.fork(one.simple(then))
-    yield* Effect.sleep("60 millis")
+    yield* Effect.raceFirst(untilItWaits(primary, one, "Lock"), Fiber.await(fiber))
     const isWaiting = (yield* Fiber.poll(fiber))._tag === "None"
     const ended = yield* other.simple(end)
     return [[isWaiting ? "waits" : "does not wait"], ended, yield* Fiber.join(fiber)]
@@ -56,9 +57,10 @@ export const transactions: ReadonlyArray<Scenario> = [
       return [yield* one.simple(all), yield* other.simple(all), yield* other.simple("ROLLBACK"), yield* one.simple(all)]
     })
   ),
-  two("read committed waits for a row, and changes it as it is then", (one, other) =>
+  two("read committed waits for a row, and changes it as it is then", (one, other, site) =>
     Effect.gen(function* () {
       const steps = yield* waiting(
+        site,
         one,
         other,
         ["UPDATE register SET writes = writes + 1 WHERE id = 1"],
@@ -68,8 +70,9 @@ export const transactions: ReadonlyArray<Scenario> = [
       return [steps, yield* one.simple(value)]
     })
   ),
-  two("read committed does not change a row that does not fit any more when it gets it", (one, other) =>
+  two("read committed does not change a row that does not fit any more when it gets it", (one, other, site) =>
     waiting(
+      site,
       one,
       other,
       ["UPDATE register SET writes = 1 WHERE id = 1"],
@@ -77,11 +80,19 @@ export const transactions: ReadonlyArray<Scenario> = [
       "COMMIT"
     )
   ),
-  two("read committed leaves out a row that is deleted while it waits", (one, other) =>
-    waiting(one, other, ["DELETE FROM register WHERE id = 1"], "UPDATE register SET writes = 10 WHERE id = 1", "COMMIT")
-  ),
-  two("a row whose change is rolled back is changed by the one that waits", (one, other) =>
+  two("read committed leaves out a row that is deleted while it waits", (one, other, site) =>
     waiting(
+      site,
+      one,
+      other,
+      ["DELETE FROM register WHERE id = 1"],
+      "UPDATE register SET writes = 10 WHERE id = 1",
+      "COMMIT"
+    )
+  ),
+  two("a row whose change is rolled back is changed by the one that waits", (one, other, site) =>
+    waiting(
+      site,
       one,
       other,
       ["UPDATE register SET writes = 1 WHERE id = 1"],
@@ -109,29 +120,42 @@ export const transactions: ReadonlyArray<Scenario> = [
       return outcomes
     })
   ),
-  two("repeatable read that waits for a row fails with 40001 when the other one commits", (one, other) =>
+  two("repeatable read that waits for a row fails with 40001 when the other one commits", (one, other, site) =>
     Effect.gen(function* () {
       yield* each(one, "BEGIN ISOLATION LEVEL REPEATABLE READ", value)
       const change = "UPDATE register SET writes = 5 WHERE id = 1"
-      const committed = yield* waiting(one, other, [change], "UPDATE register SET writes = 6 WHERE id = 1", "COMMIT")
+      const committed = yield* waiting(
+        site,
+        one,
+        other,
+        [change],
+        "UPDATE register SET writes = 6 WHERE id = 1",
+        "COMMIT"
+      )
       yield* each(one, "ROLLBACK", "BEGIN ISOLATION LEVEL REPEATABLE READ", value)
-      const rolled = yield* waiting(one, other, [change], "UPDATE register SET writes = 6 WHERE id = 1", "ROLLBACK")
+      const rolled = yield* waiting(
+        site,
+        one,
+        other,
+        [change],
+        "UPDATE register SET writes = 6 WHERE id = 1",
+        "ROLLBACK"
+      )
       return [committed, rolled, yield* one.simple("COMMIT")]
     })
   ),
-  two("two that wait for each other are a deadlock, and one of them fails with 40P01", (one, other) =>
+  two("two that wait for each other are a deadlock, and one of them fails with 40P01", (one, other, site) =>
     Effect.gen(function* () {
       yield* each(one, "BEGIN", "UPDATE register SET writes = 1 WHERE id = 1")
       yield* each(other, "BEGIN", "UPDATE register SET writes = 2 WHERE id = 2")
-      // The one that waits first looks first.
       const first = yield* Effect.fork(one.simple("UPDATE register SET writes = 1 WHERE id = 2"))
-      yield* Effect.sleep("60 millis")
+      yield* untilItWaits(site.primary, one, "Lock")
       const second = yield* Effect.fork(other.simple("UPDATE register SET writes = 2 WHERE id = 1"))
-      const failed = yield* Fiber.join(first)
-      const goesOn = yield* Fiber.join(second)
-      // What it says in detail are numbers of processes and transactions.
-      const shown = failed.map((line) => line.replace(/; detail.*$/s, ""))
-      return [shown, goesOn, yield* one.simple("COMMIT"), yield* other.simple("COMMIT")]
+      const answers = yield* Effect.all([Fiber.join(first), Fiber.join(second)])
+      const ends = yield* Effect.all([one.simple("COMMIT"), other.simple("COMMIT")])
+      // Which one fails is chance; what it says in detail are numbers of processes and transactions.
+      const shown = answers.map((lines, i) => [lines.map((line) => line.replace(/; detail.*$/s, "")), ends[i]])
+      return shown.sort((a, b) => JSON.stringify(a).localeCompare(JSON.stringify(b)))
     })
   ),
   two("a key that is there is 23505", (one) =>
@@ -150,18 +174,18 @@ export const transactions: ReadonlyArray<Scenario> = [
   ),
   two(
     "a key that another one has inserted is waited for: its commit is 23505, its rollback lets the other in",
-    (one, other) =>
+    (one, other, site) =>
       Effect.gen(function* () {
         const own = "INSERT INTO register VALUES (7, 'one', 0)"
         const theirs = ["INSERT INTO register VALUES (7, 'other', 0)"]
-        const rolled = yield* waiting(one, other, theirs, own, "ROLLBACK")
+        const rolled = yield* waiting(site, one, other, theirs, own, "ROLLBACK")
         yield* one.simple("DELETE FROM register WHERE id = 7")
-        const committed = yield* waiting(one, other, theirs, own, "COMMIT")
+        const committed = yield* waiting(site, one, other, theirs, own, "COMMIT")
         yield* one.simple("DELETE FROM register WHERE id = 7")
-        const ignoring = yield* waiting(one, other, theirs, `${own} ON CONFLICT DO NOTHING`, "COMMIT")
+        const ignoring = yield* waiting(site, one, other, theirs, `${own} ON CONFLICT DO NOTHING`, "COMMIT")
         yield* one.simple("DELETE FROM register WHERE id = 7")
         const updating = `${own} ON CONFLICT (id) DO UPDATE SET writes = register.writes + 1 RETURNING value, writes`
-        return [rolled, committed, ignoring, yield* waiting(one, other, theirs, updating, "COMMIT")]
+        return [rolled, committed, ignoring, yield* waiting(site, one, other, theirs, updating, "COMMIT")]
       })
   ),
   two("a key that is missing, or a row that is used, is found when the transaction commits", (one) =>
@@ -275,7 +299,7 @@ export const transactions: ReadonlyArray<Scenario> = [
       return [failed, yield* one.simple("SELECT id FROM register WHERE id = 1 FOR UPDATE NOWAIT")]
     })
   ),
-  two("FOR UPDATE waits, is refused, or leaves out what is locked", (one, other) =>
+  two("FOR UPDATE waits, is refused, or leaves out what is locked", (one, other, site) =>
     Effect.gen(function* () {
       yield* each(other, "BEGIN", "SELECT id FROM register WHERE id = 1 FOR UPDATE")
       const some = yield* each(
@@ -286,6 +310,7 @@ export const transactions: ReadonlyArray<Scenario> = [
       )
       yield* other.simple("ROLLBACK")
       const changed = yield* waiting(
+        site,
         one,
         other,
         ["UPDATE register SET writes = 3 WHERE id = 1"],
