@@ -37,6 +37,7 @@ describe("a simulated server does as a real one does", () => {
   for (const { title } of scenarios) {
     it(title, () => {
       assert.isTrue(real.has(title))
+      assert.notProperty(real.get(title), "failure", "the scenario has not been through")
       assert.deepStrictEqual(simulated.get(title), real.get(title))
     })
   }
