@@ -56,6 +56,7 @@ describe("the table of limits in docs/configuration.md", () => {
       "an engine's configuration, when its Effect runs again": limits.configuration,
       "a `rebind`, for an answer of the new server": limits.connect,
       "a statement that changes the schema, for the catalog": limits.catalog,
+      "anything, for a host that has vanished": limits.keepAlive,
       "the layer's close": config.shutdownTimeout
     }
     const figures = rows.filter(([, limit]) => /^\d/.test(limit!))

@@ -47,6 +47,7 @@ const tokensOf = (ask: Effect.Effect<typeof position>) =>
       known: () => undefined,
       system: () => undefined,
       ask,
+      look: Effect.void,
       settled: () => Effect.succeed({ positions: [], isOpen: true })
     }
   )

@@ -14,8 +14,9 @@ const primary = (options: {
   readonly now?: Position.Position
   readonly settled?: Settled
   readonly system?: string
+  readonly promoted?: Position.Position
 }) => {
-  const state = { ...options, asked: 0, held: undefined as Deferred.Deferred<void> | undefined }
+  const state = { ...options, asked: 0, looked: 0, held: undefined as Deferred.Deferred<void> | undefined }
   const tokens = new Tokens(
     { keys, lifetime },
     {
@@ -27,6 +28,10 @@ const primary = (options: {
         if (state.held !== undefined) yield* Deferred.await(state.held)
         if (answer !== undefined) state.known = answer
         return answer
+      }),
+      look: Effect.sync(() => {
+        state.looked++
+        if (state.promoted !== undefined) state.now = state.promoted
       }),
       settled: () => Effect.succeed(state.settled ?? { positions: [], isOpen: false })
     }
@@ -66,6 +71,14 @@ describe("a token is believed", () => {
     Effect.gen(function* () {
       const { tokens } = primary({})
       assert.deepStrictEqual(yield* tokens.accept(tokenOf(at(150n))), Option.some(at(150n)))
+    })
+  )
+
+  it.effect("when it is of a newer timeline, and one of the servers turns out to be its primary", () =>
+    Effect.gen(function* () {
+      const { state, tokens } = primary({ known: at(100n), now: at(100n), promoted: at(90n, 3) })
+      assert.deepStrictEqual(yield* tokens.accept(tokenOf(at(80n, 3))), Option.some(at(80n, 3)))
+      assert.strictEqual(state.looked, 1)
     })
   )
 
@@ -118,6 +131,26 @@ describe("the primary is asked", () => {
       assert.isTrue(Option.isNone(yield* Fiber.join(one)))
       assert.isTrue((yield* Fiber.join(others)).every(Option.isNone))
       assert.strictEqual(state.asked, 2)
+    })
+  )
+
+  it.effect("and all servers are looked at, for newer timelines only, ten times a second at most", () =>
+    Effect.gen(function* () {
+      const { state, tokens } = primary({ known: at(100n), now: at(200n) })
+      yield* tokens.accept(tokenOf(at(300n)))
+      yield* tokens.accept(`${tokenOf(at(1n, 3)).slice(0, 60)}${"A".repeat(20)}`)
+      assert.strictEqual(state.looked, 0)
+      const newer = tokens.accept(tokenOf(at(1n, 3)))
+      yield* newer
+      const others = yield* Effect.fork(
+        Effect.forEach(Array.from({ length: 1_000 }), () => newer, { concurrency: "unbounded" })
+      )
+      for (let i = 0; i < 20; i++) yield* Effect.yieldNow()
+      yield* TestClock.adjust("99 millis")
+      assert.strictEqual(state.looked, 1)
+      yield* TestClock.adjust("1 millis")
+      assert.isTrue((yield* Fiber.join(others)).every(Option.isNone))
+      assert.strictEqual(state.looked, 2)
     })
   )
 
@@ -204,6 +237,7 @@ describe("without keys", () => {
         known: () => at(100n),
         system: () => undefined,
         ask: Effect.succeed(undefined),
+        look: Effect.void,
         settled: () => Effect.succeed({ positions: [], isOpen: false })
       }
       const routers = [1, 2].map(() => new Tokens({ keys: undefined, lifetime }, source))

@@ -28,3 +28,9 @@ export const beforeSession = Duration.seconds(5)
 
 /** For the servers to hear, when the layer's close has cut off what still ran. */
 export const cut = Duration.seconds(1)
+
+/**
+ * For a connection on which nothing comes, before TCP asks whether its other end is still there. A host that has restarted
+ * says no at once; one that is gone is given up after ten questions, a second apart (libuv's).
+ */
+export const keepAlive = Duration.seconds(10)

@@ -143,6 +143,11 @@ export class Monitor {
     })
   }
 
+  /** Probes all engines now, each once. */
+  readonly checkAll: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.forEach(this.watched.keys(), (engine) => this.check(engine), { concurrency: "unbounded", discard: true })
+  )
+
   /** Probes an engine soon. */
   hasten(engine: Engine): void {
     this.watched.get(engine)?.hurry.unsafeOpen()

@@ -49,6 +49,8 @@ export class Router extends Routes implements Writer {
   readonly beforeSession: Effect.Effect<void>
   /** Waits for a primary. */
   readonly patience: Patience
+  /** Probes all servers now. */
+  readonly checkServers: Effect.Effect<void>
   private readonly reads = new Reads(this, this)
   private hasWarned = false
 
@@ -64,6 +66,7 @@ export class Router extends Routes implements Writer {
     this.beforeSession = refresh?.beforeSession ?? Effect.void
     const limit = config.health === undefined ? Duration.zero : config.waitForPrimary.statements
     this.patience = new Patience(servers, monitor, limit)
+    this.checkServers = monitor.checkAll
   }
 
   /** Runs the statement of a trip where it belongs. The span in its fiber is of what is around it. */

@@ -57,10 +57,16 @@ export const withMark = (seen: Seen, mark: Mark): Seen => {
   const { known } = mark
   if (known !== undefined) return withPosition(now, known)
   const { marks, ofPrimary, positions, stuck, writtenAt } = now
-  // One that runs says nothing until it has ended; what it is to stand for may be known before.
   if (marks.some((other) => other === mark || (other.hasEnded && other.supersedes(mark)))) return now
-  return { stuck, writtenAt, positions, marks: [...marks.filter((other) => !mark.supersedes(other)), mark], ofPrimary }
+  // One that runs says nothing until it has ended; what the flow was told before is to be known before.
+  const kept = mark.hasEnded ? marks.filter((other) => !mark.supersedes(other)) : withoutSuperseded(marks)
+  return { stuck, writtenAt, positions, marks: [...kept, mark], ofPrimary }
 }
+
+const withoutSuperseded = (marks: ReadonlyArray<Mark>): ReadonlyArray<Mark> =>
+  marks.length < 2
+    ? marks
+    : marks.filter((mark, i) => !marks.some((other, j) => j > i && other.hasEnded && other.supersedes(mark)))
 
 const withPrimary = (seen: Seen, mark: Mark): Seen =>
   seen.ofPrimary || !mark.tracker.isPrimary ? seen : { ...seen, ofPrimary: true }

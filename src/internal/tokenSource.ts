@@ -31,6 +31,7 @@ const sourceOf = (router: Router): Source => {
     },
     system: () => router.primary.health?.report?.system,
     ask: isCausal ? ask(router) : Effect.succeed(undefined),
+    look: isCausal ? Effect.asVoid(bounded.run(router.checkServers, limits.position)) : Effect.void,
     settled: (fiber) =>
       causal === undefined
         ? Effect.sync(() => {

@@ -18,6 +18,7 @@ import * as Position from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
 import { attributes, rejectedTokens } from "../Telemetry.js"
 import * as Token from "../Token.js"
+import { elapsed } from "./clock.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
 import * as Seen from "./seen.js"
@@ -37,6 +38,8 @@ export interface Source {
   readonly system: () => string | undefined
   /** Where it is now; `undefined` when it does not say so soon. */
   readonly ask: Effect.Effect<Position.Position | undefined>
+  /** Looks at all servers, whether one of them is the primary of a newer timeline. Ends soon. */
+  readonly look: Effect.Effect<void>
   /** What the flow of a fiber has seen, as far as that can be known soon. */
   readonly settled: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Effect.Effect<Settled>
 }
@@ -63,15 +66,69 @@ const byService = globalValue("effect-db-router/Tokens/byService", () => new Wea
 /** The services that stand for a router, whichever of them an effect has. */
 const serviceKeys = ["effect-db-router/DbRouter", "@effect/sql/SqlClient", "@effect/sql-pg/PgClient"]
 
+/** How long after a look the next one may begin, in milliseconds: tokens of another cluster with the same key must not make it one long look. */
+const betweenLooks = 100
+
+const seldom = (look: Effect.Effect<void>): Effect.Effect<void> => {
+  let last = Number.NEGATIVE_INFINITY
+  return Effect.flatMap(elapsed, (now) =>
+    Effect.zipRight(
+      Effect.sleep(Math.max(0, last + betweenLooks - now)),
+      Effect.zipRight(
+        Effect.map(elapsed, (now) => {
+          last = now
+        }),
+        look
+      )
+    )
+  )
+}
+
+/** An answer to a question that is asked later, once for all who wait for it. */
+class Later<A> {
+  private asking: Deferred.Deferred<A> | undefined
+  private readonly turn = new Lock()
+
+  constructor(private readonly ask: Effect.Effect<A>) {}
+
+  get get(): Effect.Effect<A> {
+    // An interruption between the two steps would leave a question that is never asked, and all who wait for it.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        Effect.suspend(() => (this.asking === undefined ? this.askAnew : Effect.succeed(this.asking))),
+        (asking) => restore(Deferred.await(asking))
+      )
+    )
+  }
+
+  private get askAnew(): Effect.Effect<Deferred.Deferred<A>> {
+    const asking = Deferred.unsafeMake<A>(FiberId.none)
+    this.asking = asking
+    const ask = Effect.suspend(() => {
+      // Whoever comes from here on needs an answer to a later question.
+      this.asking = undefined
+      return this.ask
+    })
+    // Not of who asked first: that one may leave, and others wait.
+    const asked = Effect.interruptible(Deferred.complete(asking, this.turn.run(ask)))
+    return Effect.as(Effect.forkDaemon(asked), asking)
+  }
+}
+
 /** The tokens of one router. */
 export class Tokens {
-  private asking: Deferred.Deferred<Position.Position | undefined> | undefined
-  private readonly turn = new Lock()
+  /** Where the primary is, asked after this was called. */
+  private readonly fresh: Later<Position.Position | undefined>
+  /** Has looked at all servers after this was called. */
+  private readonly look: Later<void>
 
   constructor(
     private readonly options: Token.Resolved,
     private readonly source: Source
-  ) {}
+  ) {
+    this.fresh = new Later(source.ask)
+    this.look = new Later(seldom(source.look))
+  }
 
   /** Those of a router, or of its client. */
   static ofService(service: object): Tokens | undefined {
@@ -128,7 +185,7 @@ export class Tokens {
   readonly position: Effect.Effect<Position.Position | undefined> = Effect.withFiberRuntime((fiber) =>
     Effect.flatMap(this.source.settled(fiber), ({ isOpen, positions }) => {
       if (!isOpen) return Effect.succeed(this.latestOf(positions))
-      return Effect.map(this.fresh, (fresh) => {
+      return Effect.map(this.fresh.get, (fresh) => {
         if (fresh !== undefined) return this.latestOf([...positions, fresh])
         const system = this.systemOf(positions)
         return system === undefined ? undefined : { system, timeline: 0, lsn: 0n }
@@ -157,36 +214,23 @@ export class Tokens {
 
   private isPossible(position: Position.Position): Effect.Effect<boolean> {
     const known = this.source.known()
-    return known !== undefined && Token.isPossible(position, known)
-      ? Effect.succeed(true)
-      : // A primary that says nothing does not refute it.
-        Effect.map(this.fresh, (fresh) => fresh === undefined || Token.isPossible(position, fresh))
-  }
-
-  /** Where the primary is, asked after this was called, once for all who wait for it. */
-  private get fresh(): Effect.Effect<Position.Position | undefined> {
-    // An interruption between the two steps would leave a question that is never asked, and all who wait for it.
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        Effect.suspend(() => (this.asking === undefined ? this.askAnew : Effect.succeed(this.asking))),
-        (asking) => restore(Deferred.await(asking))
-      )
-    )
-  }
-
-  private get askAnew(): Effect.Effect<Deferred.Deferred<Position.Position | undefined>> {
-    const asking = Deferred.unsafeMake<Position.Position | undefined>(FiberId.none)
-    this.asking = asking
-    const ask = Effect.suspend(() => {
-      // Whoever comes from here on needs an answer to a later question.
-      this.asking = undefined
-      return this.source.ask
+    if (known !== undefined && Token.isPossible(position, known)) return Effect.succeed(true)
+    return Effect.flatMap(this.fresh.get, (fresh) => {
+      if (mayBe(position, fresh)) return Effect.succeed(true)
+      // A standby was promoted, and this router has not noticed yet. Only who has the key can say so.
+      return fresh !== undefined && position.system === fresh.system && position.timeline > fresh.timeline
+        ? Effect.zipRight(
+            this.look.get,
+            Effect.map(this.fresh.get, (fresh) => mayBe(position, fresh))
+          )
+        : Effect.succeed(false)
     })
-    // Not of who asked first: that one may leave, and others wait.
-    const asked = Effect.interruptible(Deferred.complete(asking, this.turn.run(ask)))
-    return Effect.as(Effect.forkDaemon(asked), asking)
   }
 }
+
+/** A primary that says nothing does not refute it. */
+const mayBe = (position: Position.Position, fresh: Position.Position | undefined): boolean =>
+  fresh === undefined || Token.isPossible(position, fresh)
 
 /** Counts a token that is ignored. */
 export const reject = (reason: Token.Rejection | "unavailable"): Effect.Effect<Option.Option<never>> =>

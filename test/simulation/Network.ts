@@ -151,7 +151,11 @@ export class SimSocket extends Duplex {
     return this
   }
 
-  setKeepAlive(): this {
+  /** After how many milliseconds in which nothing comes TCP asks whether the other end is there. */
+  keepAlive: number | undefined
+
+  setKeepAlive(isOn: boolean, delay: number): this {
+    this.keepAlive = isOn ? delay : undefined
     return this
   }
 
@@ -367,6 +371,8 @@ export class Network {
         }
         end.onEnd = () => connection.close()
         end.onClose = () => {}
+        const { keepAlive } = connection.socket
+        if (keepAlive !== undefined) this.world.after(keepAlive, () => end.onData(Buffer.alloc(0)))
       }
     }
     return end

@@ -114,27 +114,10 @@ export interface Plan {
 
 export const registers = 6
 
-/**
- * What no plan holds as long as the library is known to fail there:
- *
- * - settings made inside a session: reads on replicas do not have them
- * - the settings of a session for what has connections of its own inside it
- * - the scope "process": reads may stay on the primary for ever after a connection has broken
- * - hosts that vanish without a word: a stream of notifications, and a statement of which they had all, wait for ever
- * - two primaries, with several routers: a token of the newer one is read from the older one
- */
-const leavesOut = {
-  settingsMadeInside: true,
-  inheritedSettings: true,
-  processScope: true,
-  vanishedHosts: true,
-  twoPrimaries: true
-}
-
 const routerPlan = (chance: Chance): RouterPlan => ({
   maxConnections: chance.pick([1, 2, 3, 5, 10]),
   connectTimeout: chance.pick([undefined, undefined, 500, 2000]),
-  scope: !leavesOut.processScope && chance.is(0.2) ? "process" : "flow",
+  scope: chance.is(0.2) ? "process" : "flow",
   wait: chance.pick([0, 20, 50, 200]),
   hedge: chance.is(0.3) ? chance.pick([2, 10, 50]) : undefined,
   prepare: chance.pick([true, true, true, false, { maxPerConnection: 2 }]),
@@ -172,7 +155,7 @@ const op = (chance: Chance, place: Place): Op => {
     burst: inSession ? 0 : 2,
     rows: 1,
     notify: inSession ? 0 : 1,
-    ...(inSession && !isBeside ? { setLocal: leavesOut.settingsMadeInside ? 0 : 2, hooks: 3 } : {}),
+    ...(inSession && !isBeside ? { setLocal: 2, hooks: 3 } : {}),
     ...(depth < 3
       ? {
           session: isBeside ? 0 : inSession ? 3 : 9,
@@ -227,7 +210,7 @@ const op = (chance: Chance, place: Place): Op => {
           ...inner,
           inSession: true,
           isBeside: inSession && how === "newSession",
-          mayNest: place.mayNest && !(tenant && leavesOut.inheritedSettings)
+          mayNest: place.mayNest
         }),
         end: chance.weighted({ succeed: 8, fail: 2, die: 1 })
       }
@@ -280,12 +263,9 @@ const op = (chance: Chance, place: Place): Op => {
   }
 }
 
-const mayHappen = (kind: FaultKind, routers: number): boolean =>
-  kind === "lose host" ? !leavesOut.vanishedHosts : kind !== "split brain" || routers === 1 || !leavesOut.twoPrimaries
-
 const faultsOf = (chance: Chance, routers: number, until: number): ReadonlyArray<Fault> => {
   // A swizzle: only some kinds in one run, so that each gets its turn.
-  const kinds = faultKinds.filter((kind) => chance.is(0.35) && mayHappen(kind, routers))
+  const kinds = faultKinds.filter(() => chance.is(0.35))
   const rate = chance.pick([0.3, 1, 2.5])
   if (kinds.length === 0 || chance.is(0.1)) return []
   return Array.from({ length: Math.ceil((until / 1000) * rate) }, (_, i) => ({

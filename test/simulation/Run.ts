@@ -242,15 +242,19 @@ class Simulation {
   /** Reads until every standby has been read from. */
   private readsEverywhere({ router }: Handle, index: number) {
     return Effect.gen(this, function* () {
-      const { cluster, plan, truth } = this
+      const { cluster, plan, truth, world } = this
+      const began = world.now
       const standbys = cluster.servers.filter(({ isStandby }) => isStandby)
       truth.served.clear()
       const unused = () => standbys.filter(({ host }) => !truth.served.has(host))
       // A choice by latency or load need not use all of them.
       const { strategy } = plan.routers[index]!
       const isEven = strategy === "roundRobin" || strategy === "random"
-      const most = isEven ? cluster.servers.length * 20 : 3
-      for (let n = 0; n < most && (n < 3 || unused().length > 0); n++) {
+      const hasTime = () => isEven && world.now - began < recovery
+      const many = isEven ? cluster.servers.length * 20 : 3
+      for (let n = 0; n < 3 || (unused().length > 0 && (n < many || hasTime())); n++) {
+        // The first read of one that has come back may find that a connection is dead, and only a probe brings it in again.
+        if (n >= many) yield* Effect.sleep(100)
         const read = router.client.unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${n}`, 1])
         // Flows that have seen nothing: one that has may stay where it is.
         const exit = yield* Effect.promise(() => Effect.runPromiseExit(read))

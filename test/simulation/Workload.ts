@@ -531,7 +531,7 @@ export class Workload {
         own: new Map(),
         ops: [],
         hooks: [],
-        tenant: undefined,
+        tenant: (context.level ?? context).tenant,
         mark: undefined,
         base: context.seen.copy()
       }

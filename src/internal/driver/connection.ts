@@ -1,8 +1,10 @@
 import type { Duplex } from "node:stream"
 import { SqlError } from "@effect/sql/SqlError"
+import * as Duration from "effect/Duration"
 import type * as Pg from "pg"
 import * as RouterError from "../../RouterError.js"
 import { brokenBefore, isOnlyOfStatement, isServerError, ProtocolViolation, Unanswered } from "../failure.js"
+import * as limits from "../limits.js"
 import { Batch, type Progress } from "./batch.js"
 import { CastQuestion } from "./casts.js"
 import { type Config, makeClient } from "./guard.js"
@@ -34,7 +36,12 @@ interface Internals {
   readonly binary: boolean
   readonly connectionParameters: { readonly query_timeout: number | false }
   readonly connection: Wire & {
-    readonly stream: Duplex & { readonly remoteAddress?: string; readonly remotePort?: number }
+    readonly stream: Duplex & {
+      readonly remoteAddress?: string
+      readonly remotePort?: number
+      // A stream of the user's own may have none.
+      setKeepAlive?(enable: boolean, initialDelay: number): unknown
+    }
     close(message: { readonly type: "S" | "P"; readonly name: string }): void
     on(event: "readyForQuery", listener: (message: { readonly status: string }) => void): void
     on(
@@ -157,6 +164,8 @@ export class Connection {
     // The driver lets a URL win, one without a password too.
     if (typeof config.password === "function") this.internals.password = config.password
     const { connection } = this.internals
+    // A host that vanishes says nothing. Who waits for an answer sends nothing either, and would never learn of it.
+    connection.stream.setKeepAlive?.(true, Duration.toMillis(limits.keepAlive))
     // These run before the driver's own listeners, and so before the callbacks of statements.
     connection.on("readyForQuery", ({ status }) => {
       this.status = status
