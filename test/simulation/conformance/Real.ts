@@ -114,11 +114,12 @@ export const runOn = (
   Effect.gen(function* () {
     yield* primary.query(reset)
     yield* awaitReplayed
-    return yield* run(siteOf({ awaitReplayed, primary, ...cluster })).pipe(
+    const scenario = run(siteOf({ awaitReplayed, primary, ...cluster })).pipe(
       Effect.scoped,
       Effect.timeout(limit),
       Effect.provide(Reactivity.layer),
-      Effect.provide(Logger.remove(Logger.defaultLogger)),
-      Effect.exit
+      Effect.provide(Logger.remove(Logger.defaultLogger))
     )
+    // What a flow has seen goes no further than its scenario.
+    return yield* Effect.promise(() => Effect.runPromiseExit(scenario))
   })

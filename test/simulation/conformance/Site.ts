@@ -106,7 +106,7 @@ export interface RouterOptions extends Partial<RouterConfig.Options> {
 export const routerOver = ({ other, primary, replica }: Site, { engine = {}, ...options }: RouterOptions = {}) =>
   DbRouter.make({
     groups: { default: [engineOf(primary, engine)], read: [engineOf(replica, engine), engineOf(other, engine)] },
-    health: { interval: 100, timeout: 1000 },
+    health: { interval: 100, timeout: 5000 },
     shutdownTimeout: Duration.seconds(1),
     ...options
   })
