@@ -27,9 +27,10 @@ npm run soak -- fuzz [--count N] [--seed N] [--only CASE]
 
 Feeds the driver conversations with a real server, changed in every way: 100,000 unless another count is given.
 
-npm run soak -- endings [--count N] [--seed N] [--only SEED] [--unit TEXT] [--workers N]
+npm run soak -- endings [--count N] [--seed N] [--only SEED] [--unit TEXT] [--workers N] [--real]
 
-Interrupts units of work at every stage, on servers that answer late or never: 10,000 combinations unless another count is given.
+Interrupts units of work at every stage, on servers that answer late or never: 10,000 combinations unless another count is
+given. With --real on a real cluster behind proxies that delay what is said: 1,000.
 `
 
 /** Throws an error that says what is wrong. */

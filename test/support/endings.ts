@@ -18,24 +18,30 @@ import {
   Logger,
   LogLevel,
   Option,
+  Redacted,
   Schedule,
   type Scope,
   Stream,
   Utils
 } from "effect"
-import { Consistency, DbRouter, RouterError, Session } from "effect-db-router"
+import { Consistency, DbRouter, type RouterConfig, RouterError, Session } from "effect-db-router"
+import type { PgCluster } from "effect-db-router/testing"
+import * as delayedServer from "./delayedServer.js"
 import * as fakeServer from "./fakeServer.js"
 import * as requests from "./requestUnits.js"
 
-/** How many times as fast as in truth the router's time goes by: its limits of 5 seconds are 100 ms. */
+/** How many times as fast as in truth the router's time goes by on simulated servers: its limits of 5 seconds are 100 ms. */
 const speed = 50
 
-const fastClock: Clock.Clock = (() => {
+/** On real servers everything takes so many times as long. */
+const scaleOfReal = 8
+
+const clockOf = (scale: number): Clock.Clock => {
   const real = Clock.make()
   return Object.assign(Object.create(real) as Clock.Clock, {
-    sleep: (duration: Duration.Duration) => real.sleep(Duration.times(duration, 1 / speed))
+    sleep: (duration: Duration.Duration) => real.sleep(Duration.times(duration, scale / speed))
   })
-})()
+}
 
 const inRealTime = Effect.withClock(Clock.make())
 const pause = (millis: number) => inRealTime(Effect.sleep(millis))
@@ -192,18 +198,26 @@ export const combinationOf = (seed: number): Combination => {
 /** A router with its servers, of which nothing else knows. */
 export interface Rig {
   readonly servers: ReadonlyArray<fakeServer.Server>
+  /** How many times as long as on simulated servers everything takes. */
+  readonly scale: number
+  /** Asks the servers what they do, and what they have. */
+  readonly look: Effect.Effect<void>
   readonly services: Context.Context<Services>
 }
 
-export const rigOf = (connections: number): Effect.Effect<Rig, unknown, Scope.Scope> =>
+const rigOn = (
+  servers: ReadonlyArray<fakeServer.Server>,
+  connections: number,
+  scale: number,
+  look: Effect.Effect<void>,
+  user: RouterConfig.EngineConfig
+): Effect.Effect<Rig, unknown, Scope.Scope> =>
   Effect.gen(function* () {
-    const servers = [yield* fakeServer.make, yield* fakeServer.make]
     const [primary, replica] = servers.map(({ port }, index) => ({
+      ...user,
       host: "127.0.0.1",
       port,
       name: `server${index}`,
-      username: "u",
-      database: "d",
       maxConnections: connections,
       connectTimeout: "3 seconds" as const
     }))
@@ -215,8 +229,49 @@ export const rigOf = (connections: number): Effect.Effect<Rig, unknown, Scope.Sc
         shutdownTimeout: "1 second"
       }).pipe(Layer.provide(Logger.minimumLogLevel(LogLevel.None)))
     )
-    return { servers, services }
-  }).pipe(Effect.withClock(fastClock))
+    return { servers, services, scale, look }
+  }).pipe(Effect.withClock(clockOf(scale)))
+
+/** How a router and its servers are made, with so many connections. */
+export type MakeRig = (connections: number) => Effect.Effect<Rig, unknown, Scope.Scope>
+
+/** On simulated servers. */
+export const rigOf: MakeRig = (connections) =>
+  Effect.flatMap(Effect.all([fakeServer.make, fakeServer.make]), (servers) =>
+    rigOn(servers, connections, 1, Effect.void, { username: "u", database: "d" })
+  )
+
+/** What the units of work need on a real server. */
+export const prepare = ({ awaitReplayed, primary }: PgCluster.Cluster) =>
+  Effect.zipRight(primary.query("CREATE TABLE IF NOT EXISTS t (v text, many int)"), awaitReplayed)
+
+const userOf = (node: PgCluster.Node): RouterConfig.EngineConfig => {
+  const { password, pathname, username } = new URL(Redacted.value(node.url))
+  return {
+    username: decodeURIComponent(username),
+    password: Redacted.make(decodeURIComponent(password)),
+    database: pathname.slice(1)
+  }
+}
+
+let rigs = 0
+
+/** On a real primary and a replica, behind proxies that delay what is said. */
+export const realRigOf =
+  ({ primary, replicas }: PgCluster.Cluster): MakeRig =>
+  (connections) =>
+    Effect.gen(function* () {
+      const applicationName = `endings-${process.pid}-${++rigs}`
+      // A server that is slow by itself may be later than the router's limits, which are short here.
+      const onSlow = (millis: number) => {
+        if (millis > scaleOfReal * stillness.limit) stillness.at = performance.now()
+      }
+      const servers = yield* Effect.forEach([primary, replicas[0]!], (node) =>
+        delayedServer.make(node, applicationName, onSlow)
+      )
+      const look = Effect.forEach(servers, (server) => server.look, { discard: true }).pipe(Effect.orDie, inRealTime)
+      return yield* rigOn(servers, connections, scaleOfReal, look, { ...userOf(primary), applicationName })
+    })
 
 /** When this process last stood still for so long that the router's limits, which are short here, may have passed meanwhile. */
 const stillness = { at: Number.NEGATIVE_INFINITY, limit: 40 }
@@ -250,7 +305,8 @@ const brokenBy = (exit: Exit.Exit<unknown, unknown>) =>
 export const violations = (rig: Rig, combination: Combination): Effect.Effect<ReadonlyArray<string>> =>
   Effect.gen(function* () {
     const { ending, interruptions, late, part, seed, stage, unit } = combination
-    const { servers, services } = rig
+    const { look, scale, servers, services } = rig
+    const latenessOf = (late: Late) => scale * answers[late]
     const began = performance.now()
     const found: Array<string> = []
     const keyOf = (key: string) => `${seed}-${key}-${Math.floor(Number(process.hrtime.bigint()))}`
@@ -266,15 +322,15 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
       server.delayOf = (sql) => ({
         work: 0,
         answer: 0,
-        ...(pattern?.test(sql) === true && stage !== "between" ? { [part]: answers[late] } : {})
+        ...(pattern?.test(sql) === true && stage !== "between" ? { [part]: latenessOf(late) } : {})
       })
       server.cutOf = (sql) => {
         if (!mayCut || pattern?.test(sql) !== true) return undefined
         mayCut = false
         return combination.cut
       }
-      server.cancelDelay = answers[combination.cancel]
-      server.connectDelay = stage === "connecting" ? answers[late] : 0
+      server.cancelDelay = latenessOf(combination.cancel)
+      server.connectDelay = stage === "connecting" ? latenessOf(late) : 0
       server.onStatement = (sql) => {
         if (pattern?.test(sql) === true) Deferred.unsafeDone(reached, Effect.void)
       }
@@ -324,7 +380,7 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
       told ??= value
     }).pipe(endedBy(ofKind("of the unit")), Effect.provide(services))
     // For "waiting": everything is taken for a while.
-    const held = stage === "waiting" ? Math.min(answers[late], 200) : undefined
+    const held = stage === "waiting" ? Math.min(latenessOf(late), 200 * scale) : undefined
     const holder =
       held === undefined
         ? undefined
@@ -339,12 +395,12 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
               )
             ).pipe(Effect.provide(services), Effect.exit)
           )
-    if (holder !== undefined) yield* inRealTime(Effect.timeoutOption(Deferred.await(reached), 300))
+    if (holder !== undefined) yield* inRealTime(Effect.timeoutOption(Deferred.await(reached), 300 * scale))
     const fiber = yield* Effect.forkDaemon(running)
     if (interruptions.length > 0) {
-      yield* inRealTime(Effect.timeoutOption(Deferred.await(reached), 25))
+      yield* inRealTime(Effect.timeoutOption(Deferred.await(reached), 25 * scale))
       for (const [index, { gap, kind }] of interruptions.entries()) {
-        if (gap > 0) yield* pause(gap)
+        if (gap > 0) yield* pause(gap * scale)
         if (kind === "from outside") {
           if (units[unit]!.isRequest === true) fiber.unsafeInterruptAsFork(HttpServerError.clientAbortFiberId)
           else yield* Fiber.interruptFork(fiber)
@@ -355,7 +411,7 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     fiber.addObserver((ended) => {
       exit = ended
     })
-    const isOver = yield* until(400, () => exit !== undefined)
+    const isOver = yield* until(400 * scale, () => exit !== undefined)
     // A statement that is never answered, and not interrupted, has no limit of its own.
     if (!isOver) yield* Fiber.interruptFork(fiber)
     if (!(yield* until(20_000, () => exit !== undefined))) {
@@ -395,6 +451,7 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     const total = engines.reduce((sum, { pool }) => sum + pool.total, 0)
     if (!(yield* until(8_000, () => connected() <= total)))
       found.push(`${connected()} connections at the servers, ${total} in pools`)
+    yield* look
     if (!(yield* until(8_000, () => servers.every((server) => server.open() === 0))))
       found.push("a transaction is open")
     yield* until(8_000, () => servers.every((server) => server.isQuiet()))
@@ -428,7 +485,7 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
       if (isDone && one.commits !== 1) found.push("it succeeded without its afterCommit")
     }
     return found
-  }).pipe(Effect.withClock(fastClock))
+  }).pipe(Effect.withClock(clockOf(rig.scale)))
 
 /** What a run of combinations has shown. */
 export interface Result {
@@ -441,7 +498,8 @@ export interface Result {
 export const run = (
   combinations: ReadonlyArray<Combination>,
   workers: number,
-  progress: (done: number) => void = () => {}
+  progress: (done: number) => void = () => {},
+  make: MakeRig = rigOf
 ): Effect.Effect<Result, unknown> =>
   Effect.gen(function* () {
     yield* watchStillness
@@ -451,7 +509,7 @@ export const run = (
     const attempt = (combination: Combination, rigs: Map<number, Rig>) =>
       Effect.gen(function* () {
         const { connections, unit } = combination
-        const rig = rigs.get(connections) ?? (yield* Effect.retry(rigOf(connections), Schedule.spaced("1 second")))
+        const rig = rigs.get(connections) ?? (yield* Effect.retry(make(connections), Schedule.spaced("1 second")))
         rigs.set(connections, rig)
         const found = yield* violations(rig, combination)
         // What is broken is not to break the next one.
