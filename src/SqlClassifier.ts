@@ -12,12 +12,13 @@
  *
  * @since 0.1.0
  */
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
+import * as bounded from "./internal/bounded.js"
 import type { Catalog } from "./internal/classifier/catalog.js"
 import * as CatalogKnowledge from "./internal/classifier/catalogKnowledge.js"
 import { catalogQuery, stampQuery } from "./internal/classifier/catalogQuery.js"
@@ -286,11 +287,15 @@ const makeRefresh = <E>(
   // A reading answers everyone who asked before it began; one that was interrupted answers nobody.
   const reading = Effect.suspend(() => {
     const begun = ++asked
-    return Effect.disconnect(load).pipe(
-      // A server that does not answer must not hold up those who wait for a refresh.
-      Effect.timeout(limits.catalog),
-      Effect.map(succeed),
-      Effect.catchAllCause(fail),
+    // A server that does not answer must not hold up those who wait for a refresh.
+    return Effect.flatMap(bounded.within(load, limits.catalog), (found) => {
+      if (found.state === "late") return fail(Cause.fail(new Cause.TimeoutException()))
+      if (found.state === "failed") return fail(found.exit.cause)
+      return Effect.catchAllCause(
+        Effect.sync(() => succeed(found.exit.value)),
+        fail
+      )
+    }).pipe(
       Effect.zipRight(
         Effect.sync(() => {
           answered = begun

@@ -112,3 +112,29 @@ describe("a bounded wait", () => {
     })
   )
 })
+
+describe("a bounded wait that is not at an end", () => {
+  it.effect("ends at once with its caller, and what it waited for too", () =>
+    Effect.gen(function* () {
+      let ended = false
+      const never = Effect.onInterrupt(Effect.never, () => Effect.sync(() => (ended = true)))
+      const caller = yield* Effect.fork(bounded.within(never, "5 seconds"))
+      yield* yields(3)
+      yield* Fiber.interrupt(caller)
+      yield* yields(3)
+      assert.isTrue(ended)
+    })
+  )
+
+  it.effect("has its limit too where nothing interrupts its caller", () =>
+    Effect.gen(function* () {
+      const caller = yield* Effect.fork(Effect.uninterruptible(bounded.within(Effect.never, "5 seconds")))
+      yield* yields(3)
+      yield* Fiber.interruptFork(caller)
+      yield* TestClock.adjust("4999 millis")
+      assert.isNull(caller.unsafePoll())
+      yield* TestClock.adjust("1 millis")
+      assert.isNotNull(caller.unsafePoll())
+    })
+  )
+})

@@ -42,6 +42,18 @@ describe("a classifier with a catalog", () => {
     })
   )
 
+  it.scoped("has a limit for a refresh that nothing interrupts, too", () =>
+    Effect.gen(function* () {
+      let isSilent = false
+      const load = Effect.suspend(() => (isSilent ? Effect.never : Effect.succeed(catalog(["a"]))))
+      const { refresh } = yield* SqlClassifier.fromCatalog({ load, refreshInterval: Duration.infinity })
+      isSilent = true
+      const fiber = yield* Effect.fork(quiet(Effect.uninterruptible(refresh)))
+      yield* TestClock.adjust("10 seconds")
+      assert.isNotNull(fiber.unsafePoll())
+    })
+  )
+
   it.effect("leaves no work behind when its scope closes", () =>
     Effect.gen(function* () {
       const loads = yield* Ref.make(0)

@@ -37,26 +37,30 @@ export const fiber = <A, E>(
   running: Fiber.RuntimeFiber<A, E>,
   limit: Duration.DurationInput,
   whenLate: WhenLate = "interrupt"
+): Effect.Effect<Answer<A, E>> => Effect.uninterruptible(awaiting(running, limit, whenLate))
+
+const awaiting = <A, E>(
+  running: Fiber.RuntimeFiber<A, E>,
+  limit: Duration.DurationInput,
+  whenLate: WhenLate
 ): Effect.Effect<Answer<A, E>> =>
-  Effect.uninterruptible(
-    Effect.suspend(() => {
-      const exit = running.unsafePoll()
-      if (exit !== null) return Effect.succeed(answer(exit))
-      return Effect.flatMap(Effect.forkDaemon(Effect.interruptible(Effect.sleep(limit))), (clock) =>
-        Effect.async<Answer<A, E>>((resume) => {
-          // The first of the two resumes; what the other one says is dropped.
-          running.addObserver((exit) => {
-            resume(Effect.succeed(answer(exit)))
-            clock.unsafeInterruptAsFork(FiberId.none)
-          })
-          clock.addObserver(() => {
-            resume(Effect.succeed(late))
-            if (whenLate === "interrupt") running.unsafeInterruptAsFork(FiberId.none)
-          })
+  Effect.suspend(() => {
+    const exit = running.unsafePoll()
+    if (exit !== null) return Effect.succeed(answer(exit))
+    return Effect.flatMap(Effect.forkDaemon(Effect.interruptible(Effect.sleep(limit))), (clock) =>
+      Effect.async<Answer<A, E>>((resume) => {
+        // The first of the two resumes; what the other one says is dropped.
+        running.addObserver((exit) => {
+          resume(Effect.succeed(answer(exit)))
+          clock.unsafeInterruptAsFork(FiberId.none)
         })
-      )
-    })
-  )
+        clock.addObserver(() => {
+          resume(Effect.succeed(late))
+          if (whenLate === "interrupt") running.unsafeInterruptAsFork(FiberId.none)
+        })
+      })
+    )
+  })
 
 /**
  * Waits for what goes on by itself and can be waited for again: without a limit until the caller is interrupted, then at most
@@ -81,4 +85,20 @@ export const run = <A, E, R>(
 ): Effect.Effect<Answer<A, E>, never, R> =>
   Effect.uninterruptible(
     Effect.flatMap(Effect.forkDaemon(Effect.interruptible(wait)), (running) => fiber(running, limit, whenLate))
+  )
+
+/**
+ * The same for a wait that is not at the end of anything: an interruption of the caller ends it at once, where the caller can be
+ * interrupted; and where not, which `Effect.timeout` of what is disconnected would take for no limit, it lasts as long at most.
+ */
+export const within = <A, E, R>(
+  wait: Effect.Effect<A, E, R>,
+  limit: Duration.DurationInput
+): Effect.Effect<Answer<A, E>, never, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.forkDaemon(Effect.interruptible(wait)), (running) =>
+      Effect.onInterrupt(restore(awaiting(running, limit, "interrupt")), () =>
+        Effect.sync(() => running.unsafeInterruptAsFork(FiberId.none))
+      )
+    )
   )

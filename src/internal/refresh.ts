@@ -1,6 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as bounded from "./bounded.js"
 import { elapsedOf } from "./clock.js"
 import * as limits from "./limits.js"
 import { Lock } from "./lock.js"
@@ -40,7 +41,7 @@ export class Refresh {
     )
     // Another session may have done it while this one waited.
     const done = this.lock.run(Effect.whenEffect(this.once, isDue))
-    return Effect.asVoid(Effect.whenEffect(Effect.timeoutOption(Effect.disconnect(done), timeout), isDue))
+    return Effect.asVoid(Effect.whenEffect(bounded.within(done, timeout), isDue))
   })
 
   private readonly once: Effect.Effect<void> = Effect.suspend(() =>

@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import * as bounded from "../bounded.js"
 import { elapsed } from "../clock.js"
 import * as limits from "../limits.js"
 
@@ -48,9 +49,9 @@ export class NewNames {
   })
 
   private refreshIfNew<E>(stamp: Effect.Effect<string, E>, refresh: Effect.Effect<void>): Effect.Effect<void> {
-    return Effect.flatMap(Effect.option(Effect.timeout(Effect.disconnect(stamp), limits.catalog)), (now) => {
-      if (now._tag === "None" || now.value === this.stamp) return Effect.void
-      this.stamp = now.value
+    return Effect.flatMap(bounded.within(stamp, limits.catalog), (now) => {
+      if (now.state !== "answered" || now.exit.value === this.stamp) return Effect.void
+      this.stamp = now.exit.value
       return refresh
     })
   }
