@@ -3,8 +3,8 @@ import { createHash } from "node:crypto"
 const setsByCall = /\bset_config\b/i
 const decides = /\b(?:search_path|role|session_authorization|authorization|reset\s+all)\b/i
 const decidesRole = /\b(?:role|authorization|session_authorization)\b/i
-/** The first argument of `set_config`, where it can be seen. */
-const isSeen = /\bset_config\s*\(\s*(?:'|\$\d)/i
+/** A `set_config` whose first argument cannot be seen, as it is neither a literal nor a parameter. */
+const isHidden = /\bset_config\b(?!\s*\(\s*(?:'[^']*'|\$\d+)\s*,)/i
 const discardsAll = /^\s*discard\s+all\b/i
 const isBlock = /^\s*do\b/i
 const isLocal = /\blocal\b|,\s*true\s*\)/i
@@ -58,7 +58,7 @@ export class Surroundings {
   /** A query is sent that calls `set_config`. */
   called(sql: string, params: ReadonlyArray<unknown>): void {
     const isNamed = decides.test(sql) || params.some((value) => typeof value === "string" && decides.test(value))
-    if (!isNamed && isSeen.test(sql)) return
+    if (!isNamed && !isHidden.test(sql)) return
     const settings = settingsOf(sql, params)
     if (settings === undefined) {
       this.lose(isLocal.test(sql))
