@@ -2,6 +2,7 @@
 import { performance } from "node:perf_hooks"
 import { type FaultKind, faultKinds } from "./Plan.js"
 import type { Result } from "./Run.js"
+import { type Invariant, invariants } from "./Truth.js"
 
 const number = (value: number) => Math.round(value).toLocaleString("en")
 
@@ -16,8 +17,9 @@ const shown = 3
 export class Summary {
   private readonly began = performance.now()
   private runs = 0
-  private readonly sums = { operations: 0, statements: 0, checks: 0, time: 0, connections: 0 }
+  private readonly sums = { operations: 0, statements: 0, time: 0, connections: 0 }
   private readonly faults = new Map<FaultKind, number>()
+  private readonly checks = new Map<Invariant, number>()
   violations = 0
   private readonly failed: Array<string> = []
 
@@ -25,6 +27,7 @@ export class Summary {
     this.runs++
     for (const key of Object.keys(this.sums) as Array<keyof typeof this.sums>) this.sums[key] += result[key]
     for (const kind of faultKinds) this.faults.set(kind, (this.faults.get(kind) ?? 0) + (result.faults[kind] ?? 0))
+    for (const name of invariants) this.checks.set(name, (this.checks.get(name) ?? 0) + (result.checks[name] ?? 0))
     this.violations += result.violations.length
     if (result.violations.length === 0) return
     this.failed.push(result.seed)
@@ -34,18 +37,29 @@ export class Summary {
   }
 
   print(): void {
-    const { checks, connections, operations, statements, time } = this.sums
-    const faults = [...this.faults].filter(([, count]) => count > 0)
+    const { connections, operations, statements, time } = this.sums
+    const { failed } = this
     console.log(
       [
         `${number(this.runs)} seeds in ${duration(performance.now() - this.began)}: ${duration(time)} of virtual time`,
         `${number(operations)} operations, ${number(statements)} statements of theirs, ${number(connections)} connections`,
-        `${number(faults.reduce((sum, [, count]) => sum + count, 0))} faults: ${faults.map(([kind, count]) => `${kind} ${number(count)}`).join(", ")}`,
-        `${number(checks)} checks, ${number(this.violations)} violations${this.failed.length > 0 ? ` in the seeds ${this.failed.join(", ")}` : ""}`
+        `${number(total(this.faults))} faults: ${list(this.faults)}`,
+        `${number(total(this.checks))} checks: ${list(this.checks)}`,
+        `${number(this.violations)} violations${failed.length > 0 ? ` in the seeds ${failed.join(", ")}` : ""}`,
+        ...failed.slice(0, shown).map((seed) => `to see one again: npm run simulate -- --seed ${seed}`)
       ].join("\n")
     )
   }
 }
+
+const total = (counts: ReadonlyMap<string, number>): number =>
+  [...counts.values()].reduce((sum, count) => sum + count, 0)
+
+const list = (counts: ReadonlyMap<string, number>): string =>
+  [...counts]
+    .filter(([, count]) => count > 0)
+    .map(([name, count]) => `${name} ${number(count)}`)
+    .join(", ")
 
 /** The history of one run. */
 export const printOne = ({ fingerprint, history, operations, seed, time, violations }: Result): void => {

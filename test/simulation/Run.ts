@@ -25,7 +25,7 @@ import { type FaultKind, type Plan, type RouterPlan, registers } from "./Plan.js
 import { password } from "./Scram.js"
 import type { Server } from "./Server.js"
 import type { Change } from "./Store.js"
-import { initial, Seen, Truth, type Violation } from "./Truth.js"
+import { type Invariant, initial, Seen, Truth, type Violation } from "./Truth.js"
 import { type Handle, Workload } from "./Workload.js"
 import { Stuck, World } from "./World.js"
 
@@ -36,7 +36,7 @@ export interface Result {
   readonly history: ReadonlyArray<string>
   readonly operations: number
   readonly statements: number
-  readonly checks: number
+  readonly checks: Readonly<Partial<Record<Invariant, number>>>
   /** Virtual milliseconds. */
   readonly time: number
   readonly turns: number
@@ -329,6 +329,8 @@ class Simulation {
       )
     } finally {
       uninstall()
+      const hasCrashed = truth.violations.some(({ invariant }) => invariant === "no crash")
+      if (!hasCrashed) truth.check("no crash", true, () => "")
       process.off("unhandledRejection", rejected)
       process.off("uncaughtException", thrown)
     }

@@ -8,22 +8,25 @@ import { type LogRecord, logStart } from "./Store.js"
 import type { World } from "./World.js"
 
 /** The invariants, as the tables name them. */
-export type Invariant =
-  | "own writes"
-  | "one snapshot"
-  | "no foreign rows"
-  | "run once"
-  | "outcome"
-  | "atomic"
-  | "hooks"
-  | "settings"
-  | "no foreign cancel"
-  | "no strange error"
-  | "connections"
-  | "no storm"
-  | "ends"
-  | "heals"
-  | "no crash"
+export const invariants = [
+  "own writes",
+  "one snapshot",
+  "no foreign rows",
+  "run once",
+  "outcome",
+  "atomic",
+  "hooks",
+  "settings",
+  "no foreign cancel",
+  "no strange error",
+  "connections",
+  "no storm",
+  "ends",
+  "heals",
+  "no crash"
+] as const
+
+export type Invariant = (typeof invariants)[number]
 
 export interface Violation {
   readonly invariant: Invariant
@@ -45,7 +48,8 @@ export class Truth {
   readonly violations: Array<Violation> = []
   readonly commits = new Map<string, Commit>()
   readonly expected = new Map<string, Expectation>()
-  checks = 0
+  /** How often each invariant was looked at. */
+  readonly checks: Partial<Record<Invariant, number>> = {}
   statements = 0
   private readonly never = new Map<string, string>()
   private readonly together: Array<{ readonly name: string; readonly ops: ReadonlyArray<string> }> = []
@@ -65,7 +69,7 @@ export class Truth {
   }
 
   check(invariant: Invariant, holds: boolean, message: () => string): void {
-    this.checks++
+    this.checks[invariant] = (this.checks[invariant] ?? 0) + 1
     if (!holds) this.violate(invariant, message())
   }
 

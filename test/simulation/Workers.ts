@@ -244,7 +244,7 @@ const hung = (seed: string, error: Error): Response => ({
     history: [],
     operations: 0,
     statements: 0,
-    checks: 0,
+    checks: {},
     time: 0,
     turns: 0,
     connections: 0,

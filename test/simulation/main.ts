@@ -11,6 +11,7 @@
  *   npm run simulate -- --twice 20             20 seeds, each twice: the histories have to be the same
  */
 import { readFileSync, writeFileSync } from "node:fs"
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import type { Plan } from "./Plan.js"
@@ -31,7 +32,7 @@ const { values } = parseArgs({
     record: { type: "boolean", default: false },
     planted: { type: "string", multiple: true },
     most: { type: "string", default: "2000" },
-    workers: { type: "string", default: "2" }
+    workers: { type: "string", default: String(Math.min(2, availableParallelism())) }
   }
 })
 
