@@ -27,6 +27,7 @@ const terminated = new PgError(
 
 /** After how long at most a standby takes over, and the old primary of a split brain follows, in milliseconds. */
 const promotesWithin = 1500
+const lagsWithin = 300
 const rejoinsWithin = 2000
 
 const restart =
@@ -35,13 +36,14 @@ const restart =
     server.start()
 
 /** Has a standby take over, and the others follow it, as a cluster's manager does. */
-const promote = ({ cluster, world }: Scene, chosen: Server): void => {
+const promote = ({ cluster, world }: Scene, chosen: Server, chance: Chance): void => {
   if (!chosen.isStandby || chosen.state !== "up") return
   world.tell(`nemesis: ${chosen.host} is promoted`)
   chosen.promote()
   for (const server of cluster.servers) {
     if (server === chosen) continue
-    world.after(20 + cluster.servers.indexOf(server) * 15, () => rejoin(cluster, server))
+    const delay = chance.is(0.5) ? 20 + cluster.servers.indexOf(server) * 15 : chance.between(20, rejoinsWithin)
+    world.after(delay, () => rejoin(cluster, server))
   }
 }
 
@@ -158,10 +160,17 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
   promote: (scene, fault, chance) => {
     const { primary } = scene.cluster
     const chosen = standbyOf(scene, fault)
-    if (chosen === undefined) return undefined
-    if (chance.is(0.4)) primary?.stop()
-    else primary?.crash("process")
-    scene.world.after(chance.between(10, promotesWithin), () => promote(scene, chosen))
+    if (chosen === undefined || primary === undefined) return undefined
+    // The one that takes over may lack what others have.
+    const lag = chance.is(0.5) ? chance.between(10, lagsWithin) : 0
+    const link = (state: "held" | "up") => scene.network.setLink(primary.host, chosen.host, { state })
+    if (lag > 0) link("held")
+    scene.world.after(lag, () => {
+      if (chance.is(0.4)) primary.stop()
+      else primary.crash("process")
+      if (lag > 0) scene.world.after(10, () => link("up"))
+    })
+    scene.world.after(lag + chance.between(10, promotesWithin), () => promote(scene, chosen, chance))
     return undefined
   },
   "split brain": (scene, fault, chance) => {
@@ -261,4 +270,4 @@ export const isSettled = ({ primary, servers }: Cluster): boolean =>
 
 /** From when on nothing of a fault happens any more, but that it is healed. */
 export const overAt = ({ at, kind }: Fault): number =>
-  at + (kind === "promote" ? promotesWithin : kind === "split brain" ? rejoinsWithin : 0)
+  at + (kind === "promote" ? lagsWithin + promotesWithin + rejoinsWithin : kind === "split brain" ? rejoinsWithin : 0)
