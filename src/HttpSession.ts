@@ -18,6 +18,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
+import * as HangUp from "./internal/hangUp.js"
 import * as Log from "./internal/log.js"
 import { RequestFlow, RequestSession } from "./internal/requestScope.js"
 import { DbRouter } from "./internal/service.js"
@@ -358,7 +359,8 @@ const inSession = <E, R, R0>(
       const around = router.runner.workOf(fiber)
       if (around !== undefined && around.session?.ended !== true) return app
       return Effect.gen(function* () {
-        const flow = yield* RequestFlow.begin(yield* carriedOf(policy, router, request))
+        yield* HangUp.follow(request)
+        const flow = yield* RequestFlow.begin(request, yield* carriedOf(policy, router, request))
         if (policy.isSkipped(request)) {
           yield* HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
           return yield* flow.run(app)

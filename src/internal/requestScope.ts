@@ -11,6 +11,7 @@ import * as HashSet from "effect/HashSet"
 import * as Stream from "effect/Stream"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import * as HangUp from "./hangUp.js"
 import type { Outside } from "./hooks.js"
 import * as Log from "./log.js"
 import * as place from "./place.js"
@@ -25,6 +26,7 @@ export class RequestFlow {
   private readonly flow: RoutingContext.Flow
 
   private constructor(
+    private readonly request: HttpServerRequest,
     private readonly carried: Carried | undefined,
     brought: ReadonlyArray<Position>
   ) {
@@ -32,10 +34,10 @@ export class RequestFlow {
   }
 
   /** It begins with what the request brings. */
-  static begin(carried: Carried | undefined): Effect.Effect<RequestFlow> {
+  static begin(request: HttpServerRequest, carried: Carried | undefined): Effect.Effect<RequestFlow> {
     return carried === undefined
-      ? Effect.sync(() => new RequestFlow(undefined, []))
-      : Effect.map(carried.read, (brought) => new RequestFlow(carried, brought))
+      ? Effect.sync(() => new RequestFlow(request, undefined, []))
+      : Effect.map(carried.read, (brought) => new RequestFlow(request, carried, brought))
   }
 
   /** Runs an effect with it. */
@@ -59,7 +61,8 @@ export class RequestFlow {
     if (body._tag !== "Stream") return response
     const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       around(Effect.locally(this.run(effect), place.outlivesSession, true))
-    const stream = Stream.fromPull(Effect.map(outliving(Stream.toPull(body.stream)), outliving))
+    const pull = Effect.map(outliving(Stream.toPull(body.stream)), outliving)
+    const stream = Stream.fromPull(Effect.zipRight(HangUp.follow(this.request), pull))
     return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
   }
 }

@@ -1,0 +1,66 @@
+/**
+ * Interruption of a request whose client has hung up, as `@effect/platform-node` does it for the response that is being sent.
+ * Node queues the responses of pipelined requests, and tells those in the queue nothing when their socket closes: their
+ * handlers and bodies would go on, and keep their connections. The socket tells.
+ */
+import { clientAbortFiberId } from "@effect/platform/HttpServerError"
+import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import { hasProperty, isFunction } from "effect/Predicate"
+import type * as Scope from "effect/Scope"
+
+interface Socket {
+  readonly destroyed: boolean
+  once(event: "close", listener: () => void): unknown
+}
+
+type Served = readonly [fiber: Fiber.RuntimeFiber<unknown, unknown>, request: HttpServerRequest]
+
+/** What is being served on each socket. One listener for a socket: a client may pipeline any number of requests. */
+const servedOn = new WeakMap<Socket, Set<Served>>()
+
+const isSocket = (socket: unknown): socket is Socket =>
+  hasProperty(socket, "once") && isFunction(socket.once) && hasProperty(socket, "destroyed")
+
+/** The socket of a request of Node's HTTP/1 server. A stream of HTTP/2 tells by itself; an upgraded socket has its own owner. */
+const socketOf = ({ headers, source }: HttpServerRequest): Socket | undefined =>
+  headers.upgrade === undefined &&
+  hasProperty(source, "httpVersionMajor") &&
+  source.httpVersionMajor === 1 &&
+  hasProperty(source, "socket") &&
+  isSocket(source.socket)
+    ? source.socket
+    : undefined
+
+const isSent = (request: HttpServerRequest): boolean =>
+  hasProperty(request, "response") &&
+  hasProperty(request.response, "writableEnded") &&
+  request.response.writableEnded === true
+
+const interrupt = ([fiber, request]: Served): void => {
+  if (!isSent(request)) fiber.unsafeInterruptAsFork(clientAbortFiberId)
+}
+
+const register = (socket: Socket, served: Served): Set<Served> => {
+  const known = servedOn.get(socket)
+  if (known !== undefined) return known.add(served)
+  const all = new Set([served])
+  servedOn.set(socket, all)
+  socket.once("close", () => all.forEach(interrupt))
+  return all
+}
+
+/** Interrupts the fiber that runs this when the request's client hangs up before its response is sent, as long as the scope is open. */
+export const follow = (request: HttpServerRequest): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.withFiberRuntime((fiber) => {
+    const socket = socketOf(request)
+    if (socket === undefined) return Effect.void
+    const served: Served = [fiber, request]
+    if (socket.destroyed) {
+      interrupt(served)
+      return Effect.void
+    }
+    const all = register(socket, served)
+    return Effect.addFinalizer(() => Effect.sync(() => all.delete(served)))
+  })
