@@ -1,12 +1,14 @@
 /**
  * Interruption of a request whose client has hung up, as `@effect/platform-node` does it for the response that is being sent.
  * Node queues the responses of pipelined requests, and tells those in the queue nothing when their socket closes: their
- * handlers and bodies would go on, and keep their connections. The socket tells.
+ * handlers and bodies would go on, and keep their connections. The socket tells. The body of a web handler's response is told by
+ * the signal of its request.
  */
 import { clientAbortFiberId } from "@effect/platform/HttpServerError"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import { constVoid } from "effect/Function"
 import { hasProperty, isFunction } from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 
@@ -51,16 +53,33 @@ const register = (socket: Socket, served: Served): Set<Served> => {
   return all
 }
 
+const followSocket = (socket: Socket, served: Served): (() => void) => {
+  if (socket.destroyed) {
+    interrupt(served)
+    return constVoid
+  }
+  const all = register(socket, served)
+  return () => all.delete(served)
+}
+
+const followSignal = (signal: AbortSignal, served: Served): (() => void) => {
+  const onAbort = () => interrupt(served)
+  if (signal.aborted) onAbort()
+  signal.addEventListener("abort", onAbort, { once: true })
+  return () => signal.removeEventListener("abort", onAbort)
+}
+
 /** Interrupts the fiber that runs this when the request's client hangs up before its response is sent, as long as the scope is open. */
 export const follow = (request: HttpServerRequest): Effect.Effect<void, never, Scope.Scope> =>
   Effect.withFiberRuntime((fiber) => {
-    const socket = socketOf(request)
-    if (socket === undefined) return Effect.void
+    const { source } = request
     const served: Served = [fiber, request]
-    if (socket.destroyed) {
-      interrupt(served)
-      return Effect.void
-    }
-    const all = register(socket, served)
-    return Effect.addFinalizer(() => Effect.sync(() => all.delete(served)))
+    const socket = socketOf(request)
+    const leave =
+      socket !== undefined
+        ? followSocket(socket, served)
+        : source instanceof Request
+          ? followSignal(source.signal, served)
+          : undefined
+    return leave === undefined ? Effect.void : Effect.addFinalizer(() => Effect.sync(leave))
   })

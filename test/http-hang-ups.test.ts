@@ -1,5 +1,5 @@
 import { connect } from "node:net"
-import { HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { HttpApp, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer, Stream } from "effect"
@@ -105,5 +105,24 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("requests 
       )
       assert.deepStrictEqual(new Set(listeners).size, 1, listeners.join(" "))
     })
+  )
+})
+
+layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a web handler's response", (it) => {
+  it.scoped("leaves no connection when its request is aborted and its body neither read nor cancelled", () =>
+    Effect.gen(function* () {
+      const runtime = yield* Effect.runtime<DbRouter.Services>()
+      const handler = HttpApp.toWebHandlerRuntime(runtime)(HttpSession.middleware()(app))
+      const leave = new AbortController()
+      const request = new Request("http://localhost/stream", { signal: leave.signal })
+      const { status } = yield* Effect.promise(() => handler(request))
+      assert.strictEqual(status, 200)
+      yield* eventually(
+        Effect.map(inUse, (n) => n === 1),
+        "its body is read"
+      )
+      leave.abort()
+      yield* nothingIsHeld
+    }).pipe(Effect.provide(router()))
   )
 })
