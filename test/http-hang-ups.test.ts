@@ -1,8 +1,9 @@
+import type { IncomingMessage } from "node:http"
 import { connect } from "node:net"
 import { HttpApp, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { DbRouter, HttpSession } from "effect-db-router"
 import { eventually, existing, insert, listen, nothingIsHeld, router, TestLayer } from "./support/http.js"
 
@@ -91,7 +92,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("requests 
     Effect.gen(function* () {
       const listeners: Array<number> = []
       const counting = Effect.map(HttpServerRequest.HttpServerRequest, ({ source }) => {
-        if ("socket" in source) listeners.push((source.socket as ReturnType<typeof connect>).listenerCount("close"))
+        listeners.push((source as IncomingMessage).socket.listenerCount("close"))
         return HttpServerResponse.empty({ status: 204 })
       })
       const { port } = yield* listen(HttpServer.serve(counting, HttpSession.middleware()).pipe(Layer.provide(router())))
@@ -104,7 +105,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("requests 
         "all are served"
       )
       assert.deepStrictEqual(new Set(listeners).size, 1, listeners.join(" "))
-    })
+    }).pipe(Effect.provide(router()))
   )
 })
 
