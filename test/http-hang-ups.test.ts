@@ -95,7 +95,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("requests 
         listeners.push((source as IncomingMessage).socket.listenerCount("close"))
         return HttpServerResponse.empty({ status: 204 })
       })
-      const { port } = yield* listen(HttpServer.serve(counting, HttpSession.middleware()).pipe(Layer.provide(router())))
+      const { port } = yield* listen(HttpServer.serve(counting, HttpSession.middleware()))
       yield* pipelining(
         port,
         Array.from({ length: 30 }, () => "/")
