@@ -7,6 +7,7 @@ import { SqlError } from "@effect/sql/SqlError"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
@@ -121,10 +122,12 @@ export interface Engine extends Candidate {
   /** Tells how long a statement took, in milliseconds, for strategies that choose by latency. */
   readonly observeLatency: (millis: number) => void
   /**
-   * Asks the server what it is, on a connection of the probes' own, which is opened anew where `fresh` says so. Takes no
-   * longer than `limit`. One at a time.
+   * Asks the server what it is, on a connection that is free, else on one of the probes' own; on a new one where `fresh` says
+   * so. Takes no longer than `limit`. One at a time.
    */
   readonly probe: (limit: Duration.Duration, fresh: boolean) => Effect.Effect<Health.Report, SqlError>
+  /** What a probe would find is known from statements, since that time: it needs no connection. */
+  readonly proven: (at: number) => void
   /**
    * Has every connection read at the strongest isolation that standbys have, repeatable read, where the default is
    * serializable, which they refuse. Tells whether that is new.
@@ -419,20 +422,47 @@ class EngineImpl implements Engine {
 
   probe(limit: Duration.Duration, fresh: boolean): Effect.Effect<Health.Report, SqlError> {
     return Effect.suspend(() => {
-      const { binding, client } = this
+      const { binding } = this
       const isOther = this.probed !== binding
       this.probed = binding
-      const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
       const at = elapsedOf(this.clock)
       const question = this.positions.ask()
-      const isNew = fresh || isOther || !this.prober.isConnected
-      return Effect.map(this.prober.run(config, limit, fresh || isOther, this.initial), (found) => {
+      return Effect.map(this.ask(limit, fresh || isOther), ({ found, isNew }) => {
         const report = Health.continued(this.health?.report, found)
         // One that comes from another server than new connections do is asked on a new one the next time.
         if (this.binding === binding && !this.positions.report(question, at, report, isNew)) this.probed = undefined
         return report
       })
     })
+  }
+
+  /** One probe, and whether it has connected anew. After one that has failed nothing less will do. */
+  private ask(
+    limit: Duration.Duration,
+    fresh: boolean
+  ): Effect.Effect<{ readonly found: Health.Report; readonly isNew: boolean }, SqlError> {
+    const { client, pool, prober } = this
+    const mayRide = !fresh && this.health !== undefined && Health.answers(this.health)
+    return Effect.acquireUseRelease(
+      Effect.sync(() => (mayRide ? pool.connections.lend() : undefined)),
+      (lent) => {
+        if (lent !== undefined) return Effect.map(prober.ride(lent, limit), (found) => ({ found, isNew: false }))
+        const config = { ...poolConfig(client), application_name: `${client.applicationName} health` }
+        const isNew = fresh || !prober.isConnected
+        return Effect.map(prober.run(config, limit, fresh, this.initial), (found) => ({ found, isNew }))
+      },
+      (lent, exit) =>
+        Effect.sync(() => {
+          if (lent === undefined) return
+          if (Exit.isSuccess(exit)) pool.connections.restore(lent)
+          else lent.destroy()
+        })
+    )
+  }
+
+  proven(at: number): void {
+    this.positions.proven(at)
+    this.prober.leave()
   }
 
   avoidSerializable(): boolean {

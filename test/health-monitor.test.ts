@@ -4,6 +4,7 @@ import { Duration, Effect, Logger, TestClock } from "effect"
 import { type Engine, type Health, RouterConfig, Selector } from "effect-db-router"
 import { Monitor } from "../src/internal/monitor.js"
 import { Servers } from "../src/internal/servers.js"
+import { Tracker } from "../src/internal/tracker.js"
 
 const config = Effect.runSync(
   RouterConfig.resolve({ groups: { default: [{}] }, health: { interval: "10 seconds", timeout: "3 seconds" } })
@@ -22,6 +23,11 @@ class Server {
   fresh = 0
   lost = 0
   dropped = 0
+  provenTimes = 0
+  /** Statements that were answered. */
+  answered = 0
+  silent = false
+  readonly positions: Tracker
   answer: Effect.Effect<Health.Report, SqlError.SqlError>
   health: Health.Health | undefined
   isDrained = false
@@ -29,9 +35,17 @@ class Server {
 
   constructor(
     readonly name: string,
-    role: Health.Report["role"]
+    role: Health.Report["role"],
+    private readonly now = () => 0
   ) {
     this.answer = Effect.succeed({ ...report, role })
+    this.positions = new Tracker(now)
+  }
+
+  /** A statement is answered there, and so is the question behind it. */
+  tell(answer: { readonly isStandby: boolean; readonly lsn: bigint; readonly timeline: number | undefined }): void {
+    this.answered++
+    this.positions.hear(this.positions.ask(), this.positions.epoch, answer)
   }
 
   /** A statement fails there. */
@@ -52,8 +66,11 @@ class Server {
       this.lost++
     }
     self.restoreIsolation = () => {}
-    self.answered = 0
-    self.isSilent = () => false
+    self.positions = this.positions
+    self.isSilent = () => this.silent
+    self.proven = () => {
+      this.provenTimes++
+    }
     self.trial = () => Effect.void
     self.drop = () =>
       Effect.sync(() => {
@@ -63,7 +80,8 @@ class Server {
       Effect.suspend(() => {
         this.probes++
         if (fresh) this.fresh++
-        return this.answer
+        const question = this.positions.ask()
+        return Effect.tap(this.answer, (report) => void this.positions.report(question, this.now(), report))
       })
     return self
   }
@@ -90,8 +108,10 @@ const start = (engines: ReadonlyArray<Server>, startTimeout: Duration.DurationIn
 }
 
 const watched = Effect.gen(function* () {
-  const primary = new Server("primary", "primary")
-  const replica = new Server("replica", "replica")
+  const clock = yield* Effect.clock
+  const now = () => clock.unsafeCurrentTimeMillis()
+  const primary = new Server("primary", "primary", now)
+  const replica = new Server("replica", "replica", now)
   const monitor = yield* start([primary, replica]).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
   yield* Effect.yieldNow()
   return { monitor, primary, replica }
@@ -114,6 +134,76 @@ describe("the monitor", () => {
       }
     })
   )
+
+  describe("where statements tell what a probe would find", () => {
+    const standby = { isStandby: true, lsn: 5n, timeline: 1 }
+    const traffic = (
+      replica: Server,
+      seconds: number,
+      each: () => void = () => replica.tell(standby)
+    ): Effect.Effect<unknown> =>
+      Effect.forEach(Array.from({ length: seconds }), () => Effect.zipRight(Effect.sync(each), pass(1)))
+
+    it.scoped("leaves probes out, and knows the position all the same", () =>
+      Effect.gen(function* () {
+        const { primary, replica } = yield* watched
+        yield* traffic(replica, 120)
+        assert.strictEqual(replica.probes, 1)
+        assert.isAtLeast(replica.provenTimes, 9)
+        assert.strictEqual(replica.health?.report?.position, 5n)
+        assert.isAtLeast(primary.probes, 10)
+        // Without statements it is probed as ever.
+        yield* pass(25)
+        assert.isAtLeast(replica.probes, 2)
+      })
+    )
+
+    it.scoped("probes all the same for one of many statements", () =>
+      Effect.gen(function* () {
+        const { replica } = yield* watched
+        const all = 40 * 120
+        yield* traffic(replica, 120, () => {
+          for (let i = 0; i < 40; i++) replica.tell(standby)
+        })
+        assert.isAtLeast(replica.probes, 5)
+        assert.isAtMost(replica.probes, 1 + all / 256)
+      })
+    )
+
+    const differently = {
+      "says that it is the primary": { ...standby, isStandby: false },
+      "is on another timeline": { ...standby, timeline: 2 }
+    }
+    for (const [what, answer] of Object.entries(differently)) {
+      it.scoped(`probes one that ${what}`, () =>
+        Effect.gen(function* () {
+          const { replica } = yield* watched
+          yield* traffic(replica, 20, () => replica.tell(answer))
+          assert.isAtLeast(replica.probes, 2)
+        })
+      )
+    }
+
+    it.scoped("probes one on which nothing ends any more", () =>
+      Effect.gen(function* () {
+        const { replica } = yield* watched
+        replica.silent = true
+        yield* traffic(replica, 20)
+        assert.isAtLeast(replica.probes, 2)
+      })
+    )
+
+    it.scoped("probes one that tells its position without any statement, as it does to who listens", () =>
+      Effect.gen(function* () {
+        const { replica } = yield* watched
+        yield* traffic(replica, 60, () => {
+          replica.tell(standby)
+          replica.answered = 0
+        })
+        assert.isAtLeast(replica.probes, 4)
+      })
+    )
+  })
 
   it.scoped("probes at once after a statement has failed, on a new connection, and hides nothing meanwhile", () =>
     Effect.gen(function* () {

@@ -2,7 +2,7 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Layer, Logger, Option } from "effect"
 import { DbRouter, RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import { eventually } from "./support/engine.js"
+import { activity, eventually } from "./support/engine.js"
 import { becomes, events, load, over, readPort, readPorts, statesOf, statusOf } from "./support/health.js"
 
 const silent = Logger.replace(Logger.defaultLogger, Logger.none)
@@ -145,32 +145,30 @@ layer(PgCluster.layer({ replicas: 2 }), { timeout: "60 seconds", excludeTestServ
       })
     )
 
-    it.scoped("probes keep one connection for each engine, and none is left when the layer is closed", () =>
-      Effect.gen(function* () {
-        const { nodes, primary, replicas } = yield* PgCluster.PgCluster
-        const sessions = Effect.forEach(nodes, (node) =>
-          Effect.map(
-            node.query<{ n: number }>(
-              "SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name = 'probed health'"
-            ),
-            (rows) => rows[0]!.n
-          )
-        )
-        const named = (node: PgCluster.Node) => ({ url: node.url, name: node.name, applicationName: "probed" })
-        const groups = { default: [named(primary)], read: replicas.map(named) }
-        yield* Effect.gen(function* () {
-          yield* readPort
-          yield* Effect.sleep("1 second")
-          assert.deepStrictEqual(yield* sessions, [1, 1, 1])
-        }).pipe(Effect.provide(over(primary, replicas, { groups })))
-        yield* eventually(sessions, (all) => all.every((n) => n === 0))
-        const unchecked = over(primary, replicas, { groups, health: false })
-        yield* Effect.gen(function* () {
-          yield* readPort
-          assert.deepStrictEqual(yield* sessions, [0, 0, 0])
-          assert.strictEqual((yield* statusOf("replica1")).state, "unchecked")
-        }).pipe(Effect.provide(unchecked))
-      })
+    it.scoped(
+      "a router keeps one connection to each server for its probes and one reader, and none when it is closed",
+      () =>
+        Effect.gen(function* () {
+          const { nodes, primary, replicas } = yield* PgCluster.PgCluster
+          const sessionsOf = (application: string) =>
+            Effect.forEach(nodes, (node) => Effect.map(activity(node, application), (rows) => rows.length))
+          const sessions = sessionsOf("probed%")
+          const named = (node: PgCluster.Node) => ({ url: node.url, name: node.name, applicationName: "probed" })
+          const groups = { default: [named(primary)], read: replicas.map(named) }
+          yield* Effect.gen(function* () {
+            yield* readPorts(4)
+            // For some time: probes go on meanwhile.
+            const looks = Effect.replicateEffect(Effect.delay(sessions, "60 millis"), 10)
+            yield* eventually(looks, (all) => all.every((each) => String(each) === "1,1,1"))
+          }).pipe(Effect.provide(over(primary, replicas, { groups })))
+          yield* eventually(sessions, (all) => all.every((n) => n === 0))
+          const unchecked = over(primary, replicas, { groups, health: false })
+          yield* Effect.gen(function* () {
+            yield* readPort
+            assert.deepStrictEqual(yield* sessionsOf("probed health"), [0, 0, 0])
+            assert.strictEqual((yield* statusOf("replica1")).state, "unchecked")
+          }).pipe(Effect.provide(unchecked))
+        })
     )
 
     it.scoped("drained and undrained: told once each, and shown", () =>

@@ -24,6 +24,7 @@ import { acquireFailed, isOfStatement, isServerError, judge, saysSerializableDef
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
 import { Outlier } from "./outlier.js"
+import { Proof } from "./proof.js"
 import type { Servers } from "./servers.js"
 import type { Telemetry } from "./telemetry.js"
 
@@ -40,6 +41,8 @@ interface Watched {
   fresh: boolean
   /** How statements do there. */
   outlier: Outlier
+  /** What they have told of it. */
+  readonly proof: Proof
   /** When it was last tried with a statement. */
   triedAt: number
   /** When it was last probed at once. */
@@ -231,6 +234,7 @@ export class Monitor {
       hurry: Effect.unsafeMakeLatch(false),
       fresh: false,
       outlier: new Outlier(this.options.config),
+      proof: new Proof(),
       triedAt: Number.NEGATIVE_INFINITY,
       hurriedAt: Number.NEGATIVE_INFINITY,
       ...unknown,
@@ -291,7 +295,11 @@ export class Monitor {
 
   private watch(watched: Watched, config: ResolvedHealth): Effect.Effect<void, never, Scope.Scope> {
     watched.engine.onError((error) => this.hear(watched, error))
-    const probes = Effect.forever(Effect.zipRight(this.pause(watched, config), this.probe(watched, config, true)))
+    const probes = Effect.forever(
+      Effect.flatMap(this.pause(watched, config), (mustAsk) =>
+        !mustAsk && this.isProven(watched, config) ? Effect.void : this.probe(watched, config, true)
+      )
+    )
     return Effect.map(Effect.forkScoped(Effect.interruptible(probes)), (fiber) => {
       watched.stop = Fiber.interrupt(fiber).pipe(Effect.asVoid)
     })
@@ -306,8 +314,11 @@ export class Monitor {
     return this.clock.unsafeCurrentTimeMillis()
   }
 
-  /** Waits for the next probe: a fifth more or less than the interval, so that many routers do not probe all at once. */
-  private pause(watched: Watched, config: ResolvedHealth): Effect.Effect<void> {
+  /**
+   * Waits for the next probe: a fifth more or less than the interval, so that many routers do not probe all at once. Whether
+   * there must be news: what is known already will not do.
+   */
+  private pause(watched: Watched, config: ResolvedHealth): Effect.Effect<boolean> {
     return Effect.gen(this, function* () {
       const { engine } = watched
       const { servers } = this.options
@@ -320,12 +331,23 @@ export class Monitor {
         Effect.as(Effect.sleep(Math.min(usual, untilLimit(engine, config))), false),
         Effect.as(watched.hurry.await, true)
       )
-      if (!hurried) return
+      if (!hurried) return isPressing
       // A server that answers probes and fails statements would be probed without end.
       const tooSoon = watched.hurriedAt + early - this.now
       if (tooSoon > 0) yield* Effect.sleep(tooSoon)
       watched.hurriedAt = this.now
+      return true
     })
+  }
+
+  /** Whether statements have told what the next probe would find, which is noted then. */
+  private isProven(watched: Watched, config: ResolvedHealth): boolean {
+    const { engine, fresh, hasRefused, isReadOnly, proof } = watched
+    const news = fresh || hasRefused || isReadOnly ? undefined : proof.news(engine, config.interval)
+    if (news === undefined) return false
+    engine.proven(news.at)
+    this.become(engine, this.answered(engine, news.report, config, this.date, news.at))
+    return true
   }
 
   /** `isRegular`: it is one of those that go on for ever, and not one that a statement waits for. */
@@ -345,6 +367,7 @@ export class Monitor {
         if (isRegular) watched.hasRefused = false
         watched.hurry.unsafeClose()
         return Effect.flatMap(Effect.either(ask(watched, config.timeout, fresh)), (found) => {
+          watched.proof.probed(engine, this.now)
           // Of the server that it was bound to before.
           if (engine.binding !== binding) return Effect.sync(() => watched.hurry.unsafeOpen())
           // It has become suspect meanwhile: that may be the news.
@@ -427,19 +450,25 @@ export class Monitor {
     }
   }
 
-  private answered(engine: Engine, report: Health.Report, config: ResolvedHealth, date: number): Health.Health {
-    const { now } = this
+  /** `at`: when the server was so, by the clock that never goes back. */
+  private answered(
+    engine: Engine,
+    report: Health.Report,
+    config: ResolvedHealth,
+    date: number,
+    at = this.now
+  ): Health.Health {
     const { servers } = this.options
     const health = engine.health!
     if (servers.has(engine)) this.elect(engine, report)
     if (engine === servers.writer) {
       const before = this.primary
       this.primary = report
-      this.primaryAt = now
+      this.primaryAt = at
       if (before !== undefined && (before.system !== report.system || before.timeline !== report.timeline)) {
         for (const other of this.watched.keys()) if (other !== engine) this.hasten(other)
       }
-      this.history = Health.record(this.history, report, now)
+      this.history = Health.record(this.history, report, at)
       return Health.answered(health, report, { era: undefined, lag: undefined, isRival: false }, config, date)
     }
     if (engine === servers.lastWriter && report.role === "replica") return Health.demoted(health, report, date)
@@ -449,7 +478,7 @@ export class Monitor {
     const comparable = history !== undefined && era !== undefined && history.timeline === era.timeline
     const lag =
       comparable && Health.follows(report, era)
-        ? Health.lagOf(history, report.position, this.isWriterUp ? now : this.primaryAt)
+        ? Health.lagOf(history, report.position, this.isWriterUp ? at : this.primaryAt)
         : undefined
     return Health.answered(health, report, { era, lag, isRival: isRival && servers.has(engine) }, config, date)
   }

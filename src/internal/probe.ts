@@ -1,5 +1,5 @@
 /**
- * Asks a server what it is and how far it is, on a connection of the probe's own.
+ * Asks a server what it is and how far it is: on a connection of the pool's that nobody uses, else on one of the probe's own.
  */
 import { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"
@@ -75,8 +75,10 @@ const reportOf = (row: ReadonlyArray<unknown> | undefined): Health.Report | Erro
 /** The probes of one server, one at a time. They keep their connection from one to the next. */
 export class Probe {
   private connection: Connection | undefined
+  /** Those that have not broken, and are not needed any more. */
+  private readonly left = new WeakSet<Connection>()
 
-  /** `ended` hears of every connection that is closed. */
+  /** `ended` hears of every connection that has broken, or was closed for a new one. */
   constructor(private readonly ended: () => void) {}
 
   /** Whether the next probe has a connection of before, unless it is to connect anew. */
@@ -85,9 +87,9 @@ export class Probe {
   }
 
   /**
-   * One probe. `fresh` lets it connect anew, since a server may keep what it has and take nothing more. It never waits for
-   * a server that is silent: what has not answered by `limit` is cut off. An answer that has come counts, even if this process
-   * was too busy to read it. `initial` runs first.
+   * One probe on a connection of its own. `fresh` lets it connect anew, since a server may keep what it has and take nothing
+   * more. It never waits for a server that is silent: what has not answered by `limit` is cut off. An answer that has come
+   * counts, even if this process was too busy to read it. `initial` runs first.
    */
   run(
     config: Pg.ClientConfig,
@@ -97,21 +99,10 @@ export class Probe {
   ): Effect.Effect<Health.Report, SqlError> {
     return Effect.suspend(() => {
       if (fresh) this.close()
-      const silent = () => {
-        const millis = Duration.toMillis(limit)
-        return new SqlError({ cause: new ServerLost(`No answer within ${millis} ms`), message: acquireFailed })
-      }
-      const overdue = Effect.delay(
-        Effect.zipRight(
-          heard,
-          Effect.suspend(() => Effect.fail(silent()))
-        ),
-        limit
-      )
       return Effect.flatMap(this.connect(config, limit), (connection) =>
         initial === undefined ? ask(connection) : Effect.zipRight(send(connection, { text: initial }), ask(connection))
       ).pipe(
-        Effect.raceFirst(overdue),
+        within(limit),
         Effect.onError(() =>
           Effect.sync(() => {
             this.connection?.destroy()
@@ -120,6 +111,24 @@ export class Probe {
         )
       )
     })
+  }
+
+  /**
+   * The same on a connection that is not its own, which is as good. Its own is not needed then: a process has no connection to
+   * a server that is for probes alone.
+   */
+  ride(connection: Connection, limit: Duration.Duration): Effect.Effect<Health.Report, SqlError> {
+    return Effect.suspend(() => {
+      this.leave()
+      return within(limit)(ask(connection))
+    })
+  }
+
+  /** Closes the connection, which is not needed now. */
+  leave(): void {
+    if (this.connection === undefined) return
+    this.left.add(this.connection)
+    this.close()
   }
 
   /** Closes the connection. */
@@ -134,9 +143,9 @@ export class Probe {
       if (this.connection?.isUsable === true) return resume(Effect.succeed(this.connection))
       let connection: Connection
       try {
-        connection = new Connection({ ...config, connectionTimeoutMillis: Duration.toMillis(limit) }, () =>
-          this.ended()
-        )
+        connection = new Connection({ ...config, connectionTimeoutMillis: Duration.toMillis(limit) }, (ended) => {
+          if (!this.left.has(ended)) this.ended()
+        })
       } catch (cause) {
         return resume(Effect.fail(new SqlError({ cause, message: acquireFailed })))
       }
@@ -149,6 +158,17 @@ export class Probe {
     })
   }
 }
+
+/** Cuts off what has not ended by a limit. */
+const within =
+  (limit: Duration.Duration) =>
+  <A>(probe: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> => {
+    const silent = Effect.suspend(() => {
+      const cause = new ServerLost(`No answer within ${Duration.toMillis(limit)} ms`)
+      return Effect.fail(new SqlError({ cause, message: acquireFailed }))
+    })
+    return Effect.raceFirst(probe, Effect.delay(Effect.zipRight(heard, silent), limit))
+  }
 
 /** Ends once everything was read that was there. Node looks at what is due before it looks at what has come. */
 const heard = Effect.async<void>((resume) => {

@@ -329,6 +329,7 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     trial: () => Effect.void,
     observeLatency: () => {},
     probe: engine.probe,
+    proven: () => {},
     avoidSerializable: () => false,
     restoreIsolation: () => {},
     renew: () => {},

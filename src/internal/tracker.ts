@@ -28,6 +28,12 @@ export class Tracker {
   /** When the last probe was sent that it has answered, in milliseconds of the clock that never goes back. */
   probedAt = Number.NEGATIVE_INFINITY
 
+  /** The answer to a question that was sent at that time, or later. */
+  told: (Answer & { readonly at: number }) | undefined
+  /** The question that the next such answer is to come after, and when it was sent. `0`: the next one that is sent. */
+  private awaited = 0
+  private awaitedSince = 0
+
   // Questions are numbered in the order in which they are sent.
   private asked = 0
   private answered = 0
@@ -77,13 +83,22 @@ export class Tracker {
   /** A question is sent. */
   ask(): number {
     this.askedAt = this.now()
-    return ++this.asked
+    const question = ++this.asked
+    if (this.awaited === 0) {
+      this.awaited = question
+      this.awaitedSince = this.askedAt
+    }
+    return question
   }
 
   /** The answer to a question that was sent in an epoch. Returns the position. */
   hear(question: number, epoch: number, answer: Answer): Position.Position | undefined {
     const { identity } = this
     if (epoch !== this.epoch || identity === undefined) return undefined
+    if (this.awaited !== 0 && question >= this.awaited) {
+      this.told = { ...answer, at: this.awaitedSince }
+      this.awaited = 0
+    }
     const isNews = question > this.answered
     // Before the first promotion there is one that it can be on.
     const timeline = answer.timeline ?? identity.timeline ?? 1
@@ -153,6 +168,11 @@ export class Tracker {
     return true
   }
 
+  /** What a probe would have found is known from an answer to a question that was sent at that time, or later. */
+  proven(at: number): void {
+    this.probedAt = at
+  }
+
   /** What it says after having been asked later than that, in the same epoch. */
   after(questions: number, epoch: number): Position.Position | undefined {
     return epoch === this.epoch && this.answered > questions ? this.known : undefined
@@ -162,6 +182,8 @@ export class Tracker {
   forget(): void {
     this.epoch++
     this.known = undefined
+    this.told = undefined
+    this.awaited = 0
     this.answered = this.asked
   }
 

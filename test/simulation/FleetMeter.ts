@@ -110,11 +110,13 @@ export class Meter {
   /** Statements a second, by what they were for. */
   statements(from: number, to: number): Readonly<Record<Purpose, number>> {
     const sum = { ...nothing }
+    // Whole seconds alone: others hold what comes before and after.
+    const [first, end] = [Math.ceil(from / 1000), Math.floor(to / 1000)]
     for (const [number, { statements }] of this.seconds) {
-      if (number * 1000 < from || number * 1000 >= to) continue
+      if (number < first || number >= end) continue
       for (const purpose of Object.keys(sum) as ReadonlyArray<Purpose>) sum[purpose] += statements[purpose]
     }
-    const seconds = (to - from) / 1000
+    const seconds = end - first
     return {
       work: sum.work / seconds,
       probe: sum.probe / seconds,

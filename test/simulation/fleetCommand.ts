@@ -16,7 +16,7 @@ const { values } = parseArgs({
   options: {
     routers: { type: "string", default: "300" },
     replicas: { type: "string", default: "8" },
-    rate: { type: "string", default: "20" },
+    rate: { type: "string", default: "10" },
     connections: { type: "string", default: "10" },
     steady: { type: "string", default: "20" },
     seed: { type: "string", default: "1" },

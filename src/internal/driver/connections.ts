@@ -136,6 +136,16 @@ export class Connections {
     this.open()
   }
 
+  /** Lends a connection that is free, for what does not count as its use. It comes back by `restore`. */
+  lend(): Connection | undefined {
+    return this.state === "open" ? this.take() : undefined
+  }
+
+  /** Takes back what was lent. */
+  restore(connection: Connection): void {
+    connection.whenReady(() => this.put(connection, false))
+  }
+
   private take(): Connection | undefined {
     for (let connection = this.free.pop(); connection !== undefined; connection = this.free.pop()) {
       if (connection.isUsable) return connection
@@ -215,15 +225,15 @@ export class Connections {
   }
 
   /** For whoever waits, for later, or to be closed. */
-  private put(connection: Connection): void {
-    this.ended(this.limits.now())
+  private put(connection: Connection, wasUsed = true): void {
+    if (wasUsed) this.ended(this.limits.now())
     const isGood = this.mayUse(connection)
     const waiter = isGood ? this.nextWaiter() : undefined
     if (waiter !== undefined) {
       waiter.got(undefined, connection)
       this.admit()
     } else if (isGood && this.state === "open") {
-      connection.idleSince = this.movedAt
+      if (wasUsed) connection.idleSince = this.movedAt
       this.free.push(connection)
       this.wakeAt(this.dueOf(connection))
     } else {
