@@ -24,6 +24,7 @@ import { command } from "./internal/driver/run.js"
 import { movableRows, rows } from "./internal/driver/stream.js"
 import { acquireFailed, ServerLost } from "./internal/failure.js"
 import * as limits from "./internal/limits.js"
+import { type Pace, unsettledMillis } from "./internal/pace.js"
 import { obtain } from "./internal/password.js"
 import { Probe } from "./internal/probe.js"
 import type { Restore } from "./internal/restore.js"
@@ -82,6 +83,8 @@ export interface Engine extends Candidate {
   readonly binding: number
   /** What is known of its positions in the write-ahead log. */
   readonly positions: Positions
+  /** Which part of its share of the work it is to get now, from 0.1 to 1: less than 1 for a while after it has come back. */
+  readonly warmth: number
   /**
    * Runs one autocommitted statement on any connection. An interruption cancels it on the server. One that is `movable`, a
    * read that may run elsewhere, fails as soon as the server is known not to answer. With `left`, which then says how, the
@@ -142,6 +145,10 @@ export interface Engine extends Candidate {
    * nothing that was begun on it may be committed there.
    */
   readonly drop: (reason: string) => Effect.Effect<void>
+  /** It has failed, or has become the primary: for a while its connections are opened one at a time. */
+  readonly unsettle: () => void
+  /** It has come back: what of its share of the work it gets grows from a tenth to all of it in so many milliseconds. */
+  readonly warmUp: (millis: number) => void
   /** Says how it is. */
   readonly setHealth: (health: Health.Health) => void
   /** Whom to tell of every error of a statement. */
@@ -168,6 +175,9 @@ export interface Engine extends Candidate {
 
 /** How fast the average of the latency forgets: the weight of the newest statement. */
 const latencyWeight = 0.1
+
+/** With which part of its share a server that has come back begins. As in Envoy (`min_weight_percent` of its slow start). */
+const coldest = 0.1
 
 /** For how long nothing ends where all are stuck: in milliseconds, and in times of what a statement takes there. */
 const stuckMillis = 100
@@ -239,6 +249,9 @@ class EngineImpl implements Engine {
   private readonly prober = new Probe(() => this.positions.forget())
   private probed: number | undefined
   private initial: string | undefined
+  private unsettledUntil = Number.NEGATIVE_INFINITY
+  private backAt = 0
+  private warmMillis = 0
   private listener: (error: SqlError) => void = () => {}
   /** The pools of servers that it was bound to before, until they are closed. */
   private readonly leaving = new Set<Fiber.RuntimeFiber<void>>()
@@ -421,19 +434,38 @@ class EngineImpl implements Engine {
   }
 
   probe(limit: Duration.Duration, fresh: boolean): Effect.Effect<Health.Report, SqlError> {
-    return Effect.suspend(() => {
-      const { binding } = this
-      const isOther = this.probed !== binding
-      this.probed = binding
-      const at = elapsedOf(this.clock)
-      const question = this.positions.ask()
-      return Effect.map(this.ask(limit, fresh || isOther), ({ found, isNew }) => {
-        const report = Health.continued(this.health?.report, found)
-        // One that comes from another server than new connections do is asked on a new one the next time.
-        if (this.binding === binding && !this.positions.report(question, at, report, isNew)) this.probed = undefined
-        return report
+    return Effect.zipRight(
+      this.probeTurn(fresh),
+      Effect.suspend(() => {
+        const { binding } = this
+        const isOther = this.probed !== binding
+        this.probed = binding
+        const at = elapsedOf(this.clock)
+        const question = this.positions.ask()
+        return Effect.map(this.ask(limit, fresh || isOther), ({ found, isNew }) => {
+          const report = Health.continued(this.health?.report, found)
+          // One that comes from another server than new connections do is asked on a new one the next time.
+          if (this.binding === binding && !this.positions.report(question, at, report, isNew)) this.probed = undefined
+          return report
+        })
       })
-    })
+    )
+  }
+
+  /** Waits until a probe may connect, where it has to. */
+  private probeTurn(fresh: boolean): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      this.isUnsettled && (fresh || !this.prober.isConnected)
+        ? Effect.async<void>((resume) =>
+            Effect.sync(
+              this.options.pace.await(() => {
+                resume(Effect.void)
+                return true
+              }, true)
+            )
+          )
+        : Effect.void
+    )
   }
 
   /** One probe, and whether it has connected anew. After one that has failed nothing less will do. */
@@ -482,6 +514,26 @@ class EngineImpl implements Engine {
     this.pool.beginWith(this.initial)
   }
 
+  unsettle(): void {
+    this.unsettledUntil = elapsedOf(this.clock) + unsettledMillis
+  }
+
+  private get isUnsettled(): boolean {
+    return elapsedOf(this.clock) < this.unsettledUntil
+  }
+
+  warmUp(millis: number): void {
+    this.backAt = elapsedOf(this.clock)
+    this.warmMillis = millis
+  }
+
+  get warmth(): number {
+    if (this.warmMillis === 0) return 1
+    const warmth = (elapsedOf(this.clock) - this.backAt) / this.warmMillis
+    if (warmth >= 1) this.warmMillis = 0
+    return Math.min(1, Math.max(coldest, warmth))
+  }
+
   setHealth(health: Health.Health): void {
     this.health = health
   }
@@ -524,6 +576,10 @@ class EngineImpl implements Engine {
         this.renew()
         this.pool.lose(new ServerLost(`Another server answers at the address of ${this.name}`))
       },
+      isPaced: () => this.isUnsettled,
+      turn: (open) => {
+        this.options.pace.await(open)
+      },
       now: () => elapsedOf(this.clock)
     })
     return pool
@@ -545,6 +601,8 @@ export interface Options {
   readonly shutdownTimeout: Duration.Duration
   /** How long what may run elsewhere waits for a connection that others use. */
   readonly waitForReplica: Duration.Duration
+  /** When the connections of one router are opened where not all of them may be at once. */
+  readonly pace: Pick<Pace, "await">
 }
 
 /**

@@ -72,6 +72,19 @@ const withRoom = (engines: ReadonlyArray<Engine>): ReadonlyArray<Engine> => {
   return moving.length === 0 ? engines : moving
 }
 
+const isCold = ({ warmth }: Engine) => warmth < 1
+
+/**
+ * Those that take part in one choice: one that has come back does so with the chance that is its warmth, so that it has its
+ * caches and its connections again before it has its share of the work. (Slow start, as Envoy's, HAProxy's and nginx's load
+ * balancers have it. By chance and not by weight, since not every strategy looks at that.) Where there is no other it takes part.
+ */
+const taking = (engines: ReadonlyArray<Engine>, random: () => number): ReadonlyArray<Engine> => {
+  if (engines.length === 1 || !engines.some(isCold)) return engines
+  const taking = engines.filter(({ warmth }) => warmth >= 1 || random() < warmth)
+  return taking.length === 0 ? engines : taking
+}
+
 const isFull = ({ hasRoom }: Engine) => !hasRoom
 
 const admits = (admission: Admission): ((engine: Engine) => boolean) => {
@@ -107,7 +120,7 @@ export const make = (options: {
         : engines.some(isIneligible)
           ? engines.filter(isEligible)
           : engines
-    if (eligible.length > 0) return choose(withRoom(eligible))
+    if (eligible.length > 0) return choose(withRoom(taking(eligible, random)))
     // Better than to refuse: the next probe may show that it was but one connection.
     const doubtful = admission === "answering" ? engines.filter(isDoubtful) : []
     return doubtful.length === 0 ? undefined : choose(doubtful)

@@ -267,6 +267,12 @@ export interface HealthOptions {
    * meanwhile until it is `down` is tried as soon as one succeeds again. `0`: none is ever taken out so. Default: `"10 seconds"`.
    */
   readonly ejectTime?: Duration.DurationInput | undefined
+  /**
+   * A replica that comes back gets a tenth of its share of the reads at first, and all of it after so long: its caches are cold,
+   * and every process of a fleet would send it everything at once. `0`: it gets all of it at once. Where no other replica may be
+   * used it gets all reads. Default: `"10 seconds"`.
+   */
+  readonly slowStart?: Duration.DurationInput | undefined
 }
 
 /**
@@ -394,6 +400,7 @@ export interface ResolvedHealth extends Limits {
   readonly timeout: Duration.Duration
   readonly ejectShare: number
   readonly ejectTime: Duration.Duration
+  readonly slowStart: Duration.Duration
 }
 
 const isOptions = check.struct(

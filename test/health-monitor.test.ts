@@ -27,6 +27,7 @@ class Server {
   /** Statements that were answered. */
   answered = 0
   silent = false
+  warmedFor: number | undefined
   readonly positions: Tracker
   answer: Effect.Effect<Health.Report, SqlError.SqlError>
   health: Health.Health | undefined
@@ -67,6 +68,10 @@ class Server {
     }
     self.restoreIsolation = () => {}
     self.positions = this.positions
+    self.unsettle = () => {}
+    self.warmUp = (millis) => {
+      this.warmedFor = millis
+    }
     self.isSilent = () => this.silent
     self.proven = () => {
       this.provenTimes++

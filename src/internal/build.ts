@@ -15,6 +15,7 @@ import { RouterConfigError } from "../RouterError.js"
 import * as SqlClassifier from "../SqlClassifier.js"
 import { Topology } from "../Topology.js"
 import * as Client from "./client.js"
+import { elapsedOf } from "./clock.js"
 import { Complaints } from "./complaints.js"
 import { Discovery, type Owned } from "./discovery.js"
 import { command } from "./driver/run.js"
@@ -22,6 +23,7 @@ import { ServerLost } from "./failure.js"
 import * as limits from "./limits.js"
 import { isSameClient } from "./member.js"
 import { Monitor } from "./monitor.js"
+import { Pace } from "./pace.js"
 import { Refresh } from "./refresh.js"
 import { Router, rowsOf } from "./router.js"
 import type { Runner } from "./runner.js"
@@ -51,9 +53,9 @@ interface Placed extends Owned {
 
 type Make = (config: RouterConfig.ResolvedEngine) => Effect.Effect<Owned>
 
-const makeWith = (config: RouterConfig.RouterConfig, scope: Scope.Scope): Make => {
+const makeWith = (config: RouterConfig.RouterConfig, scope: Scope.Scope, pace: Pace): Make => {
   const { maxPreparedPerConnection: maxPrepared, planCacheMode, shutdownTimeout, waitForReplica } = config
-  const options = { maxPrepared, planCacheMode, shutdownTimeout, waitForReplica }
+  const options = { maxPrepared, planCacheMode, shutdownTimeout, waitForReplica, pace }
   return (resolved) =>
     Effect.gen(function* () {
       const own = yield* Scope.fork(scope, ExecutionStrategy.sequential)
@@ -158,10 +160,11 @@ const makeParts = (
 ): Effect.Effect<Parts, RouterConfigError | SqlError, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const make = makeWith(config, scope)
-    const placed = yield* makeEngines(config, make)
     const chance = new Utils.PCGRandom(yield* Random.nextInt)
     const random = () => chance.number()
+    const clock = yield* Effect.clock
+    const make = makeWith(config, scope, new Pace(() => elapsedOf(clock), random))
+    const placed = yield* makeEngines(config, make)
     const { defaultGroup, readGroup, strategy, topology } = config
     const writers = placed.get(defaultGroup)!
     const owned = [...writers, ...((readGroup !== undefined && placed.get(readGroup)) || [])]

@@ -439,6 +439,7 @@ export class Monitor {
       return
     }
     watched.silentSince ??= this.now
+    engine.unsettle()
     const { cause, message } = found.left
     watched.outlier.forget()
     const reason = printable(cause instanceof Error ? cause.message : message)
@@ -527,6 +528,7 @@ export class Monitor {
 
   private change(last: Engine, writer: Engine | undefined, role: Health.Report["role"]): void {
     writer?.restoreIsolation()
+    writer?.unsettle()
     const reason =
       writer !== undefined
         ? `it is the primary of timeline ${this.options.servers.currentEra?.timeline}`
@@ -560,6 +562,7 @@ export class Monitor {
     if (!found.suspect || isOfStatement(error)) return
     // Whether it is out, or down, the next probe tells.
     watched.outlier.fail(this.now, engine.answered, Health.answers(engine.health!))
+    engine.unsettle()
     const next = Health.suspected(engine.health!, `a statement failed: ${found.why}`, this.date)
     if (next === engine.health) return
     watched.fresh = true
@@ -630,8 +633,12 @@ export class Monitor {
   }
 
   private become(engine: Engine, health: Health.Health): void {
-    const from = engine.health!.state
+    const before = engine.health!
+    const from = before.state
     engine.setHealth(health)
+    if (this.options.config !== undefined && isBack(before, health)) {
+      engine.warmUp(Duration.toMillis(this.options.config.slowStart))
+    }
     this.sample(engine)
     const { reason, state } = health
     if (state !== from) {
@@ -670,6 +677,13 @@ const goneIntervals = 5
 
 /** How many intervals there are between two replacements of connections because a primary refuses writes. */
 const refusalIntervals = 5
+
+/** Whether a server gets reads again that may have lost its caches, and that had none for longer than a probe takes. */
+const isBack = (before: Health.Health, health: Health.Health): boolean => {
+  const { report, state } = before
+  if (health.state !== "up" || state === "up" || state === "starting") return false
+  return state !== "suspect" || report?.startedAt !== health.report?.startedAt
+}
 
 /** What is known of a server that has said nothing yet. */
 const unknown = {

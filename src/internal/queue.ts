@@ -42,6 +42,13 @@ export class Queue<A> {
     return this.insert(undefined, value, this.head)
   }
 
+  /** Whoever is the next, who then is in it no more. */
+  takeFirst(): A | undefined {
+    const { head } = this
+    head?.leave()
+    return head?.value
+  }
+
   /** Everybody, who then is in it no more. */
   takeAll(): Array<A> {
     const all: Array<A> = []

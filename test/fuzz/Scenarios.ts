@@ -55,6 +55,8 @@ const poolOn = (config: Config, maxPrepared: number): Pool => {
     busyError: (millis) => RouterError.poolBusy("fuzz", 1, millis),
     onError: () => {},
     onBroken: () => {},
+    isPaced: () => false,
+    turn: (open) => void setImmediate(open),
     now: Date.now
   })
 }

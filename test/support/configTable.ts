@@ -106,7 +106,7 @@ export const options = {
     type: "`boolean` or the fields below",
     default: "`true`",
     meaning:
-      "Probe every server on a connection of its own, and send reads only to replicas that answer and are not too far behind. `false`: never probe"
+      "Probe every server, on a connection that is free anyway or on one of its own, and send reads only to replicas that answer and are not too far behind. `false`: never probe"
   },
   "health.interval": {
     type: "`DurationInput`",
@@ -144,6 +144,12 @@ export const options = {
     default: '`"10 seconds"`',
     meaning:
       'How long it is out; then a trial statement decides, and each failure doubles the time, up to 5 minutes; one that was `down` meanwhile is tried as soon as it answers. `0`: never. The primary never is, nor the last replica with `onNoReplica: "fail"`'
+  },
+  "health.slowStart": {
+    type: "`DurationInput`",
+    default: '`"10 seconds"`',
+    meaning:
+      "How long a replica that has come back takes to get its share of the reads: a tenth of it at first, more and more until then. `0`: all of it at once. Where no other replica may be used it gets all reads"
   },
   topology: {
     type: "`Topology`",

@@ -4,6 +4,7 @@ import { afterAll, assert, beforeAll } from "@effect/vitest"
 import { Chunk, Duration, Effect, type Either, Redacted, Schedule, type Scope, Stream } from "effect"
 import { Engine, RouterConfig } from "effect-db-router"
 import type { PgCluster } from "effect-db-router/testing"
+import { Pace } from "../../src/internal/pace.js"
 
 export interface Options extends RouterConfig.EngineConfig {
   readonly maxPrepared?: number
@@ -25,7 +26,11 @@ export const make = ({
       maxPrepared,
       planCacheMode,
       shutdownTimeout: Duration.decode(shutdownTimeout),
-      waitForReplica: Duration.decode(waitForReplica)
+      waitForReplica: Duration.decode(waitForReplica),
+      pace: new Pace(
+        () => performance.now(),
+        () => 0
+      )
     })
   )
 

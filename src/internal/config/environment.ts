@@ -97,6 +97,7 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_HEALTH_MAX_LAG_BYTES", "health.maxLagBytes", asNumber),
   scalar("DB_ROUTER_HEALTH_EJECT_SHARE", "health.ejectShare", asNumber),
   scalar("DB_ROUTER_HEALTH_EJECT_TIME", "health.ejectTime", asText),
+  scalar("DB_ROUTER_HEALTH_SLOW_START", "health.slowStart", asText),
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_AT_START", "waitForPrimary.atStart", asText),
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_STATEMENTS", "waitForPrimary.statements", asText),
   scalar("DB_ROUTER_WAIT_FOR_REPLICA", "waitForReplica", asText),

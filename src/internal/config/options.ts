@@ -25,7 +25,8 @@ const healthFields = {
   maxLag: check.duration({ positive: true }),
   maxLagBytes: check.integer(1),
   ejectShare: check.share,
-  ejectTime: check.duration({ positive: false })
+  ejectTime: check.duration({ positive: false }),
+  slowStart: check.duration({ positive: false })
 }
 
 const waitForPrimaryFields = {
@@ -126,7 +127,7 @@ export const planCacheMode = (given: Prepare) => (typeof given === "object" ? gi
 /** With its defaults; `undefined`: nothing is probed. */
 export const healthOf = (given: boolean | check.Struct<typeof healthFields> | undefined) => {
   if (given === false) return undefined
-  const { ejectShare, ejectTime, failures, interval, maxLag, maxLagBytes, timeout } =
+  const { ejectShare, ejectTime, failures, interval, maxLag, maxLagBytes, slowStart, timeout } =
     typeof given === "object" ? given : {}
   return Object.freeze({
     interval: interval ?? Duration.seconds(2),
@@ -135,6 +136,7 @@ export const healthOf = (given: boolean | check.Struct<typeof healthFields> | un
     maxLag: maxLag ?? Duration.seconds(10),
     maxLagBytes: BigInt(maxLagBytes ?? 64 * 1024 * 1024),
     ejectShare: ejectShare ?? 0.5,
-    ejectTime: ejectTime ?? Duration.seconds(10)
+    ejectTime: ejectTime ?? Duration.seconds(10),
+    slowStart: slowStart ?? Duration.seconds(10)
   })
 }

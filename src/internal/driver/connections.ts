@@ -32,6 +32,10 @@ export interface Limits extends Bounds {
   readonly onBroken: () => void
   /** Hears when the server of a new connection has started; `undefined` where it need not. */
   readonly met: ((startedAt: number) => void) | undefined
+  /** Whether connections are opened one at a time, each when `turn` calls back. */
+  readonly isPaced: () => boolean
+  /** Calls back when it is time for a connection, which says whether it was opened. */
+  readonly turn: (open: () => boolean) => void
   /** A connection on which a statement may run behind others. */
   readonly share: () => Connection | undefined
 }
@@ -90,6 +94,8 @@ export class Connections {
   movedAt = 0
   /** The same without those that were taken, or begin to open: when something has succeeded or ended. */
   endedAt = 0
+  /** Whether it waits for the time to open a connection. */
+  private awaitsTurn = false
   /** How many times opening a connection has failed since it last succeeded. */
   private failedInARow = 0
 
@@ -337,7 +343,28 @@ export class Connections {
 
   /** Opens a connection for everybody who waits and has none on its way, as far as the limit allows. */
   private open(): void {
-    while (this.opening.size < this.waiters.size && this.all.size < this.limits.max) this.openOne()
+    while (this.needsMore && !this.isPaced) this.openOne()
+    if (this.needsMore) this.openLater()
+  }
+
+  private get isPaced(): boolean {
+    return this.failedInARow > 0 || this.limits.isPaced()
+  }
+
+  private get needsMore(): boolean {
+    return this.opening.size < this.waiters.size && this.all.size < this.limits.max
+  }
+
+  private openLater(): void {
+    if (this.awaitsTurn) return
+    this.awaitsTurn = true
+    this.limits.turn(() => {
+      this.awaitsTurn = false
+      if (!this.needsMore) return false
+      this.openOne()
+      this.open()
+      return true
+    })
   }
 
   private openOne(): void {

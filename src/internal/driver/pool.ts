@@ -69,6 +69,8 @@ export class Pool implements Runs {
       readonly onError: (error: SqlError) => void
       /** Hears that a connection has broken. */
       readonly onBroken: () => void
+      readonly isPaced: () => boolean
+      readonly turn: (open: () => boolean) => void
       /** Hears when the server of a new connection has started. */
       readonly met?: ((startedAt: number) => void) | undefined
       readonly now: () => number
@@ -80,6 +82,8 @@ export class Pool implements Runs {
       now: options.now,
       onBroken: options.onBroken,
       met: options.met,
+      isPaced: options.isPaced,
+      turn: options.turn,
       share: () => this.pipelines.find()
     })
     this.pipelines = new Pipelines(this.connections, options.now, (connection) => this.cancelled(connection))
