@@ -250,6 +250,22 @@ describe("the monitor", () => {
       replica.answer = Effect.succeed(report)
       yield* pass(13)
       assert.strictEqual(replica.health?.state, "up")
+      assert.strictEqual(replica.warmedFor, 10_000)
+    })
+  )
+
+  it.scoped("after one failure a replica is used as before, unless it has started anew", () =>
+    Effect.gen(function* () {
+      const { replica } = yield* watched
+      replica.fail(refused)
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(replica.health?.state, "up")
+      assert.isUndefined(replica.warmedFor)
+      replica.answer = Effect.succeed({ ...report, startedAt: 1 })
+      replica.fail(refused)
+      yield* pass(5)
+      assert.strictEqual(replica.health?.state, "up")
+      assert.strictEqual(replica.warmedFor, 10_000)
     })
   )
 

@@ -48,8 +48,9 @@ export class Pace {
     const now = this.now()
     const due = Math.max(now + this.random() * spacing, this.lastAt + spacing * (1 + this.random() / 2))
     this.timer = setTimeout(() => {
-      this.timer = undefined
+      // Until then one that asks for the next turn is not to have it now.
       this.pass()
+      this.timer = undefined
       this.schedule()
     }, due - now)
   }

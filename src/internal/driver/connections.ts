@@ -142,9 +142,13 @@ export class Connections {
     this.open()
   }
 
-  /** Lends a connection that is free, for what does not count as its use. It comes back by `restore`. */
+  /**
+   * Lends a connection that is free, for what does not count as its use, unless it is the last that there may be: a statement
+   * would have to wait for it. It comes back by `restore`.
+   */
   lend(): Connection | undefined {
-    return this.state === "open" ? this.take() : undefined
+    const isLast = this.free.length < 2 && this.all.size >= this.limits.max
+    return this.state !== "open" || isLast ? undefined : this.take()
   }
 
   /** Takes back what was lent. */
@@ -192,7 +196,11 @@ export class Connections {
 
   /** Whether the server has taken a connection that is still there. */
   private get isConnected(): boolean {
-    return this.all.size > this.opening.size + this.leaving.size
+    return this.established > 0
+  }
+
+  private get established(): number {
+    return this.all.size - this.opening.size - this.leaving.size
   }
 
   /** Whether a wish would be fulfilled without waiting for another one's end. */
@@ -390,7 +398,9 @@ export class Connections {
       connection.destroy()
       const waiter = isWanted ? this.nextWaiter() : undefined
       this.failedInARow++
-      const isDown = this.failedInARow > 1 && !this.isConnected
+      // This one may still count as one that is there.
+      const own = isWanted && this.all.has(connection) ? 1 : 0
+      const isDown = this.failedInARow > 1 && this.established === own
       // Before more connections are opened for those that wait.
       const others = isDown ? this.waiters.takeAll() : []
       this.forget(connection)
