@@ -182,9 +182,9 @@ export class Tracker {
   forget(): void {
     this.epoch++
     this.known = undefined
+    this.answered = this.asked
     this.told = undefined
     this.awaited = 0
-    this.answered = this.asked
   }
 
   /** It is another server from now on, of which nothing is known. */

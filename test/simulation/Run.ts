@@ -88,6 +88,9 @@ const lookEvery = 250
 /** The longest that a plan may take. */
 const limit = 400_000
 
+/** How long the turns may take of all connections of a router that are opened one at a time, in milliseconds. */
+const turns = 2_000
+
 class Simulation {
   readonly world: World
   readonly network: Network
@@ -162,13 +165,19 @@ class Simulation {
     truth.conclude()
   })
 
-  /** What waits for a connection waits for one that is used, or is being opened. */
+  /** Since when there is none, and something waits, by router and server. */
+  private readonly none = new Map<string, number>()
+
+  /** What waits for a connection waits for one that is used, or is being opened, or is to be opened when its turn comes. */
   private readonly look = Effect.gen(this, function* () {
     for (const { name: client, router } of this.handles) {
       for (const { name, pool } of yield* router.status) {
+        const key = `${client} ${name}`
+        if (pool.waiting === 0 || pool.total > 0) this.none.delete(key)
+        else if (!this.none.has(key)) this.none.set(key, this.world.now)
         this.truth.check(
           "connections",
-          pool.waiting === 0 || (pool.total > 0 && pool.idle === 0),
+          pool.waiting === 0 || (pool.idle === 0 && this.world.now - (this.none.get(key) ?? this.world.now) < turns),
           () =>
             `${pool.waiting} in ${client} wait for a connection to ${name}, which has ${pool.total} of ${pool.max}, ${pool.idle} of them idle`
         )
