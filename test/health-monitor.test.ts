@@ -152,11 +152,11 @@ describe("the monitor", () => {
     it.scoped("leaves probes out, and knows the position all the same", () =>
       Effect.gen(function* () {
         const { primary, replica } = yield* watched
-        yield* traffic(replica, 120)
+        yield* traffic(replica, 40)
         assert.strictEqual(replica.probes, 1)
-        assert.isAtLeast(replica.provenTimes, 9)
+        assert.isAtLeast(replica.provenTimes, 2)
         assert.strictEqual(replica.health?.report?.position, 5n)
-        assert.isAtLeast(primary.probes, 10)
+        assert.isAtLeast(primary.probes, 3)
         // Without statements it is probed as ever.
         yield* pass(25)
         assert.isAtLeast(replica.probes, 2)
@@ -166,11 +166,11 @@ describe("the monitor", () => {
     it.scoped("probes all the same for one of many statements", () =>
       Effect.gen(function* () {
         const { replica } = yield* watched
-        const all = 40 * 120
-        yield* traffic(replica, 120, () => {
-          for (let i = 0; i < 40; i++) replica.tell(standby)
+        const all = 20 * 60
+        yield* traffic(replica, 60, () => {
+          for (let i = 0; i < 20; i++) replica.tell(standby)
         })
-        assert.isAtLeast(replica.probes, 5)
+        assert.isAtLeast(replica.probes, 3)
         assert.isAtMost(replica.probes, 1 + all / 256)
       })
     )
@@ -201,11 +201,11 @@ describe("the monitor", () => {
     it.scoped("probes one that tells its position without any statement, as it does to who listens", () =>
       Effect.gen(function* () {
         const { replica } = yield* watched
-        yield* traffic(replica, 60, () => {
+        yield* traffic(replica, 26, () => {
           replica.tell(standby)
           replica.answered = 0
         })
-        assert.isAtLeast(replica.probes, 4)
+        assert.isAtLeast(replica.probes, 3)
       })
     )
   })
