@@ -61,6 +61,8 @@ describe("the simulator", () => {
     async () => {
       const { isContent, stdout } = await simulate("--seeds", "200")
       assert.match(stdout, /^0 violations$/m, stdout)
+      assert.match(stdout, /^steps: /m)
+      assert.notMatch(stdout, /^steps: (?:.*, )?\w+ 0(?:,|$)/m, "each kind of step occurs")
       assert.isTrue(isContent, stdout)
     },
     time

@@ -114,6 +114,33 @@ export interface Plan {
 
 export const registers = 6
 
+/** All kinds of steps. */
+export const opKinds = Object.keys({
+  pause: 0,
+  write: 0,
+  read: 0,
+  readAll: 0,
+  insert: 0,
+  mistake: 0,
+  poll: 0,
+  burst: 0,
+  rows: 0,
+  notify: 0,
+  setLocal: 0,
+  hooks: 0,
+  session: 0,
+  snapshot: 0,
+  tenantReads: 0,
+  detached: 0,
+  primary: 0,
+  replica: 0,
+  fork: 0,
+  race: 0,
+  timeout: 0,
+  interrupt: 0,
+  token: 0
+} satisfies Record<Op["_tag"], 0>)
+
 const routerPlan = (chance: Chance): RouterPlan => ({
   maxConnections: chance.pick([1, 2, 3, 5, 10]),
   connectTimeout: chance.pick([undefined, undefined, 500, 2000]),
@@ -238,7 +265,7 @@ const op = (chance: Chance, place: Place): Op => {
     case "fork":
     case "race": {
       const branches = Array.from({ length: 2 + chance.below(2) }, () =>
-        some(chance, 1, 2, { ...inner, isBeside: inSession })
+        some(chance, 1, 2, { ...inner, isBeside: isBeside || inSession })
       )
       return tag === "fork" ? { _tag: tag, how: chance.pick(["all", "join"]), branches } : { _tag: tag, branches }
     }

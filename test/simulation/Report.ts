@@ -1,6 +1,6 @@
 /** What runs have done and found, for people. */
 import { performance } from "node:perf_hooks"
-import { type FaultKind, faultKinds } from "./Plan.js"
+import { type FaultKind, faultKinds, opKinds } from "./Plan.js"
 import type { Result } from "./Run.js"
 import { type Invariant, invariants } from "./Truth.js"
 
@@ -20,6 +20,7 @@ export class Summary {
   private readonly sums = { operations: 0, statements: 0, time: 0, connections: 0 }
   private readonly faults = new Map<FaultKind, number>()
   private readonly checks = new Map<Invariant, number>()
+  private readonly steps = new Map<string, number>()
   violations = 0
   private readonly failed: Array<string> = []
 
@@ -28,6 +29,7 @@ export class Summary {
     for (const key of Object.keys(this.sums) as Array<keyof typeof this.sums>) this.sums[key] += result[key]
     for (const kind of faultKinds) this.faults.set(kind, (this.faults.get(kind) ?? 0) + (result.faults[kind] ?? 0))
     for (const name of invariants) this.checks.set(name, (this.checks.get(name) ?? 0) + (result.checks[name] ?? 0))
+    for (const kind of opKinds) this.steps.set(kind, (this.steps.get(kind) ?? 0) + (result.steps[kind] ?? 0))
     this.violations += result.violations.length
     if (result.violations.length === 0) return
     this.failed.push(result.seed)
@@ -43,6 +45,7 @@ export class Summary {
       [
         `${number(this.runs)} seeds in ${duration(performance.now() - this.began)}: ${duration(time)} of virtual time`,
         `${number(operations)} operations, ${number(statements)} statements of theirs, ${number(connections)} connections`,
+        `steps: ${[...this.steps].map(([kind, count]) => `${kind} ${number(count)}`).join(", ")}`,
         `${number(total(this.faults))} faults: ${list(this.faults)}`,
         `${number(total(this.checks))} checks: ${list(this.checks)}`,
         `${number(this.violations)} violations${failed.length > 0 ? ` in the seeds ${failed.join(", ")}` : ""}`,

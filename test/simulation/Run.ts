@@ -35,6 +35,8 @@ export interface Result {
   readonly fingerprint: string
   readonly history: ReadonlyArray<string>
   readonly operations: number
+  /** How many steps of each kind its flows have begun, those inside others too. */
+  readonly steps: Readonly<Record<string, number>>
   readonly statements: number
   readonly checks: Readonly<Partial<Record<Invariant, number>>>
   /** Virtual milliseconds. */
@@ -101,6 +103,12 @@ class Simulation {
   private readonly handles: Array<Handle> = []
   private readonly heard: Array<Set<string>> = []
   operations = 0
+  private kinds: ReadonlyMap<string, number> = new Map()
+
+  /** How many steps of each kind have begun. */
+  get steps(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.kinds)
+  }
 
   constructor(readonly plan: Plan) {
     this.world = new World(plan.seed)
@@ -162,6 +170,7 @@ class Simulation {
     yield* Fiber.interrupt(watching)
     yield* this.close(scope)
     this.operations = workload.operations
+    this.kinds = workload.kinds
     truth.conclude()
   })
 
@@ -372,6 +381,7 @@ export const runPlan = async (plan: Plan, isTold: boolean): Promise<Result> => {
     fingerprint: world.fingerprint,
     history: world.history,
     operations: simulation.operations,
+    steps: simulation.steps,
     statements: truth.statements,
     checks: truth.checks,
     time: world.now,

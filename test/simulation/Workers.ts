@@ -243,6 +243,7 @@ const hung = (seed: string, error: Error): Response => ({
     fingerprint: "",
     history: [],
     operations: 0,
+    steps: {},
     statements: 0,
     checks: {},
     time: 0,

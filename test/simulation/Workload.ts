@@ -49,6 +49,10 @@ interface Context {
   readonly mayStop: boolean
 }
 
+type Row = Readonly<Record<string, unknown>>
+
+const oneRegister = "SELECT $1::text AS op, id, value FROM register WHERE id = $2"
+
 type Run = Effect.Effect<void, Failure>
 
 const codeOf = (error: unknown): string | undefined => {
@@ -76,6 +80,8 @@ const strange = new Set([
 
 export class Workload {
   operations = 0
+  /** How many steps of each kind have begun. */
+  readonly kinds = new Map<string, number>()
   private ids = 0
 
   constructor(
@@ -141,11 +147,12 @@ export class Workload {
   }
 
   private query(context: Context, sql: string, params: ReadonlyArray<unknown>) {
-    return context.handle.router.client.unsafe<Readonly<Record<string, unknown>>>(sql, params)
+    return context.handle.router.client.unsafe<Row>(sql, params)
   }
 
   private op(op: Op, context: Context): Run {
     const { handle, level } = context
+    this.kinds.set(op._tag, (this.kinds.get(op._tag) ?? 0) + 1)
     const within = (change: Partial<Context>) => ({ ...context, ...change })
     switch (op._tag) {
       case "pause":
@@ -364,7 +371,7 @@ export class Workload {
   }
 
   private readOne(context: Context, register: number) {
-    return this.read(context, "SELECT $1::text AS op, id, value FROM register WHERE id = $2", [register])
+    return this.read(context, oneRegister, [register])
   }
 
   private burst({ count, interrupted, millis }: Extract<Op, { readonly _tag: "burst" }>, context: Context): Run {
