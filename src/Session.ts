@@ -300,7 +300,9 @@ export const atomic: {
         const block = Effect.uninterruptibleMask((restore) =>
           Effect.flatMap(Effect.exit(restore(self)), (exit) =>
             Effect.zipRight(
-              Exit.isSuccess(exit) ? around.commit(undefined) : Effect.exit(around.rollback(undefined, "rollback")),
+              Exit.isSuccess(exit)
+                ? around.commit(undefined, restore)
+                : Effect.exit(around.rollback(undefined, "rollback")),
               exit
             )
           )

@@ -6,6 +6,7 @@ import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { Lock } from "./lock.js"
+import type { Restore } from "./restore.js"
 import type { Router } from "./router.js"
 import * as rules from "./rules.js"
 import { outcomeOf, Transaction, type Options as TransactionOptions } from "./transaction.js"
@@ -145,15 +146,19 @@ export class Session implements SessionWork {
     })
   }
 
-  /** Fails, and rolls back all of it, when it is interrupted before the COMMIT is sent. */
-  commit(group: string | undefined): Effect.Effect<void, SqlError> {
-    return Effect.uninterruptibleMask((restore) =>
+  /**
+   * Fails, and rolls back all of it, when it is interrupted before the COMMIT is sent. `given` makes what comes before it
+   * interruptible, for a caller that is not.
+   */
+  commit(group: string | undefined, given?: Restore): Effect.Effect<void, SqlError> {
+    return Effect.uninterruptibleMask((own) =>
       Effect.zipRight(
         this.check(group, "commit"),
         Effect.suspend(() => {
           // What was asked for around the commit of the whole waits for the rest of it.
           if (!this.isWhole(group)) return this.commitRoots(this.rootsOf(group), "settled", () => Effect.void)
           const settle = (outcome: Outcome) => this.hooks.settle(outcome)
+          const restore = given ?? own
           return Effect.onError(restore(this.hooks.beforeCommit), () => this.rollbackAll(undefined)).pipe(
             Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(group), "settled", settle)))
           )

@@ -2,6 +2,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type * as Effect from "effect/Effect"
 import type { Engine } from "../Engine.js"
 import type { Hooks } from "./hooks.js"
+import type { Restore } from "./restore.js"
 import type { Rules } from "./rules.js"
 import type { Transaction } from "./transaction.js"
 
@@ -35,7 +36,7 @@ export interface SessionWork {
   /** Whether a transaction is open that may have to be committed. */
   readonly isActive: boolean
   /** Commits what is open, of one group or of all; the next statement begins anew. */
-  readonly commit: (group: string | undefined) => Effect.Effect<void, SqlError>
+  readonly commit: (group: string | undefined, given?: Restore) => Effect.Effect<void, SqlError>
   /** Rolls back what is open, of one group or of all; the next statement begins anew. */
   readonly rollback: (group: string | undefined, operation: string) => Effect.Effect<void, SqlError>
   /** The session's transaction on a group, begun on the engine when there is none. It may be about to end. */
