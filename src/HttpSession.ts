@@ -17,15 +17,19 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import { flow as compose } from "effect/Function"
 import type * as Scope from "effect/Scope"
 import * as HangUp from "./internal/hangUp.js"
 import * as Log from "./internal/log.js"
-import { RequestFlow, RequestSession } from "./internal/requestScope.js"
+import { RequestFlow, RequestSession, withBody } from "./internal/requestScope.js"
+import type { Rules } from "./internal/rules.js"
+import type { Runner } from "./internal/runner.js"
 import { DbRouter } from "./internal/service.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
 import * as carriers from "./internal/tokenCarriers.js"
 import { Tokens } from "./internal/tokens.js"
 import * as unit from "./internal/unit.js"
+import * as RouterError from "./RouterError.js"
 import type * as Session from "./Session.js"
 
 /**
@@ -226,7 +230,9 @@ export const commitByStatus = (status: number): boolean => status < 400
  * **WebSockets.** `HttpServerRequest.upgrade` ends the session, with the status 101, before the client hears of the
  * upgrade. Everything later commits by itself, or in sessions of its own (`DbRouter.session` around each message).
  *
- * **Inside another session** or transaction (a second middleware, a server started inside a session) it does nothing.
+ * **Inside another session** or transaction (a second middleware, a server started inside a session) the request joins it. What
+ * that has set holds for streaming bodies, too. Where this middleware asks for what the session around does not have
+ * (`settings`, `readOnly`, `isolation`, ...), no handler runs: the response is a 500, and the log says what to do.
  *
  * It must run in the fiber of the request. When a middleware around it forks it and does not join that fiber, the response
  * does not wait for it: all is rolled back, and an error is logged.
@@ -356,8 +362,17 @@ const inSession = <E, R, R0>(
     Effect.withFiberRuntime((fiber) => {
       const isInterruptible = policy.isInterruptible && !isUninterruptibleRoute(fiber.currentContext)
       const app = isInterruptible ? Effect.interruptible(plain) : plain
+      const sessionOf = isInterruptible ? compose(policy.sessionOf, Effect.interruptible) : policy.sessionOf
       const around = router.runner.workOf(fiber)
-      if (around !== undefined && around.session?.ended !== true) return app
+      if (around !== undefined && around.session?.ended !== true) {
+        const rules = router.runner.rulesOf(fiber)
+        const joined = inside(app, request, rules, router.runner)
+        if (policy.isSkipped(request)) return joined
+        return Effect.flatMap(Effect.exit(sessionOf(request)), (options) => {
+          if (Exit.isFailure(options)) return refused(options.cause)
+          return sessionOptions.holds(options.value, rules) ? joined : refused(Cause.fail(RouterError.sessionActive()))
+        })
+      }
       return Effect.gen(function* () {
         yield* HangUp.follow(request)
         const flow = yield* RequestFlow.begin(request, yield* carriedOf(policy, router, request))
@@ -365,9 +380,7 @@ const inSession = <E, R, R0>(
           yield* HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
           return yield* flow.run(app)
         }
-        const options = yield* Effect.exit(
-          flow.run(isInterruptible ? Effect.interruptible(policy.sessionOf(request)) : policy.sessionOf(request))
-        )
+        const options = yield* Effect.exit(flow.run(sessionOf(request)))
         if (Exit.isFailure(options)) return yield* refused(options.cause)
         const opened = yield* unit.open(router.runner, options.value)
         const beforeCommit = yield* router.runner.deferred(policy.beforeCommit)
@@ -380,6 +393,15 @@ const inSession = <E, R, R0>(
       })
     })
   )
+
+/** A request inside another session. Its streaming body runs after that, where what has been set there still holds. */
+const inside = <E, R>(
+  app: HttpApp.Default<E, R>,
+  request: HttpServerRequest,
+  rules: Rules | undefined,
+  runner: Runner
+): HttpApp.Default<E, R> =>
+  rules === undefined ? app : Effect.map(app, (response) => withBody(response, request, runner.around(rules)))
 
 /** The response to a request that gets no session, as the options of one could not be made. */
 const refused = (cause: Cause.Cause<unknown>): Effect.Effect<HttpServerResponse> =>

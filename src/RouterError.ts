@@ -411,6 +411,20 @@ export const transactionActive = (group?: string): RouterError =>
   })
 
 /**
+ * A unit of work that names options of its own is to join a session that has none of them.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const sessionActive = (): RouterError =>
+  new RouterError({
+    reason: "TransactionActive",
+    description:
+      "A session with options was to begin inside another session, which it joins, and which does not have them",
+    remedy: "Use DbRouter.newSession, or give the options to the session (or HttpSession.middleware) around"
+  })
+
+/**
  * A statement would run on a group without what SQL has set in the transaction on another one.
  *
  * @since 0.1.0

@@ -133,7 +133,7 @@ export const session: WithOptions<DbRouter> = withOptions((self, resolved, given
   Effect.flatMap(DbRouter, ({ runner }) =>
     Effect.withFiberRuntime((fiber) => {
       if (runner.workOf(fiber) === undefined) return unit.run(self, runner, resolved)
-      return given ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive())) : self
+      return given ? Effect.fail(RouterError.toSqlError(RouterError.sessionActive())) : self
     })
   )
 )

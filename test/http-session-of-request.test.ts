@@ -1,7 +1,7 @@
-import { HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { type HttpApp, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Stream } from "effect"
+import { Context, Effect, Fiber, Layer, type Scope, Stream } from "effect"
 import { DbRouter, HttpSession } from "effect-db-router"
 import {
   type Act,
@@ -55,6 +55,8 @@ const ways: Readonly<Record<string, HttpSession.Options>> = {
   "a function": { session: settings },
   "an Effect": { session: (request) => Effect.as(Effect.sleep(1), settings(request)) }
 }
+
+type App = HttpApp.Default<never, DbRouter.Services | Scope.Scope>
 
 let id = 0
 const nextId = () => `of-request-${id++}`
@@ -173,6 +175,53 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("the sessi
       const { status } = yield* post(send, `/act/200/${name}`, { method: "GET", headers: { "x-tenant": "a" } })
       assert.strictEqual(status, 500)
       assert.deepStrictEqual(yield* existing(name), [])
+    })
+  )
+
+  const tenantA = { session: { settings: { "app.tenant": "a" } } }
+
+  /** What the handler and its streaming body see, or the status where no handler runs. */
+  const twice = (inner: HttpSession.Options, outer: HttpSession.Options, around = (app: App) => app) =>
+    Effect.gen(function* () {
+      let ran = false
+      const app: App = Effect.gen(function* () {
+        ran = true
+        const context = yield* Effect.context<SqlClient.SqlClient>()
+        const [row] = yield* seen
+        const later = Stream.provideContext(Stream.fromEffect(seen), context)
+        return HttpServerResponse.stream(
+          Stream.map(later, ([then]) => new TextEncoder().encode(`${row?.t || "none"} ${then?.t || "none"}`))
+        )
+      }).pipe(Effect.orDie)
+      const served = around(HttpSession.middleware(inner)(app))
+      const send = yield* listen(HttpServer.serve(HttpSession.middleware(outer)(served)))
+      const { body, status } = yield* post(send, "/", { method: "GET" })
+      yield* nothingIsHeld
+      return ran ? body : status
+    })
+
+  it.scoped("is that of the middleware around, with what that has set, also in the body", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* twice({}, tenantA), "a a")
+      assert.strictEqual(yield* twice(tenantA, tenantA), "a a")
+      assert.strictEqual(yield* twice({ readOnlyGet: true }, { readOnlyGet: true }), "none none")
+    })
+  )
+
+  it.scoped("is not joined, and no handler runs, where it has not what is asked for", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* twice(tenantA, {}), 500)
+      assert.strictEqual(yield* twice({ session: { settings: { "app.tenant": "b" } } }, tenantA), 500)
+      assert.strictEqual(yield* twice({ session: () => tenantA.session }, {}), 500)
+      assert.strictEqual(yield* twice({ readOnlyGet: true }, {}), 500)
+      assert.strictEqual(yield* twice({ session: { isolation: "serializable" } }, {}), 500)
+    })
+  )
+
+  it.scoped("is the one of the program around the middleware, with what that has set, also in the body", () =>
+    Effect.gen(function* () {
+      const asTenant = (app: App): App => Effect.orDie(DbRouter.newSession(app, tenantA.session))
+      assert.strictEqual(yield* twice({}, { skip: () => true }, asTenant), "a a")
     })
   )
 })

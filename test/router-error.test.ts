@@ -54,6 +54,7 @@ const errors: ReadonlyArray<
   ["SettingsMissing", RouterError.settingsMissing("analytics", "default"), ['"analytics"', '"default"', '"settings"']],
   ["TransactionActive", RouterError.transactionActive("default"), ['"default"', '"savepoint"']],
   ["TransactionActive", RouterError.transactionActive(), ["already active", '"savepoint"']],
+  ["TransactionActive", RouterError.sessionActive(), ["inside another session", "newSession"]],
   ["RouterClosed", RouterError.routerClosed(), ["closed", "layer"]],
   ["PoolBusy", RouterError.poolBusy("main", 10, 5_000), ['All 10 connections to "main"', "5000 ms", "maxConnections"]]
 ]

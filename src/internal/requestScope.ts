@@ -21,6 +21,17 @@ import * as unit from "./unit.js"
 
 type Response = HttpServerResponse.HttpServerResponse
 
+/** A response whose streaming body runs as `outside` says, and not in a session that has ended. It ends when its client hangs up. */
+export const withBody = (response: Response, request: HttpServerRequest, outside: Outside): Response => {
+  const { body } = response
+  if (body._tag !== "Stream") return response
+  const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    outside(Effect.locally(effect, place.outlivesSession, true))
+  const pull = Effect.map(outliving(Stream.toPull(body.stream)), outliving)
+  const stream = Stream.fromPull(Effect.zipRight(HangUp.follow(request), pull))
+  return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
+}
+
 /** The routing context of one request: nothing of other requests, nor of the program around the server. */
 export class RequestFlow {
   private readonly flow: RoutingContext.Flow
@@ -57,13 +68,7 @@ export class RequestFlow {
    * commits by itself.
    */
   private withBody(response: Response, around: Outside): Response {
-    const { body } = response
-    if (body._tag !== "Stream") return response
-    const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      around(Effect.locally(this.run(effect), place.outlivesSession, true))
-    const pull = Effect.map(outliving(Stream.toPull(body.stream)), outliving)
-    const stream = Stream.fromPull(Effect.zipRight(HangUp.follow(this.request), pull))
-    return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
+    return withBody(response, this.request, (effect) => around(this.run(effect)))
   }
 }
 

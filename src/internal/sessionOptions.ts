@@ -2,7 +2,7 @@ import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import type * as RouterError from "../RouterError.js"
 import * as check from "./config/check.js"
-import { merge, type Rules } from "./rules.js"
+import { areSame, make, merge, type Rules } from "./rules.js"
 import type { SessionOptions } from "./session.js"
 
 const isolation = check.oneOf("read uncommitted", "read committed", "repeatable read", "serializable")
@@ -75,4 +75,11 @@ export const within = (given: Given, around: Rules | undefined): SessionOptions 
     settings,
     settingsForReads: given.statementTimeout !== undefined || settings.length > 0
   }
+}
+
+/** Whether what a session's options ask for holds already in the session around. */
+export const holds = (given: Given, around: Rules | undefined): boolean => {
+  const { readOnly, settings } = within(given, around)
+  const others = [given.isolation, given.deferrable, given.reads, given.statementTimeout, given.idleTimeout]
+  return others.every((option) => option === undefined) && areSame(make(settings, readOnly), around)
 }
