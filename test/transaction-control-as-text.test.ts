@@ -1,4 +1,4 @@
-import { SqlClient } from "@effect/sql"
+import { SqlClient, type SqlError } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Layer, Option, Ref, Stream } from "effect"
 import { Consistency, DbRouter, RouterError } from "effect-db-router"
@@ -17,6 +17,10 @@ const follow = Effect.map(Ref.make<ReadonlyArray<string>>([]), (seen) => {
 })
 
 const text = (sql: string) => Effect.flatMap(SqlClient.SqlClient, (client) => client.unsafe(sql))
+
+const streamed = (sql: string) => Effect.map(SqlClient.SqlClient, (client) => client.unsafe(sql).stream)
+
+const tenant = DbRouter.primary(text("SELECT current_setting('app.tenant', true) AS tenant"))
 
 /** A unit of work of each kind: a transaction that begins with its first statement, with a savepoint, or without. */
 const units = {
@@ -37,7 +41,14 @@ const whole = [
   "COMMIT/**/WORK"
 ]
 
-const undone = ["ROLLBACK", "ABORT", "ROLLBACK AND CHAIN", "SELECT 1; ROLLBACK", "ROLLBACK WORK"]
+const undone = [
+  "ROLLBACK",
+  "ABORT",
+  "ROLLBACK AND CHAIN",
+  "ROLLBACK AND /* ; */ CHAIN",
+  "SELECT 1; ROLLBACK",
+  "ROLLBACK WORK"
+]
 
 /** A part is committed, or may be. */
 const partly = [
@@ -46,7 +57,25 @@ const partly = [
   "COMMIT; SELECT 1/0",
   "COMMIT; BEGIN; SELECT 1/0",
   "COMMIT; BEGIN; INSERT INTO note VALUES (2)",
-  "ROLLBACK; BEGIN"
+  "ROLLBACK; BEGIN",
+  "PREPARE TRANSACTION 'text'; BEGIN"
+]
+
+/** A text for each way in which PostgreSQL may open another transaction in place of one. */
+const replacing = [
+  "COMMIT AND CHAIN",
+  "COMMIT/* ; */AND/* ; */CHAIN",
+  "ROLLBACK AND CHAIN",
+  "ROLLBACK AND -- ;\n CHAIN",
+  "abort work and chain",
+  "END AND CHAIN; SELECT 1",
+  "ROLLBACK AND /* ; */ CHAIN; SELECT 1",
+  "COMMIT; BEGIN READ WRITE",
+  "ROLLBACK; START TRANSACTION",
+  "PREPARE TRANSACTION 'text'; BEGIN",
+  "SELECT 1; PREPARE TRANSACTION 'text'; START TRANSACTION; SELECT 2",
+  "SAVEPOINT a; ROLLBACK TO a; ROLLBACK; BEGIN; SAVEPOINT b; ROLLBACK TO b",
+  "COMMIT; BEGIN; SAVEPOINT a; SELECT 1/0"
 ]
 
 const prepared = ["PREPARE TRANSACTION 'text'", "SELECT 1; PREPARE TRANSACTION 'text'"]
@@ -57,6 +86,8 @@ const harmless = [
   "START TRANSACTION",
   "SAVEPOINT mine",
   "SAVEPOINT chain; ROLLBACK TO chain",
+  "SAVEPOINT a; ROLLBACK TO a /* AND CHAIN */; BEGIN",
+  "PREPARE begin AS SELECT 1; BEGIN; DEALLOCATE begin",
   "SAVEPOINT mine; INSERT INTO note VALUES (2); ROLLBACK TO SAVEPOINT mine",
   "SAVEPOINT mine; SAVEPOINT other; RELEASE mine",
   "CALL silent()",
@@ -161,6 +192,20 @@ layer(
           const { ask, seen } = yield* follow
           const error = yield* Sessions.routerErrorOf(unit(Effect.all([ask, insert(1), Effect.ignore(text(sql))])))
           assert.deepInclude(error, { reason: "OutcomeUnknown", group: "default", engine: "primary" })
+          assert.deepStrictEqual(yield* seen, [])
+          yield* Sessions.assertQuiet
+        })
+      )
+    }
+
+    for (const sql of ["COMMIT; SELECT 1/0", "COMMIT; BEGIN; SELECT 1/0"]) {
+      it.effect(`that commits ${name} and fails does not tell that nothing is there: ${sql}`, () =>
+        Effect.gen(function* () {
+          yield* setUp
+          const { ask, seen } = yield* follow
+          const error = yield* Effect.flip(unit(Effect.all([ask, insert(1), text(sql)])))
+          assert.strictEqual(RouterError.outcomeOf(error), "unknown")
+          assert.deepStrictEqual(yield* stored, [1])
           assert.deepStrictEqual(yield* seen, [])
           yield* Sessions.assertQuiet
         })
@@ -326,6 +371,44 @@ layer(
     })
   )
 
+  // What runs without them has the privileges of the login role.
+  for (const sql of [...replacing, ...harmless]) {
+    const ways: Record<string, Effect.Effect<unknown, SqlError.SqlError, SqlClient.SqlClient>> = {
+      text: text(sql),
+      stream: Effect.flatMap(streamed(sql), Stream.runDrain)
+    }
+    for (const [way, run] of Object.entries(ways)) {
+      // The protocol of streams takes one statement.
+      if (way === "stream" && /;\s*[a-z]/i.test(sql)) continue
+      it.effect(`never lets a statement run without the settings of its session, sent as ${way}: ${sql}`, () =>
+        Effect.gen(function* () {
+          yield* setUp
+          const seen = yield* Ref.make<unknown>(undefined)
+          const error = yield* Effect.option(
+            Effect.flip(
+              DbRouter.session({ settings: { "app.tenant": "a" } })(
+                Effect.gen(function* () {
+                  yield* insert(1)
+                  yield* Effect.ignore(run)
+                  yield* Effect.ignore(text("ROLLBACK TO a"))
+                  yield* Effect.flatMap(tenant, (rows) => Ref.set(seen, rows))
+                })
+              )
+            )
+          )
+          if (replacing.includes(sql)) {
+            const reason = Option.flatMap(error, RouterError.reasonOf)
+            assert.include(["CommitRolledBack", "OutcomeUnknown"], Option.getOrUndefined(reason))
+            assert.strictEqual(yield* Ref.get(seen), undefined)
+          } else if (Option.isNone(error)) {
+            assert.deepStrictEqual(yield* Ref.get(seen), [{ tenant: "a" }])
+          }
+          yield* Sessions.assertQuiet
+        })
+      )
+    }
+  }
+
   it.effect("whose answer is lost leaves the outcome unknown", () =>
     Effect.gen(function* () {
       const sql = yield* setUp
@@ -343,15 +426,63 @@ layer(
     })
   )
 
-  it.effect("that is interrupted leaves the outcome unknown", () =>
+  it.effect("whose answer is lost, with its unit: neither hook follows", () =>
     Effect.gen(function* () {
       const sql = yield* setUp
       const { ask, seen } = yield* follow
-      const cut = Effect.timeoutOption(text("COMMIT; SELECT pg_sleep(20)"), "300 millis")
-      const broken = sql.withTransaction(Effect.all([ask, insert(1), cut]))
-      assert.strictEqual(yield* Sessions.reasonOf(broken), "OutcomeUnknown")
+      const broken = Effect.gen(function* () {
+        yield* ask
+        yield* insert(1)
+        const pid = yield* Sessions.pid
+        yield* Effect.fork(Effect.delay(Sessions.terminate(pid), "300 millis"))
+        yield* text("COMMIT; SELECT pg_sleep(20)")
+      })
+      const error = yield* Effect.flip(sql.withTransaction(broken))
+      assert.strictEqual(RouterError.outcomeOf(error), "unknown")
       assert.deepStrictEqual(yield* stored, [1])
       assert.deepStrictEqual(yield* seen, [])
+    })
+  )
+
+  for (const before of [
+    "COMMIT",
+    "SELECT 1; COMMIT AND CHAIN",
+    "COMMIT; BEGIN",
+    "PREPARE TRANSACTION 'text'; BEGIN",
+    "PREPARE TRANSACTION 'text'"
+  ]) {
+    it.effect(`that is interrupted leaves the outcome unknown: ${before}`, () =>
+      Effect.gen(function* () {
+        const sql = yield* setUp
+        const { ask, seen } = yield* follow
+        const cut = Effect.timeoutOption(text(`${before}; SELECT pg_sleep(20)`), "300 millis")
+        const late = yield* Ref.make(Option.none<string>())
+        const after = Effect.catchAll(text("SELECT 1"), (error) => Ref.set(late, RouterError.reasonOf(error)))
+        const error = yield* Effect.flip(sql.withTransaction(Effect.all([ask, insert(1), cut, after])))
+        assert.deepStrictEqual(RouterError.reasonOf(error), Option.some("OutcomeUnknown"))
+        assert.strictEqual(RouterError.outcomeOf(error), "unknown")
+        assert.deepStrictEqual(yield* Ref.get(late), Option.some("OutcomeUnknown"))
+        assert.deepStrictEqual(yield* stored, before.startsWith("PREPARE") ? [] : [1])
+        assert.deepStrictEqual(yield* seen, [])
+        yield* Sessions.assertQuiet
+      })
+    )
+  }
+
+  it.effect("is not what only looks like it: an interruption of that can be undone", () =>
+    Effect.gen(function* () {
+      const sql = yield* setUp
+      const looks = text("SELECT CASE WHEN true THEN pg_sleep(20) END AS commit /* ; ROLLBACK AND CHAIN */")
+      yield* sql.withTransaction(
+        Effect.all([
+          insert(1),
+          text("SAVEPOINT mine"),
+          Effect.timeoutOption(looks, "300 millis"),
+          text("ROLLBACK TO mine"),
+          insert(2)
+        ])
+      )
+      assert.deepStrictEqual(yield* stored, [1, 2])
       yield* Sessions.assertQuiet
     })
   )

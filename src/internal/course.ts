@@ -3,23 +3,31 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import type { ExclusiveConnection } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
-import type { Result } from "./driver/pool.js"
+import { mayEnd } from "./classifier/ending.js"
+import { isServerError } from "./failure.js"
 
 /** What became of a transaction that a text has ended. */
 type Fate = "committed" | "prepared" | "rolled back" | "unknown"
 
-type Connection = Pick<ExclusiveConnection, "isOver" | "isUsable">
+type Connection = Pick<ExclusiveConnection, "hasBegun" | "isOver" | "isUsable">
+
+/** What a statement was answered with: the first word of its tag. */
+interface Answer {
+  readonly command: string
+}
 
 const ends: ReadonlySet<string> = new Set(["COMMIT", "PREPARE", "ROLLBACK"])
 const begins: ReadonlySet<string> = new Set(["BEGIN", "START"])
 
-const controlling = /\b(?:abort|commit|end|prepare|rollback)\b/i
+/** Every text after which another transaction is open has one of them. */
 const beginning = /\b(?:begin|chain|start)\b/i
-const chaining = /\band\b[^;]*\bchain\b/i
 const isSeveral = /;\s*\S/
 
-const tagsOf = (result: Result): ReadonlyArray<string> =>
-  "command" in result ? [result.command] : result.map(({ command }) => command)
+/** Whether another transaction may be open after a text in place of the one before it. */
+const mayReplace = (sql: string): boolean => beginning.test(sql) && mayEnd(sql)
+
+const tagsOf = (answer: Answer | ReadonlyArray<Answer>): ReadonlyArray<string> =>
+  "command" in answer ? [answer.command] : answer.map(({ command }) => command)
 
 /** After which no transaction is open. */
 const fateOf = (tags: ReadonlyArray<string>): Fate => {
@@ -37,9 +45,9 @@ const fateOfChained = (tags: ReadonlyArray<string>, sql: string): Fate | undefin
   if (tags.includes("COMMIT")) {
     return tags.every((tag) => tag === "COMMIT" || begins.has(tag)) ? "committed" : "unknown"
   }
-  if (!tags.includes("ROLLBACK")) return undefined
-  if (tags.length === 1) return chaining.test(sql) ? "rolled back" : undefined
-  return tags.some((tag) => begins.has(tag)) || chaining.test(sql) ? "unknown" : undefined
+  // ROLLBACK TO is answered with the same word as ROLLBACK, and PREPARE with the same as PREPARE TRANSACTION.
+  if (!tags.some((tag) => ends.has(tag)) || !mayReplace(sql)) return undefined
+  return tags.length === 1 ? "rolled back" : "unknown"
 }
 
 /** Whether a transaction is still the one that was begun, as its statements are answered. */
@@ -47,35 +55,40 @@ export class Course {
   private fate: Fate | undefined
   /** Whether a statement was refused since. */
   private isCut = false
-  /** Whether a text that may end the transaction was sent and not answered. */
-  private isUnderWay = false
+  /** The statement that was sent and not answered: it runs, was interrupted, or the connection has broken. */
+  private underWay: string | undefined
 
-  /** A statement is sent; `controls`: one of the transaction was transaction control. */
-  begin(sql: string, controls: boolean): void {
-    if (controls && controlling.test(sql)) this.isUnderWay = true
+  /** A statement is sent. */
+  begin(sql: string): void {
+    this.underWay = sql
   }
 
-  /** A statement was answered. */
-  hear(connection: Connection, sql: string, result: Result): void {
-    this.isUnderWay = false
-    if (connection.isOver) this.fate ??= fateOf(tagsOf(result))
-    else if (!("command" in result) || result.command === "COMMIT" || result.command === "ROLLBACK") {
-      this.fate ??= fateOfChained(tagsOf(result), sql)
+  /** A statement was answered, or a batch of its rows. */
+  hear(connection: Connection, sql: string, answer: Answer | ReadonlyArray<Answer>): void {
+    this.underWay = undefined
+    if (connection.isOver) this.fate ??= fateOf(tagsOf(answer))
+    else if (!("command" in answer) || answer.command === "COMMIT" || answer.command === "ROLLBACK") {
+      this.fate ??= fateOfChained(tagsOf(answer), sql)
     }
   }
 
   /** A statement has failed, and the server is ready again or the connection is gone. */
-  fail(connection: Connection, sql: string): void {
-    if (!connection.isUsable) return
-    const wasUnderWay = this.isUnderWay
-    this.isUnderWay = false
+  fail(connection: Connection, sql: string, error: SqlError): void {
+    // Without an answer of the server's it may have been carried out all the same.
+    if (!connection.isUsable || !isServerError(error)) return
+    this.underWay = undefined
     if (connection.isOver) this.fate ??= isSeveral.test(sql) ? "unknown" : "rolled back"
-    else if (wasUnderWay && isSeveral.test(sql) && beginning.test(sql)) this.fate ??= "unknown"
+    else if (isSeveral.test(sql) && mayReplace(sql)) this.fate ??= "unknown"
   }
 
   /** Whether a text has ended the transaction, or may have. Nothing must run on the connection. */
   hasEnded(connection: Connection): boolean {
-    if (this.fate === undefined && (connection.isOver || (this.isUnderWay && !connection.isUsable))) {
+    const { underWay } = this
+    this.underWay = undefined
+    if (
+      this.fate === undefined &&
+      (connection.isOver || (underWay !== undefined && connection.hasBegun && mayEnd(underWay)))
+    ) {
       this.fate = "unknown"
     }
     return this.fate !== undefined
@@ -92,10 +105,10 @@ export class Course {
   }
 
   /** What comes after is refused: it would commit by itself. */
-  refuse(where: RouterError.Where): Effect.Effect<never, SqlError> {
+  refuse(where: RouterError.Where, cause?: SqlError): Effect.Effect<never, SqlError> {
     return Effect.suspend(() => {
       this.isCut = true
-      return Effect.fail(this.error(where))
+      return Effect.fail(this.error(cause === undefined ? where : { ...where, cause }))
     })
   }
 

@@ -260,14 +260,24 @@ class TestExclusive implements ExclusiveConnection {
 
   /** All rows are one batch: a portal would not survive what is nested in between. */
   cursor(_portal: string, sql: string, params: ReadonlyArray<unknown>): Cursor {
-    const all = Effect.map(this.query({ sql, params, asArrays: false, prepare: false }), objectsOf)
+    let command = ""
     let fetched = false
+    const all = Effect.map(this.query({ sql, params, asArrays: false, prepare: false }), (result) => {
+      if ("command" in result) command = result.command
+      return objectsOf(result)
+    })
     const fetch = Effect.suspend(() => {
       if (fetched) return Effect.succeed([])
       fetched = true
       return all
     })
-    return { fetch, close: Effect.void }
+    return {
+      fetch,
+      close: Effect.void,
+      get command() {
+        return command
+      }
+    }
   }
 
   private end(open: Open, how: "commit" | "rollback"): Effect.Effect<Result, SqlError> {

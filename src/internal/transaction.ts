@@ -197,16 +197,9 @@ export class Transaction {
     const { sql } = request
     writes.begin()
     const run = (connection: ExclusiveConnection) => {
-      course.begin(sql, writes.controls)
+      course.begin(sql)
       return Effect.matchEffect(connection.query(request), {
-        onFailure: (error) =>
-          Effect.zipRight(
-            connection.settled,
-            Effect.suspend(() => {
-              course.fail(connection, sql)
-              return Effect.fail(error)
-            })
-          ),
+        onFailure: (error) => this.failed(connection, sql, error),
         onSuccess: (result) => {
           writes.hear(result)
           course.hear(connection, sql, result)
@@ -236,8 +229,17 @@ export class Transaction {
           Effect.suspend(() => {
             if (this.isEnded) return refused
             const { connection } = this
+            const { course } = this.shared
             cursor ??= connection.cursor(name, sql, params)
-            return Effect.catchAll(cursor.fetch, (error) => Effect.zipRight(connection.settled, Effect.fail(error)))
+            const opened = cursor
+            course.begin(sql)
+            return Effect.matchEffect(opened.fetch, {
+              onFailure: (error) => this.failed(connection, sql, error),
+              onSuccess: (rows) => {
+                course.hear(connection, sql, opened)
+                return Effect.succeed(rows)
+              }
+            })
           })
         )
         const fetch = Effect.withFiberRuntime<ReadonlyArray<object>, SqlError>((fiber) => {
@@ -458,10 +460,12 @@ export class Transaction {
 
   /** Cancels what runs in this level, and undoes it. Destroys the connection when that fails or takes too long. */
   private undo(sql: string): Effect.Effect<void> {
-    const isDone = () => this.closed || this.isOutlived || !this.connection.isUsable
+    const isClosed = () => this.closed || this.isOutlived
+    const isDone = () => isClosed() || !this.connection.isUsable
     const isGone = () => this.hasLeftCourse && (this.savepoint !== undefined || this.connection.isOver)
     const undone = Effect.suspend(() =>
-      isDone() || isGone() ? Effect.void : this.connection.hasBegun ? this.close(sql) : this.endUnbegun
+      // Where the connection has broken too: what ran there last tells whether anything may stay.
+      isClosed() || isGone() || isDone() ? Effect.void : this.connection.hasBegun ? this.close(sql) : this.endUnbegun
     )
     return Effect.suspend(() => (isDone() ? Effect.void : this.connection.cancel)).pipe(
       Effect.zipRight(
@@ -475,6 +479,19 @@ export class Transaction {
   private readonly endUnbegun: Effect.Effect<void> = Effect.sync(() => {
     this.closed = true
   })
+
+  /** The error of a statement, once the server is ready again and the course has heard of it. */
+  private failed(connection: ExclusiveConnection, sql: string, error: SqlError): Effect.Effect<never, SqlError> {
+    const { course } = this.shared
+    return Effect.zipRight(
+      connection.settled,
+      Effect.suspend(() => {
+        course.fail(connection, sql, error)
+        // The error of a text that may have committed must not tell that nothing is there.
+        return course.hasEnded(connection) && course.mayStay ? course.refuse(this.where, error) : Effect.fail(error)
+      })
+    )
+  }
 
   /** Whether a text of the program's has ended the transaction: what is open on the connection, if anything, is another one. */
   private get hasLeftCourse(): boolean {

@@ -53,11 +53,6 @@ export class Writes {
     return this.leaves?.sets === true
   }
 
-  /** Whether a statement was transaction control. */
-  get controls(): boolean {
-    return this.leaves?.controls === true
-  }
-
   get ofSchema(): boolean {
     return this.mayHaveChangedSchema && !this.none
   }

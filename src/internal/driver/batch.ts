@@ -17,6 +17,8 @@ export interface Progress {
   readonly sql: string
   readonly values: ReadonlyArray<unknown>
   state: "new" | "open" | "done"
+  /** The first word of the tag that it was answered with in the end; none until then. */
+  command?: string
 }
 
 /**
@@ -49,8 +51,9 @@ export class Batch extends RowReader {
 
   handlePortalSuspended(): void {}
 
-  handleCommandComplete(): void {
+  handleCommandComplete({ text }: { readonly text: string }): void {
     this.progress.state = "done"
+    this.progress.command = text.split(" ", 1)[0]!
   }
 
   handleEmptyQuery(): void {

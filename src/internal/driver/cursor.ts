@@ -11,6 +11,8 @@ import { toWire, unsendable } from "./values.js"
 export interface Cursor {
   /** The next rows; none is the end. An interruption cancels the statement. */
   readonly fetch: Effect.Effect<ReadonlyArray<object>, SqlError>
+  /** What its last batch was answered with; empty until then. */
+  readonly command: string
   /** Lets go of the rows that were not fetched. */
   readonly close: Effect.Effect<void>
 }
@@ -26,6 +28,10 @@ export class PortalCursor implements Cursor {
     private readonly sql: string,
     private readonly params: ReadonlyArray<unknown>
   ) {}
+
+  get command(): string {
+    return this.progress?.command ?? ""
+  }
 
   readonly fetch: Effect.Effect<ReadonlyArray<object>, SqlError> = Effect.suspend(() =>
     this.progress?.state === "done" ? Effect.succeed([]) : Effect.flatMap(this.connection, (on) => this.fetchOn(on))
