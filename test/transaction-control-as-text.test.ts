@@ -106,6 +106,12 @@ const clusterWithPrepared = RouterTest.PgCluster.layer({
   settings: { max_prepared_transactions: "5" }
 })
 
+/** Until a statement sleeps on the primary: what comes before it in its text has run. */
+const asleep = Effect.repeat(
+  Sessions.onPrimary<{ n: number }>("SELECT count(*)::int AS n FROM pg_stat_activity WHERE wait_event = 'PgSleep'"),
+  { until: ([row]) => row!.n > 0 }
+)
+
 const setUp = Effect.zipRight(
   Effect.catchAll(Sessions.onPrimary("ROLLBACK PREPARED 'text'"), () => Effect.void),
   Sessions.setUp
@@ -417,7 +423,7 @@ layer(
         yield* ask
         yield* insert(1)
         const pid = yield* Sessions.pid
-        yield* Effect.fork(Effect.delay(Sessions.terminate(pid), "300 millis"))
+        yield* Effect.fork(Effect.zipRight(asleep, Sessions.terminate(pid)))
         yield* Effect.ignore(text("COMMIT; SELECT pg_sleep(20)"))
       })
       assert.strictEqual(yield* Sessions.reasonOf(sql.withTransaction(broken)), "OutcomeUnknown")
@@ -434,7 +440,7 @@ layer(
         yield* ask
         yield* insert(1)
         const pid = yield* Sessions.pid
-        yield* Effect.fork(Effect.delay(Sessions.terminate(pid), "300 millis"))
+        yield* Effect.fork(Effect.zipRight(asleep, Sessions.terminate(pid)))
         yield* text("COMMIT; SELECT pg_sleep(20)")
       })
       const error = yield* Effect.flip(sql.withTransaction(broken))
@@ -455,7 +461,7 @@ layer(
       Effect.gen(function* () {
         const sql = yield* setUp
         const { ask, seen } = yield* follow
-        const cut = Effect.timeoutOption(text(`${before}; SELECT pg_sleep(20)`), "300 millis")
+        const cut = Effect.raceFirst(text(`${before}; SELECT pg_sleep(20)`), asleep)
         const late = yield* Ref.make(Option.none<string>())
         const after = Effect.catchAll(text("SELECT 1"), (error) => Ref.set(late, RouterError.reasonOf(error)))
         const error = yield* Effect.flip(sql.withTransaction(Effect.all([ask, insert(1), cut, after])))
@@ -477,7 +483,7 @@ layer(
         Effect.all([
           insert(1),
           text("SAVEPOINT mine"),
-          Effect.timeoutOption(looks, "300 millis"),
+          Effect.raceFirst(looks, asleep),
           text("ROLLBACK TO mine"),
           insert(2)
         ])
