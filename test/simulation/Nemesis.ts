@@ -35,9 +35,13 @@ const restart =
   () =>
     server.start()
 
+/** Whether it is on the newest timeline: no manager has another one take over. */
+const isNewest = ({ servers }: Cluster, { timeline }: Server): boolean =>
+  servers.every((server) => server.timeline <= timeline)
+
 /** Has a standby take over, and the others follow it, as a cluster's manager does. */
 const promote = ({ cluster, world }: Scene, chosen: Server, chance: Chance): void => {
-  if (!chosen.isStandby || chosen.state !== "up") return
+  if (!chosen.isStandby || chosen.state !== "up" || !isNewest(cluster, chosen)) return
   world.tell(`nemesis: ${chosen.host} is promoted`)
   chosen.promote()
   for (const server of cluster.servers) {
@@ -177,6 +181,7 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
     const chosen = standbyOf(scene, fault)
     const { primary } = scene.cluster
     if (chosen === undefined || primary === undefined || chosen.state !== "up") return undefined
+    if (!isNewest(scene.cluster, chosen)) return undefined
     scene.world.tell(`nemesis: ${chosen.host} is promoted while ${primary.host} goes on`)
     chosen.promote()
     scene.world.after(chance.between(200, rejoinsWithin), () => {

@@ -153,7 +153,8 @@ class Simulation {
     const begun = Math.max(0, ...plan.faults.map(overAt))
     const watching = yield* Effect.forkDaemon(Effect.repeat(this.look, Schedule.spaced(lookEvery)))
     const last = Math.max(0, ...plan.faults.map((fault) => Math.max(overAt(fault), fault.at + fault.millis)))
-    yield* Effect.sleep(Math.max(0, begun - world.now))
+    // A timer counts whole milliseconds only.
+    yield* Effect.sleep(Math.max(0, begun - world.now) + 2)
     yield* Effect.timeoutOption(done, Math.max(0, last - world.now))
     healAll(this.scene)
     yield* this.settled
