@@ -41,7 +41,8 @@ export type Op =
   | { readonly _tag: "snapshot"; readonly registers: ReadonlyArray<number>; readonly millis: number }
   | { readonly _tag: "tenantReads"; readonly ops: ReadonlyArray<Op> }
   | { readonly _tag: "detached"; readonly ops: ReadonlyArray<Op> }
-  | { readonly _tag: "primary" | "replica"; readonly ops: ReadonlyArray<Op> }
+  | { readonly _tag: "reserve"; readonly register: number }
+  | { readonly _tag: "primary" | "replica" | "fresh"; readonly ops: ReadonlyArray<Op> }
   | { readonly _tag: "fork"; readonly how: "all" | "join"; readonly branches: ReadonlyArray<ReadonlyArray<Op>> }
   | { readonly _tag: "race"; readonly branches: ReadonlyArray<ReadonlyArray<Op>> }
   | {
@@ -125,6 +126,7 @@ export const opKinds = Object.keys({
   poll: 0,
   burst: 0,
   rows: 0,
+  reserve: 0,
   notify: 0,
   setLocal: 0,
   hooks: 0,
@@ -134,6 +136,7 @@ export const opKinds = Object.keys({
   detached: 0,
   primary: 0,
   replica: 0,
+  fresh: 0,
   fork: 0,
   race: 0,
   timeout: 0,
@@ -181,6 +184,7 @@ const op = (chance: Chance, place: Place): Op => {
     poll: inSession ? 0 : 2,
     burst: inSession ? 0 : 2,
     rows: 1,
+    reserve: inSession ? 0 : 1,
     notify: inSession ? 0 : 1,
     ...(inSession && !isBeside ? { setLocal: 2, hooks: 3 } : {}),
     ...(depth < 3
@@ -191,6 +195,7 @@ const op = (chance: Chance, place: Place): Op => {
           detached: inSession && place.mayNest ? 1 : 0,
           primary: 1,
           replica: 1,
+          fresh: 1,
           fork: 4,
           race: inSession ? 0 : 2,
           timeout: inSession ? 0 : 4,
@@ -204,6 +209,7 @@ const op = (chance: Chance, place: Place): Op => {
       return { _tag: tag, millis: chance.pick([0, 1, 3, 10, 50, 300, 1500]) }
     case "write":
     case "read":
+    case "reserve":
       return { _tag: tag, register }
     case "poll":
       return { _tag: tag, register, times: 3 + chance.below(6), millis: chance.pick([0, 1, 5, 30]) }
@@ -258,6 +264,7 @@ const op = (chance: Chance, place: Place): Op => {
     case "detached":
     case "primary":
     case "replica":
+    case "fresh":
       return {
         _tag: tag,
         ops: some(chance, 1, 2, tag === "detached" ? { ...inner, inSession: false, isBeside: true } : inner)

@@ -51,6 +51,8 @@ interface Context {
 
 type Row = Readonly<Record<string, unknown>>
 
+type RunQuery = (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<Row>, SqlError>
+
 const oneRegister = "SELECT $1::text AS op, id, value FROM register WHERE id = $2"
 
 type Run = Effect.Effect<void, Failure>
@@ -216,6 +218,18 @@ export class Workload {
         })
       case "detached":
         return DbRouter.detached(this.each(op.ops, within({ level: undefined, tenant: level?.tenant })))
+      case "fresh":
+        return DbRouter.maxStaleness(this.each(op.ops, context), "1 second")
+      case "reserve":
+        return Effect.scoped(
+          Effect.flatMap(handle.router.client.reserve, (connection) =>
+            Effect.asVoid(
+              this.read(context, oneRegister, [op.register], (sql, params) =>
+                connection.execute(sql, params, undefined)
+              )
+            )
+          )
+        )
       case "primary":
         return DbRouter.primary(this.each(op.ops, context))
       case "replica":
@@ -319,14 +333,15 @@ export class Workload {
   private read(
     context: Context,
     sql: string,
-    params: ReadonlyArray<unknown>
+    params: ReadonlyArray<unknown>,
+    run: RunQuery = (sql, params) => this.query(context, sql, params)
   ): Effect.Effect<ReadonlyMap<number, string>, SqlError> {
     return Effect.suspend(() => {
       const { handle, isStale, level, seen } = context
       const op = this.nextOp(context)
       const before = (level?.base ?? seen).copy()
       if (handle.written !== undefined && level === undefined) before.absorb(handle.written)
-      return Effect.map(this.query(context, sql, [op, ...params]), (rows) => {
+      return Effect.map(run(sql, [op, ...params]), (rows) => {
         const values = new Map<number, string>()
         for (const row of rows) {
           const register = Number(row.id)
