@@ -250,7 +250,7 @@ export class Backend implements Execution {
   private interrupt(error: PgError): void {
     const { waiting } = this
     if (waiting === undefined || !waiting.isCancellable) {
-      this.pending = error
+      if (this.pending?.severity !== "FATAL") this.pending = error
       return
     }
     this.waiting = undefined
@@ -387,6 +387,7 @@ export class Backend implements Execution {
       if (!(yield* this.begin())) return
       while (true) {
         const message = yield* this.read()
+        this.dropCancel()
         if (message._tag === "terminate" || message._tag === "gone") return
         yield* this.handle(message)
         if (this.pending?.severity === "FATAL") throw this.pending
@@ -496,12 +497,18 @@ export class Backend implements Execution {
     this.isCancellable = true
     const { transaction } = this
     if (error.severity === "FATAL") throw error
+    this.dropCancel()
     this.server.observer.failed(this, error)
     if (transaction?.isBlock === true) {
       this.undo(transaction, transaction.level)
       transaction.isFailed = true
     } else this.rollback()
     this.report(error)
+  }
+
+  /** A cancel that has come too late for what ran: the server forgets it when it reads the next message, or after an error. */
+  private dropCancel(): void {
+    if (this.pending?.severity !== "FATAL") this.pending = undefined
   }
 
   /** The pending signal, if one has come. */
