@@ -369,7 +369,7 @@ export class Network {
           else if (++tries > 20) connection.reset("ETIMEDOUT")
           else this.world.after(Math.min(200 * 2 ** tries, 5000), () => end.onData(Buffer.alloc(0)))
         }
-        end.onEnd = () => connection.close()
+        end.onEnd = () => end.onData(Buffer.alloc(0))
         end.onClose = () => {}
         const { keepAlive } = connection.socket
         if (keepAlive !== undefined) this.world.after(keepAlive, () => end.onData(Buffer.alloc(0)))
