@@ -113,6 +113,24 @@ layer(PgCluster.layer({ replicas: 1 }), { timeout: "60 seconds", excludeTestServ
       )
     }
 
+    it.scoped("22023, a role that the session's settings name: from the primary; a value is the caller's", () =>
+      routed(() =>
+        paused(
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* done("CREATE ROLE fresh")
+            const as = (role: string) => DbRouter.session({ settings: { role } })
+            const who = sql`SELECT current_user::text AS who, pg_is_in_recovery() AS "isReplica"`
+            assert.deepStrictEqual(yield* as("fresh")(who), [{ who: "fresh", isReplica: false }])
+            assert.deepStrictEqual(yield* as("pg_monitor")(who), [{ who: "pg_monitor", isReplica: true }])
+            const [state, failed] = yield* refusalOf(sql`SELECT date_part(${"nonsense"}, interval '1 day')`)
+            assert.deepStrictEqual([state, failed], ["22023", []])
+            yield* Failures.stays
+          })
+        )
+      )
+    )
+
     it.scoped("3D000, a database: from the primary", () =>
       paused(
         Effect.gen(function* () {

@@ -157,11 +157,17 @@ const judgeServer = (found: DatabaseError, role: Role, hasBroken: boolean): Fail
     case "28P01":
     case "3D000":
       return failure(role === "replica" ? "primary" : "caller", false, code)
+    // invalid_parameter_value of a setting (guc.c), such as a role that is not there: statements that set go to the primary.
+    case "22023":
+      return failure(role === "replica" && isOfSetting(found) ? "primary" : "caller", false, code)
     default:
       // connection_exception, system_error, internal_error
       return /^(?:08|58|XX)/.test(code) ? failure("elsewhere", true, code) : failure("caller", false, code)
   }
 }
+
+const isOfSetting = ({ routine }: DatabaseError): boolean =>
+  routine !== undefined && /^(?:call_\w+_check_hook|parse_and_validate_value)$/.test(routine)
 
 /**
  * A standby ends a statement that is in the way of replay: an error, or FATAL with which the connection ends. The routine is
