@@ -98,6 +98,8 @@ export class Connections {
   private awaitsTurn = false
   /** How many times opening a connection has failed since it last succeeded. */
   private failedInARow = 0
+  /** Why the last one has failed; `undefined` once one has succeeded. */
+  private lastFailure: Error | undefined
 
   constructor(
     private config: Pg.ClientConfig,
@@ -186,12 +188,13 @@ export class Connections {
       return
     }
     wish.place?.leave()
-    wish.got(
-      this.isConnected
-        ? new AllInUse(millis)
-        : new ServerLost(`It has not taken a connection within ${millis} ms (connectTimeout)`),
-      undefined
-    )
+    wish.got(this.whyOverdue(millis), undefined)
+  }
+
+  /** Not all were in use while one was still to be opened: why it was not counts. */
+  private whyOverdue(millis: number): Error {
+    if (this.isConnected && this.established >= this.limits.max) return new AllInUse(millis)
+    return this.lastFailure ?? new ServerLost(`It has not taken a connection within ${millis} ms (connectTimeout)`)
   }
 
   /** Whether the server has taken a connection that is still there. */
@@ -392,12 +395,14 @@ export class Connections {
       const isWanted = this.opening.delete(connection)
       if (error === undefined) {
         this.failedInARow = 0
+        this.lastFailure = undefined
         return this.put(connection)
       }
       // Not every error closes the socket: one that the driver itself finds, such as a missing password, does not.
       connection.destroy()
       const waiter = isWanted ? this.nextWaiter() : undefined
       this.failedInARow++
+      this.lastFailure = error
       // This one may still count as one that is there.
       const own = isWanted && this.all.has(connection) ? 1 : 0
       const isDown = this.failedInARow > 1 && this.established === own
