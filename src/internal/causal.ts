@@ -111,6 +111,16 @@ export class Causal {
     return system !== undefined && system !== now && this.systems.size > 0 && !this.systems.has(system)
   }
 
+  /** Whether a fiber has seen a later timeline than that of a primary: a standby was promoted, and the router has not noticed. */
+  isPast(fiber: AnyFiber, { positions: { known } }: Engine): boolean {
+    return Seen.hasPast(this.needs(fiber), known)
+  }
+
+  /** No server turned out to be the primary of a later timeline that a fiber has seen. Nobody can show that again. */
+  forgetPast(fiber: AnyFiber, { positions: { known } }: Engine): void {
+    RoutingContext.unsafeChange(fiber, (seen) => Seen.withoutPast(seen, known))
+  }
+
   private noted(seen: Seen.Seen): Seen.Seen {
     const needs = Seen.without(seen, this.isForeign)
     if (needs.positions.length > 0) this.learner?.isNeeded()

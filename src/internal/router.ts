@@ -13,11 +13,14 @@ import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
 import type { Anew } from "./beginning.js"
+import * as bounded from "./bounded.js"
 import type { Causal } from "./causal.js"
 import type { Leaves } from "./classifier/finding.js"
 import { clockOf, elapsedOf, nowOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
 import { isAnswer, judge, ofWrite } from "./failure.js"
+import { Later, seldom } from "./later.js"
+import * as limits from "./limits.js"
 import * as Log from "./log.js"
 import type { Monitor } from "./monitor.js"
 import { orElse } from "./orElse.js"
@@ -43,6 +46,9 @@ export interface RouterOptions extends RoutesOptions {
 /** What `causal` and `window` have done before and after a write. */
 const { afterWrite: noteTime } = Consistency.causal()
 
+/** How long nobody looks again for a later timeline that no server turned out to be on, in milliseconds. */
+const betweenVainLooks = 1_000
+
 /** Runs every statement where it belongs. */
 export class Router extends Routes implements Writer {
   /** What is done before a session begins. Connects to nothing that a statement would not. */
@@ -51,6 +57,9 @@ export class Router extends Routes implements Writer {
   readonly patience: Patience
   /** Probes all servers now. */
   readonly checkServers: Effect.Effect<void>
+  private readonly look: Later<void>
+  /** When all servers may be probed again for a later timeline than the primary's. */
+  private looksAgainAt = Number.NEGATIVE_INFINITY
   private readonly reads = new Reads(this, this)
   private hasWarned = false
 
@@ -67,6 +76,26 @@ export class Router extends Routes implements Writer {
     const limit = config.health === undefined ? Duration.zero : config.waitForPrimary.statements
     this.patience = new Patience(servers, monitor, limit)
     this.checkServers = monitor.checkAll
+    this.look = new Later(seldom(Effect.asVoid(bounded.run(monitor.checkAll, limits.position))))
+  }
+
+  /**
+   * Waits for what a read has to see. Where its flow has seen a later timeline than the primary's, all servers are probed: that
+   * primary does not have it. A timeline of which no server is the primary is ignored, as in a token.
+   */
+  private awaitReplica(fiber: AnyFiber, causal: Causal): Effect.Effect<void> {
+    const look = Effect.suspend(() => {
+      if (!causal.isPast(fiber, this.primary)) return Effect.void
+      const forget = () => {
+        if (causal.isPast(fiber, this.primary)) causal.forgetPast(fiber, this.primary)
+      }
+      if (elapsedOf(clockOf(fiber)) < this.looksAgainAt) return Effect.sync(forget)
+      return Effect.map(this.look.get, () => {
+        if (causal.isPast(fiber, this.primary)) this.looksAgainAt = elapsedOf(clockOf(fiber)) + betweenVainLooks
+        forget()
+      })
+    })
+    return Effect.zipRight(causal.await(fiber, nowOf(fiber)), look)
   }
 
   /** Runs the statement of a trip where it belongs. The span in its fiber is of what is around it. */
@@ -91,7 +120,7 @@ export class Router extends Routes implements Writer {
     }
     if (decision.awaits && !hasWaited) {
       return Effect.zipRight(
-        this.causal!.await(fiber, nowOf(fiber)),
+        this.awaitReplica(fiber, this.causal!),
         Effect.suspend(() => this.route(fiber, work, request, trip, deadline, true))
       )
     }
@@ -286,7 +315,7 @@ export class Router extends Routes implements Writer {
     if (RouterError.isRouterError(decision)) return later(RouterError.toSqlError(decision), false)
     if (decision.awaits && !hasWaited) {
       return Stream.unwrap(
-        Effect.map(this.causal!.await(fiber, nowOf(fiber)), () =>
+        Effect.map(this.awaitReplica(fiber, this.causal!), () =>
           this.routeRows(fiber, workOf, sql, params, trip, deadline, true)
         )
       )

@@ -75,18 +75,45 @@ const withPrimary = (seen: Seen, mark: Mark): Seen =>
 export type IsForeign = (system: string | undefined) => boolean
 
 /**
- * After something on the primary that has ended: it has everything of its system that was to be seen before. `before` is what
- * the flow had seen when it began; what came since then stays.
+ * Whether a position is of a later timeline than a server's: then that server does not have it, primary or not. What a server
+ * has told holds for what it tells later: it does not go back to an earlier timeline.
  */
-export const superseded = (seen: Seen, before: Seen, mark: Mark, isForeign: IsForeign): Seen =>
-  seen === before
-    ? {
-        ...seen,
-        positions: seen.positions.filter(({ system }) => isForeign(system)),
-        marks: [...seen.marks.filter((other) => !other.hasEnded || isForeign(other.tracker.system)), mark],
-        ofPrimary: true
-      }
-    : withMark(seen, mark)
+const isPast = (position: Position.Position | undefined, known: Position.Position | undefined): boolean =>
+  position !== undefined &&
+  known !== undefined &&
+  position.timeline > known.timeline &&
+  position.system === known.system
+
+/** Whether a later timeline was seen than a server's. */
+export const hasPast = ({ marks, positions }: Seen, known: Position.Position | undefined): boolean =>
+  positions.some((position) => isPast(position, known)) || marks.some(({ tracker }) => isPast(tracker.known, known))
+
+/** The same without what is of later timelines than a server's. */
+export const withoutPast = (seen: Seen, known: Position.Position | undefined): Seen => ({
+  ...seen,
+  positions: seen.positions.filter((position) => !isPast(position, known)),
+  marks: seen.marks.filter(({ tracker }) => !isPast(tracker.known, known))
+})
+
+/**
+ * After something on the primary that has ended: it has everything of its system that was to be seen before, but for what is of
+ * a later timeline. `before` is what the flow had seen when it began; what came since then stays.
+ */
+export const superseded = (seen: Seen, before: Seen, mark: Mark, isForeign: IsForeign): Seen => {
+  if (seen !== before) return withMark(seen, mark)
+  const { known } = mark.tracker
+  return {
+    ...seen,
+    positions: seen.positions.filter((position) => isForeign(position.system) || isPast(position, known)),
+    marks: [
+      ...seen.marks.filter(
+        ({ hasEnded, tracker }) => !hasEnded || isForeign(tracker.system) || isPast(tracker.known, known)
+      ),
+      mark
+    ],
+    ofPrimary: true
+  }
+}
 
 /** The same without what is of other systems, which says nothing of a router's servers. */
 export const without = (seen: Seen, isForeign: IsForeign): Seen => {
