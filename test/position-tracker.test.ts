@@ -185,7 +185,7 @@ describe("what a flow has seen", () => {
   })
 
   it("is what the primary has after something there that has ended, but for what came in between", () => {
-    const before = { ...Seen.nothing, positions: [at(100n), at(900n, 2)], marks: [new Mark(two).end()] }
+    const before = { ...Seen.nothing, positions: [at(100n), at(900n, 0)], marks: [new Mark(two).end()] }
     const mark = new Mark(one).end()
     assert.deepStrictEqual(Seen.superseded(before, before, mark, ours), {
       ...Seen.nothing,
@@ -200,7 +200,21 @@ describe("what a flow has seen", () => {
     const failed = Seen.withFailure(busy, busy.writtenAt)
     assert.deepStrictEqual(Seen.superseded(failed, busy, mark, ours).marks, [running, mark])
     const changed = Seen.withPosition(before, at(500n))
-    assert.deepStrictEqual(Seen.superseded(changed, before, mark, ours).positions, [at(500n), at(900n, 2)])
+    assert.deepStrictEqual(Seen.superseded(changed, before, mark, ours).positions, [at(500n), at(900n, 0)])
+  })
+
+  it("is what a later timeline has as before, after something on the primary of an earlier one", () => {
+    const promoted = tracked()
+    promoted.hear(promoted.ask(), promoted.epoch, { isStandby: false, lsn: 950n, timeline: 2 })
+    const mark = new Mark(one).end()
+    const [earlier, later] = [new Mark(two).end(), new Mark(promoted).end()]
+    const before = { ...Seen.nothing, positions: [at(100n), at(900n, 2)], marks: [earlier, later] }
+    const after = Seen.superseded(before, before, mark, ours)
+    assert.deepStrictEqual([after.positions, after.marks], [[at(900n, 2)], [later, mark]])
+    assert.isTrue(Seen.hasPast(after, one.known))
+    const ignored = Seen.withoutPast(after, one.known)
+    assert.deepStrictEqual([ignored.positions, ignored.marks], [[], [mark]])
+    assert.isFalse(Seen.hasPast(ignored, one.known))
   })
 
   it("is what another system has as before, after something on the primary of this one", () => {
