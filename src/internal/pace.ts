@@ -21,13 +21,17 @@ export class Pace {
   private readonly others = new Queue<Turn>()
   private timer: NodeJS.Timeout | undefined
   private lastAt = Number.NEGATIVE_INFINITY
+  private wasProbe = false
 
   constructor(
     private readonly now: () => number,
     private readonly random: () => number
   ) {}
 
-  /** Calls back when it is time; those of probes come first. What it returns takes that back. */
+  /**
+   * Calls back when it is time; those of probes come first, but for every other turn: probes of a server that stays away would
+   * take all of them. What it returns takes that back.
+   */
   await(turn: Turn, isProbe = false): () => void {
     const place: Place<Turn> = (isProbe ? this.probes : this.others).add(turn)
     this.schedule()
@@ -40,7 +44,8 @@ export class Pace {
   }
 
   private get next(): Queue<Turn> | undefined {
-    return [this.probes, this.others].find(({ size }) => size > 0)
+    const order = this.wasProbe ? [this.others, this.probes] : [this.probes, this.others]
+    return order.find(({ size }) => size > 0)
   }
 
   private schedule(): void {
@@ -60,6 +65,7 @@ export class Pace {
       const turn = queue.takeFirst()!
       if (!turn()) continue
       this.lastAt = this.now()
+      this.wasProbe = queue === this.probes
       return
     }
   }
