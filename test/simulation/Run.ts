@@ -226,7 +226,13 @@ class Simulation {
     for (const [i, handle] of handles.entries()) if (Exit.isSuccess(exits[i]!)) yield* this.readsEverywhere(handle, i)
     yield* Effect.sleep(300)
     for (const { router } of handles) {
-      for (const { name, pool } of yield* router.status) {
+      let pools = yield* router.status
+      // A probe uses a free connection of the pool.
+      for (let looks = 0; looks < 50 && pools.some(({ pool }) => pool.total > pool.idle); looks++) {
+        yield* Effect.sleep(10)
+        pools = yield* router.status
+      }
+      for (const { name, pool } of pools) {
         truth.check(
           "connections",
           pool.waiting === 0,
