@@ -56,7 +56,8 @@ const shown = (error: unknown): unknown => {
           code: cause.code,
           severity: cause.severity,
           routine: cause.routine,
-          message: cause.message,
+          // A statement has its name at its second use, unless that comes late.
+          message: String(cause.message).replace(/prepared statement "\w*"/, "prepared statement"),
           detail: cause.detail,
           constraint: cause.constraint
         })
