@@ -74,7 +74,8 @@ layer(PgCluster.layer({ replicas: 1 }), {
         Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           const seen = new Set<string>()
-          for (let i = 0; i < 10 && !seen.has("replica1: 57P03 -> primary"); i++) {
+          // It starts within milliseconds, and a router tries to connect to it ten times a second at most.
+          for (let i = 0; i < 100 && !seen.has("replica1: 57P03 -> primary"); i++) {
             yield* replica.kill
             const starting = yield* Effect.fork(replica.start)
             while (starting.unsafePoll() === null) {
