@@ -31,6 +31,11 @@ export const typed = (failed: ReadonlyArray<Failure.Failure>, what: string): Che
   }
 }
 
+const isWhole = ({ pool, state }: DbRouter.EngineStatus): boolean => state === "up" && pool.total === pool.max
+
+/** Connections to servers that have failed are opened one at a time for ten seconds: so often pools are filled at most. */
+const fillings = 50
+
 /** Fills every pool at once: each has as many connections as it may have, and all of them work. */
 const fill = ({ load, router, use }: Rig.Rig) =>
   Effect.gen(function* () {
@@ -40,12 +45,14 @@ const fill = ({ load, router, use }: Rig.Rig) =>
     const each = 2 * Math.max(...engines.map(({ pool }) => pool.max))
     const many = (times: number) =>
       Effect.replicateEffect(sql`SELECT pg_sleep(0.2)`, times, { concurrency: "unbounded", discard: true })
-    const exit = yield* Effect.exit(
-      use(Effect.zip(many(each * (engines.length - 1)), DbRouter.primary(many(each)), { concurrent: true }))
-    )
-    const status = yield* router.status
+    const once = use(Effect.zip(many(each * (engines.length - 1)), DbRouter.primary(many(each)), { concurrent: true }))
+    const filled = Effect.repeat(Effect.zipRight(once, router.status), {
+      times: fillings,
+      until: (status) => status.every(isWhole)
+    })
+    const exit = yield* Effect.exit(filled)
+    const broken = (yield* router.status).filter((status) => !isWhole(status))
     yield* load.resume
-    const broken = status.filter(({ pool, state }) => state !== "up" || pool.total !== pool.max)
     const evidence = broken.map(({ name, pool, state }) => `${name}: ${state}, ${JSON.stringify(pool)}`)
     return Exit.isSuccess(exit)
       ? none("pools that cannot be filled", broken.length, evidence)
