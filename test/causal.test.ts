@@ -71,12 +71,15 @@ layer(Causal.layer({ consistency: Consistency.causal() }), { excludeTestServices
         yield* insert(id)
         const served = new Map<unknown, number>()
         // None is passed over for ever because what is known of it is old.
-        for (let i = 0; i < 400; i++) {
+        const names = ["replica1", "replica2"]
+        const isShared = () => names.every((name) => (served.get(name) ?? 0) >= 40)
+        // On a busy machine one of them may be behind for a while.
+        for (let i = 0; i < 400 || (i < 4_000 && !isShared()); i++) {
           const [, engine] = yield* look(id)
           served.set(engine, (served.get(engine) ?? 0) + 1)
         }
         yield* Fiber.interrupt(writing)
-        for (const name of ["replica1", "replica2"]) assert.isAtLeast(served.get(name) ?? 0, 40, name)
+        for (const name of names) assert.isAtLeast(served.get(name) ?? 0, 40, name)
       })
     )
 
