@@ -191,13 +191,11 @@ const answers = (pool: Pool, limit: Duration.Duration): Effect.Effect<unknown, S
       new SqlError({ cause: new ServerLost(`no answer within ${Duration.format(limit)}`), message: acquireFailed })
   })
 
-/** How long connecting may take at most. What a password has is a little less: then the error says what it was. */
-const connectLimit = ({ connectTimeout = limits.connect }: ResolvedClient): Duration.Duration =>
-  Duration.toMillis(connectTimeout) === 0 ? limits.connect : connectTimeout
-
+/** What a password has is a little less than connecting may take: then the error says what it was. */
 const passwordOf = (client: ResolvedClient): Config["password"] => {
   const { password, passwordEffect } = client
-  if (passwordEffect !== undefined) return () => obtain(passwordEffect, Duration.times(connectLimit(client), 0.9))
+  if (passwordEffect !== undefined)
+    return () => obtain(passwordEffect, Duration.times(limits.connecting(client.connectTimeout), 0.9))
   return password && Redacted.value(password)
 }
 
@@ -286,7 +284,7 @@ class EngineImpl implements Engine {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
         const pool = this.makePool(config.client)
-        return restore(answers(pool, connectLimit(config.client))).pipe(
+        return restore(answers(pool, limits.connecting(config.client.connectTimeout))).pipe(
           Effect.onError(() => pool.close(Duration.zero, RouterError.routerClosed())),
           Effect.zipRight(
             Effect.suspend(() =>

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Either, Fiber, Logger, Metric, Option, Redacted, TestClock } from "effect"
 import { type Position, Telemetry, Token } from "effect-db-router"
+import { Later, seldom } from "../src/internal/later.js"
 import { isBefore, type Settled, Tokens } from "../src/internal/tokens.js"
 
 const keys = Either.getOrThrow(Token.keys([Redacted.make("a key of thirty-two bytes or more")]))
@@ -29,10 +30,14 @@ const primary = (options: {
         if (answer !== undefined) state.known = answer
         return answer
       }),
-      look: Effect.sync(() => {
-        state.looked++
-        if (state.promoted !== undefined) state.now = state.promoted
-      }),
+      look: new Later(
+        seldom(
+          Effect.sync(() => {
+            state.looked++
+            if (state.promoted !== undefined) state.now = state.promoted
+          })
+        )
+      ).get,
       settled: () => Effect.succeed(state.settled ?? { positions: [], isOpen: false })
     }
   )

@@ -116,7 +116,7 @@ export class Causal {
     return Seen.hasPast(this.needs(fiber), known)
   }
 
-  /** No server turned out to be the primary of a later timeline that a fiber has seen. Nobody can show that again. */
+  /** Forgets the later timelines that a fiber has seen, as no server turned out to be the primary of one: no server can show them. */
   forgetPast(fiber: AnyFiber, { positions: { known } }: Engine): void {
     RoutingContext.unsafeChange(fiber, (seen) => Seen.withoutPast(seen, known))
   }

@@ -12,7 +12,7 @@ import * as RoutingContext from "../RoutingContext.js"
 import { PrimaryConnection, type TransformRows } from "./connection.js"
 import * as listen from "./listen.js"
 import { reactive } from "./reactive.js"
-import type { Router } from "./router.js"
+import { onThePrimary, type Router } from "./router.js"
 import { Runner } from "./runner.js"
 import * as RoutedStatement from "./statement.js"
 
@@ -72,11 +72,10 @@ export const make = (
       return { client, plain }
     }
     const { client, plain } = clientOn(connection, rest)
-    const onPrimary = RoutingContext.locally({ _tag: "Primary" })
     const { client: primaryClient } = clientOn((trip) => new PrimaryConnection(connection(trip)), {
       ...rest,
-      withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => onPrimary(runner.withTransaction(effect)),
-      reserve: onPrimary(runner.reserve)
+      withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => onThePrimary(runner.withTransaction(effect)),
+      reserve: onThePrimary(runner.reserve)
     })
     return { client, primaryClient, runner }
   })

@@ -12,7 +12,7 @@ import * as RoutingContext from "../RoutingContext.js"
 import type { Request } from "./driver/pool.js"
 import { batchSize } from "./driver/stream.js"
 import { Lock } from "./lock.js"
-import { type Router, rowsOf } from "./router.js"
+import { onThePrimary, type Router, rowsOf } from "./router.js"
 import { Outskirts, type Rules } from "./rules.js"
 import { run as runTrip, type Trip } from "./trip.js"
 import type { Work } from "./work.js"
@@ -129,26 +129,24 @@ export class RoutedConnection extends AnyConnection {
   }
 }
 
-const onPrimary = RoutingContext.locally({ _tag: "Primary" })
-
 /** Sends every statement to the primary, whatever the fiber is told. */
 export class PrimaryConnection implements Connection {
   constructor(private readonly on: Connection) {}
 
   execute(...args: Parameters<Connection["execute"]>) {
-    return onPrimary(Effect.suspend(() => this.on.execute(...args)))
+    return onThePrimary(Effect.suspend(() => this.on.execute(...args)))
   }
 
   executeUnprepared(...args: Parameters<Connection["executeUnprepared"]>) {
-    return onPrimary(Effect.suspend(() => this.on.executeUnprepared(...args)))
+    return onThePrimary(Effect.suspend(() => this.on.executeUnprepared(...args)))
   }
 
   executeValues(...args: Parameters<Connection["executeValues"]>) {
-    return onPrimary(Effect.suspend(() => this.on.executeValues(...args)))
+    return onThePrimary(Effect.suspend(() => this.on.executeValues(...args)))
   }
 
   executeRaw(...args: Parameters<Connection["executeRaw"]>) {
-    return onPrimary(Effect.suspend(() => this.on.executeRaw(...args)))
+    return onThePrimary(Effect.suspend(() => this.on.executeRaw(...args)))
   }
 
   executeStream(...args: Parameters<Connection["executeStream"]>) {

@@ -44,7 +44,7 @@ export class Later<A> {
     const asking = Deferred.unsafeMake<A>(FiberId.none)
     this.asking = asking
     const ask = Effect.suspend(() => {
-      // Whoever comes from here on needs an answer to a later question.
+      // A caller from here on needs the answer to a later question.
       this.asking = undefined
       return this.ask
     })

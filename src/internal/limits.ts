@@ -7,13 +7,17 @@ import * as Duration from "effect/Duration"
 /** For a connection, a new one or a free one, where the configuration does not say: `PgClient`'s own default. */
 export const connect = Duration.seconds(5)
 
+/** For a connection, by what `connectTimeout` says: `0` lets statements wait without a limit, and nothing else. */
+export const connecting = (timeout = connect): Duration.Duration =>
+  Duration.toMillis(timeout) === 0 ? connect : timeout
+
 /** For a cancelled statement to end, before its connection is destroyed. */
 export const cancel = Duration.seconds(5)
 
 /** For an interrupted COMMIT, and for any ROLLBACK, before the connection is closed. */
 export const end = Duration.seconds(5)
 
-/** For the primary to say where it is, before the token says that nobody knows. */
+/** For the primary to say where it is, before the token says that it is not known. */
 export const position = Duration.seconds(1)
 
 /** For the catalog, and for its stamp. The first reading may come from a server that has just started. */

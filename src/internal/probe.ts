@@ -1,5 +1,5 @@
 /**
- * Asks a server what it is and how far it is: on a connection of the pool's that nobody uses, else on one of the probe's own.
+ * Asks a server what it is and how far it is: on a free connection of the pool, else on one of the probe's own.
  */
 import { SqlError } from "@effect/sql/SqlError"
 import * as Duration from "effect/Duration"

@@ -42,7 +42,7 @@ export class Queue<A> {
     return this.insert(undefined, value, this.head)
   }
 
-  /** Whoever is the next, who then is in it no more. */
+  /** Takes out the first. */
   takeFirst(): A | undefined {
     const { head } = this
     head?.leave()

@@ -46,7 +46,7 @@ export interface RouterOptions extends RoutesOptions {
 /** What `causal` and `window` have done before and after a write. */
 const { afterWrite: noteTime } = Consistency.causal()
 
-/** How long nobody looks again for a later timeline that no server turned out to be on, in milliseconds. */
+/** After a vain look for the primary of a later timeline, how long until the next one, in milliseconds. */
 const betweenVainLooks = 1_000
 
 /** Runs every statement where it belongs. */
@@ -55,9 +55,8 @@ export class Router extends Routes implements Writer {
   readonly beforeSession: Effect.Effect<void>
   /** Waits for a primary. */
   readonly patience: Patience
-  /** Probes all servers now. */
-  readonly checkServers: Effect.Effect<void>
-  private readonly look: Later<void>
+  /** Probes all servers: once for all that wait for it, ten times a second at most, and for `limits.position` at most. */
+  readonly look: Effect.Effect<void>
   /** When all servers may be probed again for a later timeline than the primary's. */
   private looksAgainAt = Number.NEGATIVE_INFINITY
   private readonly reads = new Reads(this, this)
@@ -75,8 +74,7 @@ export class Router extends Routes implements Writer {
     this.beforeSession = refresh?.beforeSession ?? Effect.void
     const limit = config.health === undefined ? Duration.zero : config.waitForPrimary.statements
     this.patience = new Patience(servers, monitor, limit)
-    this.checkServers = monitor.checkAll
-    this.look = new Later(seldom(Effect.asVoid(bounded.run(monitor.checkAll, limits.position))))
+    this.look = new Later(seldom(Effect.asVoid(bounded.run(monitor.checkAll, limits.position)))).get
   }
 
   /**
@@ -90,7 +88,7 @@ export class Router extends Routes implements Writer {
         if (causal.isPast(fiber, this.primary)) causal.forgetPast(fiber, this.primary)
       }
       if (elapsedOf(clockOf(fiber)) < this.looksAgainAt) return Effect.sync(forget)
-      return Effect.map(this.look.get, () => {
+      return Effect.map(this.look, () => {
         if (causal.isPast(fiber, this.primary)) this.looksAgainAt = elapsedOf(clockOf(fiber)) + betweenVainLooks
         forget()
       })
@@ -550,7 +548,8 @@ export class Router extends Routes implements Writer {
   }
 }
 
-const onThePrimary = RoutingContext.locally({ _tag: "Primary" })
+/** Sends what an effect does to the primary. */
+export const onThePrimary = RoutingContext.locally({ _tag: "Primary" })
 
 /** The rows of a result, as `@effect/sql` wants them: an array of rows, or one for each statement of the text. */
 export const rowsOf = (result: Result): ReadonlyArray<never> =>

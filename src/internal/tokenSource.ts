@@ -31,7 +31,7 @@ const sourceOf = (router: Router): Source => {
     },
     system: () => router.primary.health?.report?.system,
     ask: isCausal ? ask(router) : Effect.succeed(undefined),
-    look: isCausal ? Effect.asVoid(bounded.run(router.checkServers, limits.position)) : Effect.void,
+    look: isCausal ? router.look : Effect.void,
     settled: (fiber) =>
       causal === undefined
         ? Effect.sync(() => {

@@ -16,7 +16,7 @@ import * as Position from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
 import { attributes, rejectedTokens } from "../Telemetry.js"
 import * as Token from "../Token.js"
-import { Later, seldom } from "./later.js"
+import { Later } from "./later.js"
 import * as Log from "./log.js"
 import * as Seen from "./seen.js"
 
@@ -35,7 +35,7 @@ export interface Source {
   readonly system: () => string | undefined
   /** Where it is now; `undefined` when it does not say so soon. */
   readonly ask: Effect.Effect<Position.Position | undefined>
-  /** Looks at all servers, whether one of them is the primary of a newer timeline. Ends soon. */
+  /** Looks at all servers, whether one of them is the primary of a newer timeline. Ends soon, and may be asked for at any rate. */
   readonly look: Effect.Effect<void>
   /** What the flow of a fiber has seen, as far as that can be known soon. */
   readonly settled: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Effect.Effect<Settled>
@@ -67,15 +67,12 @@ const serviceKeys = ["effect-db-router/DbRouter", "@effect/sql/SqlClient", "@eff
 export class Tokens {
   /** Where the primary is, asked after this was called. */
   private readonly fresh: Later<Position.Position | undefined>
-  /** Has looked at all servers after this was called. */
-  private readonly look: Later<void>
 
   constructor(
     private readonly options: Token.Resolved,
     private readonly source: Source
   ) {
     this.fresh = new Later(source.ask)
-    this.look = new Later(seldom(source.look))
   }
 
   /** Those of a router, or of its client. */
@@ -168,7 +165,7 @@ export class Tokens {
       // A standby was promoted, and this router has not noticed yet. Only who has the key can say so.
       return fresh !== undefined && position.system === fresh.system && position.timeline > fresh.timeline
         ? Effect.zipRight(
-            this.look.get,
+            this.source.look,
             Effect.map(this.fresh.get, (fresh) => mayBe(position, fresh))
           )
         : Effect.succeed(false)

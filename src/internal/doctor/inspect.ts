@@ -56,7 +56,7 @@ export interface Inspected {
 
 /** How long connecting may take, and how long the answers to all questions. */
 export const limitOf = ({ client: { connectTimeout } }: ResolvedEngine): Duration.Duration =>
-  connectTimeout === undefined || Duration.toMillis(connectTimeout) === 0 ? limits.connect : connectTimeout
+  limits.connecting(connectTimeout)
 
 /** The names of the connections that a router opens. */
 const namesOf = ({ client: { applicationName } }: ResolvedEngine) => [applicationName, `${applicationName} health`]
