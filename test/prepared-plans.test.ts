@@ -3,8 +3,8 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Redacted } from "effect"
 import { DbRouter, type RouterConfig } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import * as Pg from "pg"
 import * as engines from "./support/engine.js"
+import * as Failures from "./support/failures.js"
 
 type Engine = Effect.Effect.Success<ReturnType<typeof engines.make>>
 
@@ -177,14 +177,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("the plan
           }
           return times.slice(8).reduce((sum, time) => sum + time, 0)
         })
-      const client = yield* Effect.acquireRelease(
-        Effect.promise(async () => {
-          const client = new Pg.Client(Redacted.value(primary.url))
-          await client.connect()
-          return client
-        }),
-        (client) => Effect.promise(() => client.end())
-      )
+      const client = yield* Failures.client(primary)
       const slow = yield* timed((value) =>
         Effect.promise(() => client.query({ name: "job", text: sql, values: [value] }))
       )

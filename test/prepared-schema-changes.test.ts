@@ -104,6 +104,16 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
     )
   )
 
+  /** A text that was prepared before its table had another column. */
+  const stale = Effect.gen(function* () {
+    const { primary } = yield* PgCluster.PgCluster
+    const { sql, table } = yield* makeTable
+    const on = yield* engine()
+    yield* prepare(on, sql)
+    yield* primary.query(`alter table ${table} add more int`)
+    return { on, sql, table }
+  })
+
   const begun = (on: Effect.Effect.Success<ReturnType<typeof engine>>) =>
     Effect.acquireRelease(on.transaction("BEGIN", Effect.interruptible), (connection) =>
       Effect.zipRight(Effect.ignore(connection.query(engines.statement("ROLLBACK", [], false))), connection.giveBack)
@@ -119,11 +129,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
       `a transaction whose first statement is out of date begins again, behind ${before.join(", ") || "BEGIN"}`,
       () =>
         Effect.gen(function* () {
-          const { primary } = yield* PgCluster.PgCluster
-          const { sql, table } = yield* makeTable
-          const on = yield* engine()
-          yield* prepare(on, sql)
-          yield* primary.query(`alter table ${table} add more int`)
+          const { on, sql, table } = yield* stale
           yield* Effect.scoped(
             Effect.gen(function* () {
               const transaction = yield* begun(on)
@@ -146,12 +152,8 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
 
   it.scoped("a transaction that has written does not begin again: its error is the caller's", () =>
     Effect.gen(function* () {
-      const { primary } = yield* PgCluster.PgCluster
-      const { sql, table } = yield* makeTable
+      const { on, sql } = yield* stale
       const { table: written } = yield* makeTable
-      const on = yield* engine()
-      yield* prepare(on, sql)
-      yield* primary.query(`alter table ${table} add more int`)
       yield* Effect.scoped(
         Effect.gen(function* () {
           const transaction = yield* begun(on)

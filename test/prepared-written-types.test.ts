@@ -1,9 +1,9 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect } from "effect"
 import { PgCluster } from "effect-db-router/testing"
-import * as Pg from "pg"
 import { writtenTypes } from "../src/internal/driver/writtenTypes.js"
 import * as engines from "./support/engine.js"
+import * as Failures from "./support/failures.js"
 
 const texts: ReadonlyArray<readonly [sql: string, written: ReadonlyArray<number>]> = [
   ["select $1::int, ($2)::uuid, cast($3 as text), CAST ( $4 AS json ), $5 :: date", [1, 2, 3, 4, 5]],
@@ -55,14 +55,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a statem
       Effect.gen(function* () {
         const { primary } = yield* PgCluster.PgCluster
         const on = yield* engines.on(primary, { maxConnections: 1 })
-        const client = yield* Effect.acquireRelease(
-          Effect.promise(async () => {
-            const client = new Pg.Client(Redacted.value(primary.url))
-            await client.connect()
-            return client
-          }),
-          (client) => Effect.promise(() => client.end())
-        )
+        const client = yield* Failures.client(primary)
         const direct = (text: string, values: ReadonlyArray<unknown>) =>
           Effect.tryPromise({
             try: () => client.query<object>(text, [...values]).then(({ rows }) => JSON.stringify(rows)),

@@ -415,17 +415,19 @@ layer(
     }
   }
 
+  /** Writes, and sends a text whose connection ends behind its COMMIT. */
+  const cutBehindCommit = Effect.gen(function* () {
+    yield* insert(1)
+    const pid = yield* Sessions.pid
+    yield* Effect.fork(Effect.zipRight(asleep, Sessions.terminate(pid)))
+    yield* text("COMMIT; SELECT pg_sleep(20)")
+  })
+
   it.effect("whose answer is lost leaves the outcome unknown", () =>
     Effect.gen(function* () {
       const sql = yield* setUp
       const { ask, seen } = yield* follow
-      const broken = Effect.gen(function* () {
-        yield* ask
-        yield* insert(1)
-        const pid = yield* Sessions.pid
-        yield* Effect.fork(Effect.zipRight(asleep, Sessions.terminate(pid)))
-        yield* Effect.ignore(text("COMMIT; SELECT pg_sleep(20)"))
-      })
+      const broken = Effect.zipRight(ask, Effect.ignore(cutBehindCommit))
       assert.strictEqual(yield* Sessions.reasonOf(sql.withTransaction(broken)), "OutcomeUnknown")
       assert.deepStrictEqual(yield* stored, [1])
       assert.deepStrictEqual(yield* seen, [])
@@ -436,13 +438,7 @@ layer(
     Effect.gen(function* () {
       const sql = yield* setUp
       const { ask, seen } = yield* follow
-      const broken = Effect.gen(function* () {
-        yield* ask
-        yield* insert(1)
-        const pid = yield* Sessions.pid
-        yield* Effect.fork(Effect.zipRight(asleep, Sessions.terminate(pid)))
-        yield* text("COMMIT; SELECT pg_sleep(20)")
-      })
+      const broken = Effect.zipRight(ask, cutBehindCommit)
       const error = yield* Effect.flip(sql.withTransaction(broken))
       assert.strictEqual(RouterError.outcomeOf(error), "unknown")
       assert.deepStrictEqual(yield* stored, [1])
