@@ -76,7 +76,8 @@ const watching = <A, E, R>(effect: Effect.Effect<A, E, R>, report: Reporter, hin
     const show = Effect.flatMap(tally, report).pipe(
       Effect.flatMap((now) => (interactive ? Effect.flatMap(table(now, hint), draw) : print(` ${Table.summary(now)}`)))
     )
-    const shown = Effect.repeat(show, Schedule.spaced(interactive ? "500 millis" : "2 seconds"))
+    // A look that is interrupted is a statement that the server cancels, and counts as rolled back.
+    const shown = Effect.repeat(Effect.uninterruptible(show), Schedule.spaced(interactive ? "500 millis" : "2 seconds"))
     return yield* Effect.raceFirst(effect, Effect.zipRight(shown, Effect.never))
   })
 
