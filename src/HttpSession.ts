@@ -14,12 +14,15 @@ import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
 import type { KeyValueStore } from "@effect/platform/KeyValueStore"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import { flow as compose } from "effect/Function"
 import type * as Scope from "effect/Scope"
+import * as check from "./internal/config/check.js"
 import * as HangUp from "./internal/hangUp.js"
+import * as limits from "./internal/limits.js"
 import * as Log from "./internal/log.js"
 import { RequestFlow, RequestSession, withBody } from "./internal/requestScope.js"
 import type { Rules } from "./internal/rules.js"
@@ -56,6 +59,13 @@ export interface Options<R = never, T = never, S = never> {
    * cannot see that of a route: give it `false`.
    */
   readonly interruptible?: boolean | undefined
+  /**
+   * How long a request may wait for the next byte of its body while its session holds a connection. Then the response is a 408,
+   * all is rolled back, and the handler is interrupted. An upload that goes on is not cut, however long it takes, nor one that is
+   * read before the first statement that needs a transaction. For requests of Node's HTTP/1 server; what is in front of a web
+   * handler has limits of its own. Default: 3 seconds, less than others wait for a connection.
+   */
+  readonly bodyTimeout?: Duration.DurationInput | undefined
   /**
    * Runs inside the session of every request that commits, right before the COMMIT that ends it, after the `beforeCommit`
    * effects of the handler. When it fails, the response is a 500 and all is rolled back. Default: none.
@@ -237,7 +247,10 @@ export const commitByStatus = (status: number): boolean => status < 400
  * It must run in the fiber of the request. When a middleware around it forks it and does not join that fiber, the response
  * does not wait for it: all is rolled back, and an error is logged.
  *
- * Throws a `RouterConfigError` at once when options of the session that are the same for all requests cannot be used.
+ * **Uploads that stall** while the session holds a connection are ended with a 408: option `bodyTimeout`.
+ *
+ * Throws a `RouterConfigError` at once when `bodyTimeout`, or options of the session that are the same for all requests, cannot
+ * be used.
  *
  * @example
  * ```ts
@@ -318,6 +331,7 @@ interface Policy<R> {
   readonly commits: (status: number) => boolean
   readonly isSkipped: (request: HttpServerRequest) => boolean
   readonly isInterruptible: boolean
+  readonly bodyTimeout: Duration.Duration
   readonly beforeCommit: Effect.Effect<unknown, unknown, R>
   readonly sessionOf: (request: HttpServerRequest) => Effect.Effect<sessionOptions.Given, unknown, R>
   readonly carriers: ReadonlyArray<carriers.Carrier<R>>
@@ -337,6 +351,9 @@ const givenBy = <R>(
   return () => fixed
 }
 
+const bodyTimeoutOf = (given: Duration.DurationInput = limits.body): Duration.Duration =>
+  Either.getOrThrowWith(check.duration({ positive: true })("bodyTimeout", given), (error) => error)
+
 const resolve = <R, T, S>(options: Options<R, T, S>): Policy<R | T | S> => {
   const { beforeCommit = Effect.void, commits = commitByStatus, interruptible = true, readOnlyGet = false } = options
   const skip = options.skip ?? []
@@ -346,6 +363,7 @@ const resolve = <R, T, S>(options: Options<R, T, S>): Policy<R | T | S> => {
     commits,
     isSkipped: typeof skip === "function" ? skip : ({ method }) => skip.includes(method),
     isInterruptible: interruptible,
+    bodyTimeout: bodyTimeoutOf(options.bodyTimeout),
     beforeCommit,
     sessionOf: (request) =>
       isReading(request) ? Effect.map(given(request), (found) => ({ ...found, readOnly: true })) : given(request),
@@ -388,7 +406,9 @@ const inSession = <E, R, R0>(
         yield* HttpApp.appendPreResponseHandler((_request, response) => session.answer(response))
         yield* Effect.addFinalizer((exit) => session.close(exit))
         return yield* session.run(
-          request.headers.upgrade === undefined ? app : withRequest(app, session.endedByUpgrade(request))
+          request.headers.upgrade === undefined
+            ? session.limited(app, policy.bodyTimeout)
+            : withRequest(app, session.endedByUpgrade(request))
         )
       })
     })

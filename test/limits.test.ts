@@ -51,6 +51,7 @@ describe("the table of limits in docs/configuration.md", () => {
       "an interruption, for a COMMIT; anything, for a ROLLBACK": limits.end,
       "a token, for the position of the primary": limits.position,
       "a request, for `tokenStore`": Duration.seconds(1),
+      "a request whose session holds a connection, for the next byte of its body": limits.body,
       "a session, for a topology with `beforeSession`": limits.beforeSession,
       "the reading of a topology": limits.beforeSession,
       "an engine's configuration, when its Effect runs again": limits.configuration,

@@ -30,8 +30,8 @@ const app = HttpRouter.empty.pipe(
   )
 )
 
-// The server ends a transaction in which nothing has happened for so long: less than others wait for a connection.
-const inSession = HttpSession.middleware({ session: { idleTimeout: "2 seconds" } })
+// A request that waits so long for a byte of its body with a connection is ended: sooner than others give up waiting for one.
+const inSession = HttpSession.middleware({ bodyTimeout: "2 seconds" })
 
 // #endregion usage
 

@@ -24,6 +24,9 @@ export const position = Duration.seconds(1)
 export const catalog = Duration.seconds(10)
 export const firstCatalog = Duration.seconds(30)
 
+/** For the next byte of a request's body, while its session holds a connection: less than others wait for one. */
+export const body = Duration.seconds(3)
+
 /** For an Effect that yields an engine's configuration, when it runs again. */
 export const configuration = Duration.seconds(5)
 

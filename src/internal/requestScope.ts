@@ -1,13 +1,16 @@
+import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpBody from "@effect/platform/HttpBody"
 import { clientAbortFiberId } from "@effect/platform/HttpServerError"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import { identity } from "effect/Function"
 import * as HashSet from "effect/HashSet"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
@@ -16,6 +19,7 @@ import type { Outside } from "./hooks.js"
 import * as Log from "./log.js"
 import * as place from "./place.js"
 import * as Seen from "./seen.js"
+import * as StalledBody from "./stalledBody.js"
 import type { Carried } from "./tokenCarriers.js"
 import * as unit from "./unit.js"
 
@@ -37,7 +41,7 @@ export class RequestFlow {
   private readonly flow: RoutingContext.Flow
 
   private constructor(
-    private readonly request: HttpServerRequest,
+    readonly request: HttpServerRequest,
     private readonly carried: Carried | undefined,
     brought: ReadonlyArray<Position>
   ) {
@@ -94,6 +98,12 @@ export class RequestSession {
       this.flow.run,
       Effect.onExit((exit) => (Exit.isFailure(exit) && isAbandoned(exit.cause) ? this.abandon : Effect.void))
     )
+  }
+
+  /** An app whose request is ended when its body stalls while the session holds a connection. */
+  limited<E, R>(app: HttpApp.Default<E, R>, timeout: Duration.Duration): HttpApp.Default<E, R | Scope.Scope> {
+    const isHolding = () => this.opened.session.isHolding
+    return StalledBody.limited(app, this.flow.request, { timeout, isHolding, abandon: this.abandon })
   }
 
   /** Ends it by the status of a response, and returns what may be sent. */

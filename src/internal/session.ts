@@ -108,6 +108,11 @@ export class Session implements SessionWork {
     return this.rootsOf(undefined).some((root) => !this.isReading(root.group))
   }
 
+  /** Whether it has a connection of its own now. */
+  get isHolding(): boolean {
+    return this.rootsOf(undefined).some(({ transaction }) => !transaction.isSpent)
+  }
+
   current(group: string): Transaction | undefined {
     const root = this.roots.get(group)
     return root === undefined || root.transaction.isSpent ? undefined : root.transaction
