@@ -371,6 +371,10 @@ export class Backend implements Execution {
     }
   }
 
+  listensTo(channel: string): boolean {
+    return this.channels.has(channel)
+  }
+
   /** What was notified on a channel. */
   notified(pid: number, channel: string, payload: string): void {
     if (!this.channels.has(channel) || this.isDone) return

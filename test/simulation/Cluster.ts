@@ -8,10 +8,13 @@ import type { World } from "./World.js"
 
 /** A commit of an operation of the workload. */
 export interface Commit {
+  readonly cluster: Cluster
   readonly timeline: number
   readonly end: number
   readonly xid: number
 }
+
+type Point = Omit<Commit, "cluster">
 
 export interface ClusterOptions {
   readonly replicas: number
@@ -27,6 +30,8 @@ interface Fork {
   readonly timeline: number
   readonly parent: number
   readonly at: number
+  /** When it was. */
+  readonly since: number
 }
 
 export class Cluster {
@@ -62,7 +67,7 @@ export class Cluster {
             ? `${name}: lost what was past ${at} on timeline ${parent}`
             : `${name}: timeline ${timeline} forks off ${parent} at ${at}`
         )
-        if (timeline !== parent) this.forks.push({ timeline, parent, at })
+        if (timeline !== parent) this.forks.push({ timeline, parent, at, since: world.now })
         else this.onCrash(timeline, at)
       }
     }
@@ -100,7 +105,7 @@ export class Cluster {
   }
 
   /** Whether a commit is not part of the newest timeline: a crash or a promotion has lost it. */
-  isLost(commit: Commit): boolean {
+  isLost(commit: Point): boolean {
     const newest = this.forks[this.forks.length - 1]?.timeline ?? 1
     return (
       this.lost.has(commit.xid) || !this.includes({ timeline: newest, end: Number.POSITIVE_INFINITY, xid: 0 }, commit)
@@ -108,7 +113,7 @@ export class Cluster {
   }
 
   /** Whether a server's rows that show one commit have to show another one too. */
-  includes(later: Commit, earlier: Commit): boolean {
+  includes(later: Point, earlier: Point): boolean {
     if (earlier.xid === later.xid) return true
     let { timeline } = later
     let limit = later.end

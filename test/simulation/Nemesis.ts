@@ -5,6 +5,7 @@ import type { Network } from "./Network.js"
 import { PgError } from "./PgError.js"
 import type { Fault, FaultKind } from "./Plan.js"
 import type { Server } from "./Server.js"
+import type { Noise } from "./Truth.js"
 import type { World } from "./World.js"
 
 export interface Scene {
@@ -13,6 +14,7 @@ export interface Scene {
   readonly cluster: Cluster
   /** The hosts that the routers run on. */
   readonly clients: ReadonlyArray<string>
+  readonly noise: Noise
 }
 
 /** Undoes a fault. */
@@ -189,6 +191,22 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
     })
     return undefined
   },
+  "long split brain": (scene, fault, chance) => {
+    const chosen = standbyOf(scene, fault)
+    const { primary } = scene.cluster
+    if (chosen === undefined || primary === undefined || chosen.state !== "up") return undefined
+    if (!isNewest(scene.cluster, chosen)) return undefined
+    scene.world.tell(`nemesis: ${chosen.host} is promoted, and ${primary.host} goes on`)
+    chosen.promote()
+    for (const server of scene.cluster.servers) {
+      // The others follow the old one until then.
+      if (server === chosen || server === primary || chance.is(0.5)) continue
+      scene.world.after(chance.between(20, rejoinsWithin), () => rejoin(scene.cluster, server))
+    }
+    return () => {
+      for (const server of scene.cluster.servers) rejoin(scene.cluster, server)
+    }
+  },
   stall: ({ world }, fault) => {
     world.stall(fault.millis)
     return undefined
@@ -210,6 +228,15 @@ const link = (scene: Scene, fault: Fault, change: { readonly state: "held" | "re
   return () => scene.network.setLink(client, host, { state: "up" })
 }
 
+/** Faults that do not keep a router from noticing which server takes the writes. */
+const quiet: ReadonlySet<FaultKind> = new Set([
+  "long split brain",
+  "slow replay",
+  "pause replay",
+  "conflict",
+  "split standby"
+])
+
 /** Plans the faults. `injected` counts those that had something to happen to. */
 export const unleash = (scene: Scene, faults: ReadonlyArray<Fault>, injected: Map<FaultKind, number>): void => {
   for (const fault of faults) {
@@ -217,6 +244,7 @@ export const unleash = (scene: Scene, faults: ReadonlyArray<Fault>, injected: Ma
       scene.world.tell(
         `nemesis: ${fault.kind} (${fault.target}, router ${fault.router + 1}) for ${fault.millis.toFixed(0)} ms`
       )
+      if (!quiet.has(fault.kind)) scene.noise.until(Math.max(overAt(fault), fault.at + fault.millis))
       const heal = byKind[fault.kind](scene, fault, new Chance(fault.seed))
       injected.set(fault.kind, (injected.get(fault.kind) ?? 0) + 1)
       if (heal !== undefined) {
@@ -230,8 +258,9 @@ export const unleash = (scene: Scene, faults: ReadonlyArray<Fault>, injected: Ma
 }
 
 /** Ends all faults: every server up, one primary, the others follow it. */
-export const healAll = ({ clients, cluster, network, world }: Scene): void => {
+export const healAll = ({ clients, cluster, network, noise, world }: Scene): void => {
   world.tell("nemesis: everything heals")
+  noise.until(world.now + settleLimit)
   const hosts = [...clients, ...cluster.servers.map(({ host }) => host)]
   for (const one of hosts) {
     for (const other of hosts) {

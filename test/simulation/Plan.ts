@@ -28,6 +28,14 @@ export type Op =
   | { readonly _tag: "mistake"; readonly isCaught: boolean }
   | { readonly _tag: "rows"; readonly count: number; readonly take: number }
   | { readonly _tag: "notify" }
+  /** Reads of a session at once, of which all but one are interrupted as soon as that one has ended. */
+  /** COPY FROM STDIN, which has no source here. */
+  | { readonly _tag: "copy"; readonly isCaught: boolean }
+  /** A statement that takes some time. */
+  | { readonly _tag: "sleep"; readonly millis: number }
+  /** Requests that a resolver answers together. `isWrite`: each inserts a row, else each reads a register. */
+  | { readonly _tag: "batch"; readonly count: number; readonly isWrite: boolean }
+  | { readonly _tag: "jostle"; readonly count: number; readonly register: number }
   | { readonly _tag: "setLocal" }
   | { readonly _tag: "hooks" }
   | {
@@ -35,6 +43,8 @@ export type Op =
       readonly how: "session" | "newSession" | "transaction" | "atomic"
       readonly isolation: "read committed" | "repeatable read" | undefined
       readonly tenant: boolean
+      /** `statementTimeout`, in milliseconds. */
+      readonly limit?: number | undefined
       readonly ops: ReadonlyArray<Op>
       readonly end: "succeed" | "fail" | "die"
     }
@@ -58,6 +68,18 @@ export type Op =
       readonly ops: ReadonlyArray<Op>
     }
   | { readonly _tag: "token"; readonly router: number; readonly ops: ReadonlyArray<Op> }
+  /** An HTTP request, which a router answers in a session of its own. */
+  | {
+      readonly _tag: "request"
+      readonly router: number
+      readonly ops: ReadonlyArray<Op>
+      readonly status: number
+      readonly tenant: boolean
+      /** After how many milliseconds the client hangs up. */
+      readonly hangsUp: number | undefined
+    }
+  /** With the router of another system. `withToken`: in a flow that has a token of this one. */
+  | { readonly _tag: "elsewhere"; readonly withToken: boolean; readonly ops: ReadonlyArray<Op> }
 
 export interface FlowPlan {
   readonly router: number
@@ -85,6 +107,7 @@ export const faultKinds = [
   "terminate",
   "promote",
   "split brain",
+  "long split brain",
   "stall"
 ] as const
 
@@ -103,6 +126,8 @@ export interface Fault {
 
 export interface Plan {
   readonly seed: string
+  /** What it concentrates on. */
+  readonly theme?: Theme
   readonly replicas: number
   readonly synchronous: number
   readonly isAsynchronous: boolean
@@ -110,6 +135,14 @@ export interface Plan {
   readonly maxConnections: number
   readonly routers: ReadonlyArray<RouterPlan>
   readonly flows: ReadonlyArray<FlowPlan>
+  readonly faults: ReadonlyArray<Fault>
+  /** A second system, with a router of its own. */
+  readonly other?: OtherSystem | undefined
+}
+
+export interface OtherSystem {
+  readonly replicas: number
+  readonly router: RouterPlan
   readonly faults: ReadonlyArray<Fault>
 }
 
@@ -128,6 +161,10 @@ export const opKinds = Object.keys({
   rows: 0,
   reserve: 0,
   notify: 0,
+  jostle: 0,
+  copy: 0,
+  sleep: 0,
+  batch: 0,
   setLocal: 0,
   hooks: 0,
   session: 0,
@@ -141,8 +178,84 @@ export const opKinds = Object.keys({
   race: 0,
   timeout: 0,
   interrupt: 0,
-  token: 0
+  token: 0,
+  request: 0,
+  elsewhere: 0
 } satisfies Record<Op["_tag"], 0>)
+
+type Weights = Partial<Record<Op["_tag"], number>>
+
+interface Bent {
+  /** How often plans have it. */
+  readonly share: number
+  /** How many times as often as elsewhere steps occur. `others`: those that are not named. */
+  readonly ops: Weights
+  readonly others?: number
+  /** The faults that occur; all where none are named. */
+  readonly faults?: ReadonlyArray<FaultKind>
+  /** How many a second. */
+  readonly rates?: ReadonlyArray<number>
+  /** Until when they begin, and flows do, in milliseconds. */
+  readonly until?: number
+  readonly begins?: ReadonlyArray<number>
+  readonly router?: (chance: Chance) => Partial<RouterPlan>
+  /** Whether there is always a second system. */
+  readonly hasOther?: boolean
+}
+
+/**
+ * What a plan concentrates on: what goes wrong in rare combinations only, occurs often where everything else is rare. Most plans
+ * concentrate on nothing.
+ */
+const themes = {
+  all: { share: 10, ops: {} },
+  /** Two primaries for a long time, while flows go on. */
+  promotions: {
+    share: 3,
+    ops: { pause: 3, poll: 2, token: 2, fresh: 3, write: 1.5 },
+    faults: ["long split brain", "promote", "split brain", "slow replay", "split standby"],
+    rates: [0.3, 0.7],
+    begins: [300, 2500, 6000],
+    router: (chance) => ({ interval: chance.pick([500, 500, 1000]) })
+  },
+  /** Servers that come back with less than they had told, while flows go on. */
+  restarts: {
+    share: 2,
+    ops: { pause: 3, poll: 4, write: 2, session: 0.5 },
+    faults: ["crash", "stop", "lose host", "slow replay", "terminate"],
+    rates: [1, 2.5],
+    begins: [300, 2500],
+    router: (chance) => ({ interval: chance.pick([500, 500, 1000]) })
+  },
+  /** Sessions whose ends go wrong. */
+  endings: {
+    share: 2,
+    ops: { session: 3, hooks: 4, interrupt: 2, timeout: 2, insert: 2 },
+    others: 0.7,
+    faults: ["lost answer", "reset", "cut", "terminate", "freeze", "slow link"],
+    rates: [1, 2.5]
+  },
+  /** Many fibers in one session. */
+  siblings: {
+    share: 1,
+    ops: { session: 3, fork: 3, jostle: 12, setLocal: 2, tenantReads: 2, snapshot: 2 },
+    rates: [0.3]
+  },
+  /** More statements than connections, which wait without a limit, while servers fail. */
+  crowds: {
+    share: 1,
+    ops: { burst: 6, fork: 3, primary: 6, write: 2, session: 0, snapshot: 0, tenantReads: 0, reserve: 0, request: 0 },
+    faults: ["refuse", "crash", "stop", "reset", "terminate", "freeze", "promote"],
+    rates: [1, 2.5],
+    router: (chance) => ({ connectTimeout: 0, maxConnections: chance.pick([1, 2, 3]) })
+  },
+  /** HTTP requests with tokens. */
+  requests: { share: 1, ops: { request: 8, token: 2 } },
+  /** Two systems in one program. */
+  systems: { share: 1, ops: { elsewhere: 3, token: 2 }, hasOther: true }
+} satisfies Record<string, Bent>
+
+export type Theme = keyof typeof themes
 
 const routerPlan = (chance: Chance): RouterPlan => ({
   maxConnections: chance.pick([1, 2, 3, 5, 10]),
@@ -165,16 +278,31 @@ interface Place {
   readonly routers: number
   /** Whether a session may need a second connection: where the wait for one is bounded. */
   readonly mayNest: boolean
+  readonly bent: Bent
+  readonly hasOther: boolean
+  /** Whether statements may take only so long. */
+  readonly limit?: number | undefined
 }
 
 const some = (chance: Chance, least: number, most: number, place: Place): ReadonlyArray<Op> =>
   Array.from({ length: least + chance.below(most - least + 1) }, () => op(chance, place))
 
+/** Where a session around does not count. */
+const outside: Pick<Place, "inSession" | "limit"> = { inSession: false, limit: undefined }
+
+const bentTo = ({ ops, others = 1 }: Bent, weights: Weights): Weights => {
+  const bent: Weights = {}
+  for (const [tag, weight] of Object.entries(weights) as Array<[Op["_tag"], number]>) {
+    bent[tag] = weight * (ops[tag] ?? others)
+  }
+  return bent
+}
+
 const op = (chance: Chance, place: Place): Op => {
   const { depth, inSession, isBeside } = place
   const inner: Place = { ...place, depth: depth + 1 }
   const register = 1 + chance.below(registers)
-  const tag = chance.weighted<Op["_tag"]>({
+  const weights: Weights = {
     pause: 3,
     write: isBeside ? 0 : 9,
     read: 14,
@@ -184,9 +312,12 @@ const op = (chance: Chance, place: Place): Op => {
     poll: inSession ? 0 : 2,
     burst: inSession ? 0 : 2,
     rows: 1,
+    copy: 0.5,
+    batch: 2,
+    sleep: place.limit === undefined ? 0 : 3,
     reserve: inSession ? 0 : 1,
     notify: inSession ? 0 : 1,
-    ...(inSession && !isBeside ? { setLocal: 2, hooks: 3 } : {}),
+    ...(inSession && !isBeside ? { setLocal: 2, hooks: 3, jostle: 1 } : {}),
     ...(depth < 3
       ? {
           session: isBeside ? 0 : inSession ? 3 : 9,
@@ -200,10 +331,13 @@ const op = (chance: Chance, place: Place): Op => {
           race: inSession ? 0 : 2,
           timeout: inSession ? 0 : 4,
           interrupt: inSession ? 0 : 4,
-          token: inSession ? 0 : 3
+          token: inSession ? 0 : 3,
+          request: inSession ? 0 : 2,
+          elsewhere: place.hasOther ? 4 : 0
         }
       : {})
-  })
+  }
+  const tag = chance.weighted<Op["_tag"]>(bentTo(place.bent, weights))
   switch (tag) {
     case "pause":
       return { _tag: tag, millis: chance.pick([0, 1, 3, 10, 50, 300, 1500]) }
@@ -211,13 +345,20 @@ const op = (chance: Chance, place: Place): Op => {
     case "read":
     case "reserve":
       return { _tag: tag, register }
+    case "jostle":
+      return { _tag: tag, count: 1 + chance.below(4), register }
     case "poll":
       return { _tag: tag, register, times: 3 + chance.below(6), millis: chance.pick([0, 1, 5, 30]) }
     case "burst": {
       const count = 4 + chance.below(12)
       return { _tag: tag, count, interrupted: chance.pick([0, 1, 2, count]), millis: chance.between(0, 4) }
     }
+    case "sleep":
+      return { _tag: tag, millis: place.limit! * chance.pick([0.2, 4]) }
+    case "batch":
+      return { _tag: tag, count: 2 + chance.below(4), isWrite: chance.is(0.4) }
     case "mistake":
+    case "copy":
       return { _tag: tag, isCaught: chance.is(0.5) }
     case "rows": {
       const count = chance.pick([3, 100, 300])
@@ -229,7 +370,9 @@ const op = (chance: Chance, place: Place): Op => {
             place.mayNest ? (["session", "transaction", "newSession"] as const) : (["session", "transaction"] as const)
           )
         : chance.weighted({ session: 6, newSession: 2, transaction: 4, atomic: 1 })
-      const tenant = ((how === "session" && !inSession) || how === "newSession") && chance.is(0.3)
+      const isOwn = (how === "session" && !inSession) || how === "newSession"
+      const tenant = isOwn && chance.is(0.3)
+      const limit = isOwn && chance.is(0.1) ? chance.pick([5, 20, 100]) : undefined
       return {
         _tag: tag,
         how,
@@ -238,12 +381,13 @@ const op = (chance: Chance, place: Place): Op => {
             ? chance.pick([undefined, undefined, undefined, "read committed", "repeatable read"])
             : undefined,
         tenant,
+        ...(limit === undefined ? {} : { limit }),
         // A row that the session around has locked would be waited for without end.
         ops: some(chance, 1, 5, {
           ...inner,
           inSession: true,
-          isBeside: inSession && how === "newSession",
-          mayNest: place.mayNest
+          isBeside: isBeside || (inSession && how === "newSession"),
+          limit: limit ?? (isOwn ? undefined : place.limit)
         }),
         end: chance.weighted({ succeed: 8, fail: 2, die: 1 })
       }
@@ -267,7 +411,7 @@ const op = (chance: Chance, place: Place): Op => {
     case "fresh":
       return {
         _tag: tag,
-        ops: some(chance, 1, 2, tag === "detached" ? { ...inner, inSession: false, isBeside: true } : inner)
+        ops: some(chance, 1, 2, tag === "detached" ? { ...inner, ...outside, isBeside: true } : inner)
       }
     case "fork":
     case "race": {
@@ -292,39 +436,87 @@ const op = (chance: Chance, place: Place): Op => {
       }
     case "token":
       return { _tag: tag, router: chance.below(place.routers), ops: some(chance, 1, 3, inner) }
+    case "request":
+      return {
+        _tag: tag,
+        router: chance.below(place.routers),
+        ops: some(chance, 1, 4, { ...inner, inSession: true }),
+        status: chance.pick([200, 200, 200, 204, 302, 404, 500]),
+        tenant: chance.is(0.3),
+        hangsUp: chance.is(0.2) ? chance.between(0.5, 15) : undefined
+      }
+    case "elsewhere":
+      return {
+        _tag: tag,
+        withToken: chance.is(0.4),
+        ops: some(chance, 1, 3, { ...inner, ...outside, isBeside: isBeside || inSession, routers: 1, hasOther: false })
+      }
     default:
       return { _tag: tag } as Op
   }
 }
 
-const faultsOf = (chance: Chance, routers: number, until: number): ReadonlyArray<Fault> => {
+/** How long a fault lasts, in milliseconds. */
+const lengths: ReadonlyArray<number> = [20, 200, 1000, 3000]
+const longLengths: ReadonlyArray<number> = [5000, 8000]
+
+const faultsOf = (chance: Chance, routers: number, bent: Bent): ReadonlyArray<Fault> => {
+  const until = bent.until ?? 3000
   // A swizzle: only some kinds in one run, so that each gets its turn.
-  const kinds = faultKinds.filter(() => chance.is(0.35))
-  const rate = chance.pick([0.3, 1, 2.5])
+  const kinds = (bent.faults ?? faultKinds).filter(() => chance.is(0.35))
+  const rate = chance.pick(bent.rates ?? [0.3, 1, 2.5])
   if (kinds.length === 0 || chance.is(0.1)) return []
-  return Array.from({ length: Math.ceil((until / 1000) * rate) }, (_, i) => ({
-    kind: chance.pick(kinds),
-    at: chance.between(100, until),
-    millis: chance.pick([20, 200, 1000, 3000]) * chance.between(0.5, 1.5),
-    target: chance.below(60),
-    router: chance.below(routers),
-    seed: `${chance.seed}/${i}`
-  })).sort((a, b) => a.at - b.at)
+  return Array.from({ length: Math.ceil((until / 1000) * rate) }, (_, i) => {
+    const kind = chance.pick(kinds)
+    return {
+      kind,
+      at: chance.between(100, until),
+      millis: chance.pick(kind === "long split brain" ? longLengths : lengths) * chance.between(0.5, 1.5),
+      target: chance.below(60),
+      router: chance.below(routers),
+      seed: `${chance.seed}/${i}`
+    }
+  }).sort((a, b) => a.at - b.at)
 }
+
+const otherOf = (chance: Chance, bent: Bent): OtherSystem => ({
+  replicas: 1,
+  router: { ...routerPlan(chance), connectTimeout: 2000 },
+  faults: faultsOf(chance.fork("faults"), 1, { ...bent, rates: [0.3, 0.7] })
+})
+
+const shares = Object.fromEntries(Object.entries(themes).map(([name, { share }]) => [name, share])) as Readonly<
+  Record<Theme, number>
+>
 
 export const planOf = (seed: string): Plan => {
   const chance = new Chance(`plan ${seed}`)
-  const routers = Array.from({ length: chance.pick([1, 1, 2, 3]) }, () => routerPlan(chance))
+  const theme = chance.weighted<Theme>(shares)
+  const bent: Bent = themes[theme]
+  const routers = Array.from({ length: chance.pick([1, 1, 2, 3]) }, () => ({
+    ...routerPlan(chance),
+    ...bent.router?.(chance)
+  }))
   const replicas = chance.pick([1, 2, 2, 3])
   const count = 2 + chance.below(5)
-  const mayNest = routers.every(({ connectTimeout }) => connectTimeout !== undefined)
+  const hasOther = bent.hasOther === true || chance.is(0.04)
+  const mayNest = routers.every(({ connectTimeout = 0 }) => connectTimeout > 0)
   const flows = Array.from({ length: count }, () => ({
     router: chance.below(routers.length),
-    begin: chance.between(0, chance.pick([300, 2500])),
-    ops: some(chance, 4, 14, { depth: 0, inSession: false, isBeside: false, routers: routers.length, mayNest })
+    begin: chance.between(0, chance.pick(bent.begins ?? [300, 2500])),
+    ops: some(chance, 4, 14, {
+      depth: 0,
+      inSession: false,
+      isBeside: false,
+      routers: routers.length,
+      mayNest,
+      bent,
+      hasOther
+    })
   }))
   return {
     seed,
+    theme,
     replicas,
     synchronous: chance.is(0.25) ? 1 : 0,
     isAsynchronous: chance.is(0.15),
@@ -332,6 +524,7 @@ export const planOf = (seed: string): Plan => {
     maxConnections: chance.pick([100, 100, 20]),
     routers,
     flows,
-    faults: faultsOf(chance.fork("faults"), routers.length, 3000)
+    faults: faultsOf(chance.fork("faults"), routers.length, bent),
+    ...(hasOther ? { other: otherOf(chance.fork("other"), bent) } : {})
   }
 }

@@ -233,16 +233,16 @@ export const planted: ReadonlyArray<Planted> = [
     ]
   },
   plant(
-    "LISTEN stays with the server that was the first primary",
+    "LISTEN stays with a server that takes the writes no more",
     "internal/listen.ts",
-    "const engine = defaultGroup.choose()",
-    "const engine = defaultGroup.engines[0]"
+    "else if (!router.defaultGroup.isEligible(engine))",
+    "else if (engine.isDrained)"
   ),
   plant(
     "what waits for a server that has been lost goes on waiting",
-    "internal/driver/connections.ts",
-    "const others = isDown ? this.waiters.takeAll() : []",
-    "const others = isDown ? this.waiters.takeAll().slice(0, 0) : []"
+    "internal/driver/pool.ts",
+    "    this.connections.refuseAll(reason)\n",
+    ""
   ),
   {
     name: "listening tries a primary that refuses without a pause",

@@ -17,15 +17,15 @@ import {
   Stream
 } from "effect"
 import { Consistency, DbRouter, Selector } from "effect-db-router"
-import { Cluster } from "./Cluster.js"
+import { Cluster, type ClusterOptions } from "./Cluster.js"
 import { defer, install } from "./Globals.js"
 import { healAll, isSettled, overAt, type Scene, settleEvery, settleLimit, unleash } from "./Nemesis.js"
 import { Network } from "./Network.js"
-import { type FaultKind, type Plan, type RouterPlan, registers } from "./Plan.js"
+import { type Fault, type FaultKind, type Plan, type RouterPlan, registers } from "./Plan.js"
 import { password } from "./Scram.js"
 import type { Server } from "./Server.js"
 import type { Change } from "./Store.js"
-import { type Invariant, initial, Seen, Truth, type Violation } from "./Truth.js"
+import { type Invariant, initialOf, Seen, Truth, type Violation } from "./Truth.js"
 import { type Handle, Workload } from "./Workload.js"
 import { Stuck, World } from "./World.js"
 
@@ -46,11 +46,40 @@ export interface Result {
   readonly faults: Readonly<Partial<Record<FaultKind, number>>>
 }
 
-const rows: ReadonlyArray<Change> = Array.from({ length: registers }, (_, i) => ({
-  table: "register",
-  key: String(i + 1),
-  row: { id: i + 1, value: initial, writes: 0 }
-}))
+const rowsOf = (system: string): ReadonlyArray<Change> =>
+  Array.from({ length: registers }, (_, i) => ({
+    table: "register",
+    key: String(i + 1),
+    row: { id: i + 1, value: initialOf(system), writes: 0 }
+  }))
+
+/** A cluster, and the routers that are made for it. */
+class Site implements Scene {
+  readonly cluster: Cluster
+  readonly clients: ReadonlyArray<string>
+  readonly handles: Array<Handle> = []
+  readonly heard: Array<Set<string>> = []
+
+  constructor(
+    readonly world: World,
+    readonly network: Network,
+    readonly truth: Truth,
+    system: string,
+    options: Omit<ClusterOptions, "rows">,
+    readonly plans: ReadonlyArray<RouterPlan>,
+    readonly faults: ReadonlyArray<Fault>,
+    /** Of its hosts. */
+    client: string
+  ) {
+    this.cluster = new Cluster(world, network, system, { ...options, rows: rowsOf(system) }, truth.observer)
+    truth.add(this.cluster, initialOf(system))
+    this.clients = plans.map((_, i) => `${client}${i + 1}`)
+  }
+
+  get noise() {
+    return this.truth.noise
+  }
+}
 
 const optionsOf = (plan: RouterPlan, client: string, servers: ReadonlyArray<Server>, network: Network) => {
   const engine = ({ host }: Server) => ({
@@ -84,6 +113,9 @@ const recovery = 30_000
 /** The most connections that a router may try to open to one server within a second. */
 const mostAttempts = 100
 
+/** How long a stream of notifications may stay on a server that does not take the writes any more, in milliseconds. */
+const mayStay = 1_500
+
 /** How often the pools are looked at, in virtual milliseconds. */
 const lookEvery = 250
 
@@ -96,12 +128,9 @@ const turns = 2_000
 class Simulation {
   readonly world: World
   readonly network: Network
-  readonly cluster: Cluster
   readonly truth: Truth
   readonly injected = new Map<FaultKind, number>()
-  readonly clients: ReadonlyArray<string>
-  private readonly handles: Array<Handle> = []
-  private readonly heard: Array<Set<string>> = []
+  private readonly sites: ReadonlyArray<Site>
   operations = 0
   private kinds: ReadonlyMap<string, number> = new Map()
 
@@ -113,24 +142,39 @@ class Simulation {
   constructor(readonly plan: Plan) {
     this.world = new World(plan.seed)
     this.network = new Network(this.world)
-    this.truth = new Truth(this.world, () => this.cluster)
-    this.cluster = new Cluster(this.world, this.network, "db", { ...plan, rows }, this.truth.observer)
-    this.cluster.onCrash = (timeline, at) => this.truth.crashed(timeline, at)
-    this.clients = plan.routers.map((_, i) => `app${i + 1}`)
+    this.truth = new Truth(this.world)
+    const { network, truth, world } = this
+    const { other } = plan
+    const site = new Site(world, network, truth, "db", plan, plan.routers, plan.faults, "app")
+    this.sites = [
+      site,
+      ...(other === undefined
+        ? []
+        : [
+            new Site(
+              world,
+              network,
+              truth,
+              "other",
+              { ...plan, synchronous: 0, replicas: other.replicas },
+              [other.router],
+              other.faults,
+              "apart"
+            )
+          ])
+    ]
+    this.truth.noticesWithin =
+      2 * Math.max(...this.sites.flatMap(({ plans }) => plans.map(({ interval }) => interval))) + 1_000
   }
 
-  private get scene(): Scene {
-    return this
-  }
-
-  private makeRouter(index: number) {
+  private makeRouter({ clients, cluster, handles, heard: all, plans }: Site, index: number) {
     return Effect.gen(this, function* () {
-      const plan = this.plan.routers[index]!
-      const name = this.clients[index]!
-      const router = yield* DbRouter.make(optionsOf(plan, name, this.cluster.servers, this.network))
-      this.handles[index] = { name, router, written: plan.scope === "process" ? new Seen(this.truth) : undefined }
+      const plan = plans[index]!
+      const name = clients[index]!
+      const router = yield* DbRouter.make(optionsOf(plan, name, cluster.servers, this.network))
+      handles[index] = { name, router, written: plan.scope === "process" ? new Seen() : undefined, peers: handles }
       const heard = new Set<string>()
-      this.heard[index] = heard
+      all[index] = heard
       yield* router.client.listen("news").pipe(
         Stream.runForEach((payload) => Effect.sync(() => heard.add(payload))),
         Effect.retry(Schedule.spaced("200 millis")),
@@ -143,20 +187,24 @@ class Simulation {
   readonly program = Effect.gen(this, function* () {
     const { plan, truth, world } = this
     const scope = yield* Scope.make()
-    yield* Effect.forEach(plan.routers, (_, i) => this.makeRouter(i), { discard: true }).pipe(Scope.extend(scope))
-    const workload = new Workload(truth, this.handles)
-    unleash(this.scene, plan.faults, this.injected)
+    for (const site of this.sites) {
+      yield* Effect.forEach(site.plans, (_, i) => this.makeRouter(site, i), { discard: true }).pipe(Scope.extend(scope))
+    }
+    const [site, other] = this.sites
+    const workload = new Workload(truth, other?.handles ?? [], yield* Effect.runtime<never>())
+    for (const site of this.sites) unleash(site, site.faults, this.injected)
     const flows = yield* Effect.forEach(plan.flows, ({ begin, ops, router }, i) =>
-      Effect.fork(Effect.delay(workload.flow(i + 1, this.handles[router]!, ops), begin))
+      Effect.fork(Effect.delay(workload.flow(i + 1, site!.handles[router]!, ops), begin))
     )
     const done = Fiber.awaitAll(flows)
-    const begun = Math.max(0, ...plan.faults.map(overAt))
+    const faults = this.sites.flatMap((site) => site.faults)
+    const begun = Math.max(0, ...faults.map(overAt))
     const watching = yield* Effect.forkDaemon(Effect.repeat(this.look, Schedule.spaced(lookEvery)))
-    const last = Math.max(0, ...plan.faults.map((fault) => Math.max(overAt(fault), fault.at + fault.millis)))
+    const last = Math.max(0, ...faults.map((fault) => Math.max(overAt(fault), fault.at + fault.millis)))
     // A timer counts whole milliseconds only.
     yield* Effect.sleep(Math.max(0, begun - world.now) + 2)
     yield* Effect.timeoutOption(done, Math.max(0, last - world.now))
-    healAll(this.scene)
+    for (const site of this.sites) healAll(site)
     yield* this.settled
     const ended = yield* Effect.timeoutOption(done, recovery * 2)
     if (ended._tag === "None") {
@@ -167,7 +215,7 @@ class Simulation {
       )
       yield* Effect.forEach(stuck, Fiber.interruptFork)
     }
-    yield* this.recovered
+    yield* Effect.forEach(this.sites, (site) => this.recovered(site), { concurrency: "unbounded" })
     yield* Fiber.interrupt(watching)
     yield* this.close(scope)
     this.operations = workload.operations
@@ -180,9 +228,28 @@ class Simulation {
 
   /** What waits for a connection waits for one that is used, or is being opened, or is to be opened when its turn comes. */
   private readonly look = Effect.gen(this, function* () {
-    for (const { name: client, router } of this.handles) {
-      for (const { name, pool } of yield* router.status) {
+    for (const { cluster, handles } of this.sites) {
+      yield* Effect.forEach(handles, (handle) => this.lookAt(cluster, handle))
+    }
+  })
+
+  private lookAt(cluster: Cluster, { name: client, router }: Handle) {
+    return Effect.gen(this, function* () {
+      const status = yield* router.status
+      this.lookAtListening(
+        cluster,
+        client,
+        status.find(({ eligible, group }) => eligible && group === "default")
+      )
+      for (const { name, pool, state } of status) {
         const key = `${client} ${name}`
+        if (pool.waiting === 0 || state !== "down") this.hopeless.delete(key)
+        else if (!this.hopeless.has(key)) this.hopeless.set(key, this.world.now)
+        this.truth.check(
+          "connections",
+          this.world.now - (this.hopeless.get(key) ?? this.world.now) < turns,
+          () => `${pool.waiting} in ${client} wait for a connection to ${name}, which is known to be down`
+        )
         if (pool.waiting === 0 || pool.total > 0) this.none.delete(key)
         else if (!this.none.has(key)) this.none.set(key, this.world.now)
         this.truth.check(
@@ -192,62 +259,93 @@ class Simulation {
             `${pool.waiting} in ${client} wait for a connection to ${name}, which has ${pool.total} of ${pool.max}, ${pool.idle} of them idle`
         )
       }
+    })
+  }
+
+  /** Since when something waits at a server that is down, by router and server. */
+  private readonly hopeless = new Map<string, number>()
+
+  /** Since when a router listens elsewhere than it writes. */
+  private readonly elsewhere = new Map<string, number>()
+
+  private lookAtListening(cluster: Cluster, client: string, writer: { readonly name: string } | undefined): void {
+    const { network, truth, world } = this
+    const open = new Set([...network.connections].filter((one) => one.client === client).map(({ id }) => id))
+    const stale = cluster.servers.find(
+      (server) => server.host !== writer?.name && server.listeningTo("news").some((id) => open.has(id))
+    )
+    if (writer === undefined || stale === undefined) {
+      this.elsewhere.delete(client)
+      return
     }
-  })
+    const since = this.elsewhere.get(client) ?? world.now
+    this.elsewhere.set(client, since)
+    truth.check(
+      "listens",
+      world.now - since < mayStay,
+      () => `${client} listens on ${stale.host}, and writes on ${writer.name} since ${world.now - since} ms`
+    )
+  }
 
   /** Waits until the servers are what they have to be, so that the rest is the routers' part. */
   private readonly settled = Effect.gen(this, function* () {
-    const { cluster, world } = this
+    const { sites, world } = this
     const began = world.now
     do yield* Effect.sleep(settleEvery)
-    while (!isSettled(cluster) && world.now - began < settleLimit)
+    while (!sites.every(({ cluster }) => isSettled(cluster)) && world.now - began < settleLimit)
   })
 
   /** Everything is used again: writes, reads of every standby, notifications. */
-  private readonly recovered = Effect.gen(this, function* () {
-    const { handles, plan, truth, world } = this
-    const began = world.now
-    const exits = yield* Effect.forEach(
-      handles,
-      (handle, i) =>
-        Effect.exit(Effect.retry(this.works(handle, i), Schedule.spaced("250 millis").pipe(Schedule.upTo(recovery)))),
-      { concurrency: "unbounded" }
-    )
-    exits.forEach((exit, i) => {
-      truth.check(
-        "heals",
-        Exit.isSuccess(exit),
-        () =>
-          `router ${i + 1} has not recovered after ${world.now - began} ms: ${Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""}`
+  private recovered(site: Site) {
+    return Effect.gen(this, function* () {
+      const { truth, world } = this
+      const { handles, plans } = site
+      const began = world.now
+      const exits = yield* Effect.forEach(
+        handles,
+        (handle, i) =>
+          Effect.exit(
+            Effect.retry(this.works(site, handle, i), Schedule.spaced("250 millis").pipe(Schedule.upTo(recovery)))
+          ),
+        { concurrency: "unbounded" }
       )
+      exits.forEach((exit, i) => {
+        truth.check(
+          "heals",
+          Exit.isSuccess(exit),
+          () =>
+            `router ${i + 1} has not recovered after ${world.now - began} ms: ${Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""}`
+        )
+      })
+      // Where nothing waits, and nothing is asked for it, probes alone tell what a replica has.
+      yield* Effect.sleep(2 * Math.max(...plans.map(({ interval }) => interval)) + 500)
+      for (const [i, handle] of handles.entries())
+        if (Exit.isSuccess(exits[i]!)) yield* this.readsEverywhere(site, handle, i)
+      yield* Effect.sleep(300)
+      for (const { router } of handles) {
+        let pools = yield* router.status
+        // A probe uses a free connection of the pool.
+        for (let looks = 0; looks < 50 && pools.some(({ pool }) => pool.total > pool.idle); looks++) {
+          yield* Effect.sleep(10)
+          pools = yield* router.status
+        }
+        for (const { name, pool } of pools) {
+          truth.check(
+            "connections",
+            pool.waiting === 0,
+            () => `${pool.waiting} wait for a connection to ${name}, and nothing runs`
+          )
+          truth.check(
+            "connections",
+            pool.total === pool.idle,
+            () => `${pool.total - pool.idle} connections to ${name} are in use, and nothing runs`
+          )
+        }
+      }
     })
-    // Where nothing waits, and nothing is asked for it, probes alone tell what a replica has.
-    yield* Effect.sleep(2 * Math.max(...plan.routers.map(({ interval }) => interval)) + 500)
-    for (const [i, handle] of handles.entries()) if (Exit.isSuccess(exits[i]!)) yield* this.readsEverywhere(handle, i)
-    yield* Effect.sleep(300)
-    for (const { router } of handles) {
-      let pools = yield* router.status
-      // A probe uses a free connection of the pool.
-      for (let looks = 0; looks < 50 && pools.some(({ pool }) => pool.total > pool.idle); looks++) {
-        yield* Effect.sleep(10)
-        pools = yield* router.status
-      }
-      for (const { name, pool } of pools) {
-        truth.check(
-          "connections",
-          pool.waiting === 0,
-          () => `${pool.waiting} wait for a connection to ${name}, and nothing runs`
-        )
-        truth.check(
-          "connections",
-          pool.total === pool.idle,
-          () => `${pool.total - pool.idle} connections to ${name} are in use, and nothing runs`
-        )
-      }
-    }
-  })
+  }
 
-  private works({ router }: Handle, index: number) {
+  private works({ heard }: Site, { router }: Handle, index: number) {
     return Effect.gen(this, function* () {
       const sql = router.client
       yield* sql.unsafe("UPDATE account SET balance = balance + 1 WHERE id = $1", [0])
@@ -259,21 +357,20 @@ class Simulation {
       if (bad !== undefined) return yield* Effect.fail(new Error(`${bad.name} is ${bad.state}: ${bad.reason ?? ""}`))
       yield* sql.notify("news", `after ${index}`)
       yield* Effect.sleep(50)
-      if (!this.heard[index]!.has(`after ${index}`))
-        return yield* Effect.fail(new Error("a notification does not arrive"))
+      if (!heard[index]!.has(`after ${index}`)) return yield* Effect.fail(new Error("a notification does not arrive"))
     })
   }
 
   /** Reads until every standby has been read from. */
-  private readsEverywhere({ router }: Handle, index: number) {
+  private readsEverywhere({ cluster, plans }: Site, { router }: Handle, index: number) {
     return Effect.gen(this, function* () {
-      const { cluster, plan, truth, world } = this
+      const { truth, world } = this
       const began = world.now
       const standbys = cluster.servers.filter(({ isStandby }) => isStandby)
-      truth.served.clear()
+      for (const { host } of standbys) truth.served.delete(host)
       const unused = () => standbys.filter(({ host }) => !truth.served.has(host))
       // A choice by latency or load need not use all of them.
-      const { strategy } = plan.routers[index]!
+      const { strategy } = plans[index]!
       const isEven = strategy === "roundRobin" || strategy === "random"
       const hasTime = () => isEven && world.now - began < recovery
       const many = isEven ? cluster.servers.length * 20 : 3
@@ -312,7 +409,8 @@ class Simulation {
         network.busiest <= mostAttempts,
         () => `a router tried to open ${network.busiest} connections to one server within a second`
       )
-      const left = () => [...network.connections].filter(({ client }) => this.clients.includes(client))
+      const left = () =>
+        [...network.connections].filter(({ client }) => this.sites.some(({ clients }) => clients.includes(client)))
       for (let waited = 0; waited < 2000 && left().length > 0; waited += 100) yield* Effect.sleep(100)
       const open = left()
       truth.check(

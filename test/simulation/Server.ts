@@ -143,6 +143,11 @@ export class Server implements Facts, Host {
     return this.log[this.log.length - 1]?.end ?? logStart
   }
 
+  /** The timeline that its log has come to. */
+  get lastTimeline(): number {
+    return this.log[this.log.length - 1]?.timeline ?? 1
+  }
+
   get inserted(): number {
     return pastHeader(this.end)
   }
@@ -217,6 +222,11 @@ export class Server implements Facts, Host {
   /** Ends every session, or some of them, with an error. */
   disconnect(error: PgError, isMeant: (backend: Backend) => boolean = () => true): void {
     for (const backend of [...this.backends]) if (isMeant(backend)) backend.terminate(error)
+  }
+
+  /** The connections that listen to a channel, by their number. */
+  listeningTo(channel: string): ReadonlyArray<number> {
+    return [...this.ends].filter(([backend]) => backend.listensTo(channel)).map(([, { id }]) => id)
   }
 
   notify(pid: number, channel: string, payload: string): void {

@@ -23,6 +23,8 @@ export const invariants = [
   "no storm",
   "ends",
   "heals",
+  "newest timeline",
+  "listens",
   "no crash"
 ] as const
 
@@ -39,8 +41,22 @@ export interface Expectation {
   readonly mark: string | undefined
 }
 
-/** The value that every register has at first. */
-export const initial = "initial"
+/** The value that every register of a system has at first. */
+export const initialOf = (system: string): string => `initial of ${system}`
+
+/** Until when faults go on that may keep a router from noticing which server takes the writes. */
+export class Noise {
+  private end = 0
+
+  until(moment: number): void {
+    this.end = Math.max(this.end, moment)
+  }
+
+  /** For how long it has been calm. */
+  calmFor(now: number): number {
+    return now - this.end
+  }
+}
 
 const isOp = (text: unknown): text is string => typeof text === "string" && /^f\d+\.\d+$/.test(text)
 
@@ -53,14 +69,20 @@ export class Truth {
   statements = 0
   private readonly never = new Map<string, string>()
   private readonly together: Array<{ readonly name: string; readonly ops: ReadonlyArray<string> }> = []
+  readonly noise = new Noise()
+  /** How long a router may take to notice a promotion while it is calm, in milliseconds. */
+  noticesWithin = Number.POSITIVE_INFINITY
+  private readonly clusters = new Map<string, Cluster>()
   /** Statements that each server has run since it was last asked. */
   readonly served = new Map<string, number>()
 
-  constructor(
-    readonly world: World,
-    readonly cluster: () => Cluster
-  ) {
-    this.commits.set(initial, { timeline: 1, end: logStart + 1000, xid: 1 })
+  constructor(readonly world: World) {}
+
+  /** Servers whose commits are known from now on, and what their registers are at first. */
+  add(cluster: Cluster, initial: string): void {
+    for (const { host } of cluster.servers) this.clusters.set(host, cluster)
+    this.commits.set(initial, { cluster, timeline: 1, end: logStart + 1000, xid: 1 })
+    cluster.onCrash = (timeline, at) => this.crashed(cluster, timeline, at)
   }
 
   violate(invariant: Invariant, message: string): void {
@@ -85,6 +107,7 @@ export class Truth {
       this.served.set(host, (this.served.get(host) ?? 0) + 1)
       this.world.tell(`${host}: session ${backend.pid} runs ${op}`)
       this.checkSettings(op, backend)
+      if (backend.transaction?.isBlock !== true) this.checkTimeline(op, backend)
     },
     ran: () => {},
     failed: (backend, error) => {
@@ -119,6 +142,22 @@ export class Truth {
     )
   }
 
+  /** Nothing begins on a server that has not followed the promotion of another one. */
+  private checkTimeline(op: string, { server: { host } }: Backend): void {
+    const { now } = this.world
+    const cluster = this.clusters.get(host)!
+    const fork = cluster.forks[cluster.forks.length - 1]
+    if (fork === undefined || now - fork.since < this.noticesWithin) return
+    if (this.noise.calmFor(now) < this.noticesWithin) return
+    const followed = cluster.servers.find((server) => server.host === host)?.lastTimeline ?? 0
+    this.check(
+      "newest timeline",
+      followed >= fork.timeline,
+      () =>
+        `${op} runs on ${host}, which is on timeline ${followed}, ${now - fork.since} ms after timeline ${fork.timeline} began`
+    )
+  }
+
   private logged(backend: Backend, { changes }: Transaction, record: LogRecord): void {
     const { end, timeline, xid } = record
     for (const { row, table } of changes) {
@@ -130,14 +169,14 @@ export class Truth {
         before === undefined || before.xid === xid,
         () => `${op} was committed twice: in transactions ${before?.xid} and ${xid} (${backend.server.host})`
       )
-      this.commits.set(op, { end, timeline, xid })
+      this.commits.set(op, { cluster: this.clusters.get(backend.server.host)!, end, timeline, xid })
     }
   }
 
   /** Of a server that has crashed: commits that were in its memory alone are lost. */
-  crashed(timeline: number, at: number): void {
+  private crashed(cluster: Cluster, timeline: number, at: number): void {
     for (const commit of this.commits.values()) {
-      if (commit.timeline === timeline && commit.end > at) this.cluster().lose(commit.xid)
+      if (commit.cluster === cluster && commit.timeline === timeline && commit.end > at) cluster.lose(commit.xid)
     }
   }
 
@@ -173,32 +212,36 @@ export class Truth {
   }
 }
 
-/** What a flow has seen of each register. */
+/** What a flow has seen of each register of each system. */
 export class Seen {
-  private readonly commits = new Map<number, ReadonlyArray<Commit>>()
-
-  constructor(private readonly truth: Truth) {}
+  private readonly commits = new Map<string, ReadonlyArray<Commit>>()
 
   copy(): Seen {
-    const copy = new Seen(this.truth)
+    const copy = new Seen()
     for (const [register, commits] of this.commits) copy.commits.set(register, commits)
     return copy
   }
 
   absorb(other: Seen): void {
-    for (const [register, commits] of other.commits) for (const commit of commits) this.add(register, commit)
+    for (const [key, commits] of other.commits) for (const commit of commits) this.note(key, commit)
   }
 
   add(register: number, commit: Commit): void {
-    const cluster = this.truth.cluster()
-    const before = this.commits.get(register) ?? []
+    this.note(`${commit.cluster.name} ${register}`, commit)
+  }
+
+  private note(key: string, commit: Commit): void {
+    const { cluster } = commit
+    const before = this.commits.get(key) ?? []
     if (before.some((one) => one.xid === commit.xid)) return
-    this.commits.set(register, [...before.filter((one) => !cluster.includes(commit, one)), commit])
+    this.commits.set(key, [...before.filter((one) => !cluster.includes(commit, one)), commit])
   }
 
   /** Whether a read that shows a commit shows all that was seen. */
   missing(register: number, shown: Commit): Commit | undefined {
-    const cluster = this.truth.cluster()
-    return (this.commits.get(register) ?? []).find((seen) => !cluster.isLost(seen) && !cluster.includes(shown, seen))
+    const { cluster } = shown
+    return (this.commits.get(`${cluster.name} ${register}`) ?? []).find(
+      (seen) => !cluster.isLost(seen) && !cluster.includes(shown, seen)
+    )
   }
 }

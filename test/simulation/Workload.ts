@@ -1,7 +1,10 @@
 /** Runs the flows of a plan against routers, and compares what they learn with what really happened. */
+import * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Stream } from "effect"
-import { Consistency, DbRouter, RouterError } from "effect-db-router"
+import * as SqlResolver from "@effect/sql/SqlResolver"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, type Runtime, Schema, Stream } from "effect"
+import { Consistency, DbRouter, HttpSession, RouterError } from "effect-db-router"
 import { type Op, registers } from "./Plan.js"
 import { Seen, type Truth } from "./Truth.js"
 
@@ -10,6 +13,15 @@ export interface Handle {
   readonly router: DbRouter.DbRouter
   /** Under the scope "process": what any flow of it has written. */
   readonly written: Seen | undefined
+  /** All routers of its system. */
+  readonly peers: ReadonlyArray<Handle>
+}
+
+/** What an HTTP client keeps. */
+interface Client {
+  token: string | undefined
+  /** What the token stands for. */
+  seen: Seen
 }
 
 /** Why an effect of the workload ends a session. */
@@ -47,11 +59,16 @@ interface Context {
   readonly isStale: boolean
   /** Something may interrupt it. */
   readonly mayStop: boolean
+  /** `statementTimeout`, in milliseconds. */
+  readonly limit: number | undefined
+  readonly client: Client
 }
 
 type Row = Readonly<Record<string, unknown>>
 
 type RunQuery = (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<Row>, SqlError>
+
+const Register = Schema.Struct({ op: Schema.String, id: Schema.Number, value: Schema.String })
 
 const oneRegister = "SELECT $1::text AS op, id, value FROM register WHERE id = $2"
 
@@ -64,6 +81,12 @@ const codeOf = (error: unknown): string | undefined => {
   }
   return undefined
 }
+
+/** What a `statementTimeout` has ended. */
+const isOverdue = (error: Failure): boolean =>
+  codeOf(error) === "57014" && messageOf(error).includes("statement timeout")
+
+const tokenHeader = "x-token"
 
 /** Codes that no fault brings about: prepared statements, portals and savepoints that are not there, texts that are wrong. */
 const strange = new Set([
@@ -88,7 +111,10 @@ export class Workload {
 
   constructor(
     private readonly truth: Truth,
-    private readonly handles: ReadonlyArray<Handle>
+    /** Of another system. */
+    private readonly others: ReadonlyArray<Handle>,
+    /** What requests are answered in. */
+    private readonly runtime: Runtime.Runtime<never>
   ) {}
 
   /** One flow, an operation after the other, whatever becomes of each. */
@@ -96,11 +122,13 @@ export class Workload {
     const context: Context = {
       handle,
       flow,
-      seen: new Seen(this.truth),
+      seen: new Seen(),
       level: undefined,
       tenant: undefined,
       isStale: false,
-      mayStop: false
+      mayStop: false,
+      limit: undefined,
+      client: { token: undefined, seen: new Seen() }
     }
     return Effect.forEach(ops, (op) => this.report(op, this.op(op, context), context), { discard: true })
   }
@@ -184,6 +212,20 @@ export class Workload {
         return this.rows(context, op.count, op.take)
       case "notify":
         return handle.router.client.notify("news", `from ${context.flow}`)
+      case "copy":
+        return this.copy(op.isCaught, context)
+      case "sleep":
+        return Effect.map(this.query(context, `SELECT pg_sleep(${op.millis / 1000})`, []), () =>
+          this.truth.check(
+            "settings",
+            context.limit === undefined || op.millis <= context.limit,
+            () => `a statement of ${op.millis} ms has ended where statementTimeout is ${context.limit} ms`
+          )
+        )
+      case "batch":
+        return op.isWrite ? this.insertTogether(op.count, context) : this.readTogether(op.count, context)
+      case "jostle":
+        return this.jostle(op, context)
       case "setLocal":
         return Effect.suspend(() => {
           const mark = `m${++this.ids}`
@@ -217,7 +259,9 @@ export class Workload {
           )
         })
       case "detached":
-        return DbRouter.detached(this.each(op.ops, within({ level: undefined, tenant: level?.tenant })))
+        return DbRouter.detached(
+          this.each(op.ops, within({ level: undefined, tenant: level?.tenant, limit: undefined }))
+        )
       case "fresh":
         return DbRouter.maxStaleness(this.each(op.ops, context), "1 second")
       case "reserve":
@@ -267,12 +311,12 @@ export class Workload {
       case "token":
         return Effect.gen(this, function* () {
           const token = yield* this.provide(context, Consistency.currentToken)
-          const there = this.handles[op.router]!
+          const there = handle.peers[op.router % handle.peers.length]!
           const seen = context.seen.copy()
           if (Option.isNone(token)) return
           // A new flow, as in another process: what it knows, it knows from the token.
           const done = yield* Deferred.make<Exit.Exit<void, Failure>>()
-          const other: Context = { ...context, handle: there, seen }
+          const other: Context = { ...context, handle: there, seen, ...(there === handle ? {} : { tenant: undefined }) }
           yield* Effect.forkDaemon(
             Effect.flatMap(
               Effect.exit(
@@ -286,6 +330,10 @@ export class Workload {
           )
           yield* yield* Deferred.await(done)
         })
+      case "request":
+        return this.request(op, context)
+      case "elsewhere":
+        return this.elsewhere(op, context)
     }
   }
 
@@ -411,6 +459,160 @@ export class Workload {
     })
   }
 
+  private copy(isCaught: boolean, context: Context): Run {
+    const copied = Effect.flip(this.query(context, "COPY entry FROM STDIN", []))
+    return Effect.flatMap(
+      Effect.mapError(copied, () => new Refused("COPY has ended without an error")),
+      (error) => {
+        // It says so with the code of a cancel.
+        const failure = codeOf(error) === "57014" && messageOf(error).includes("COPY") ? new Refused("copies") : error
+        return isCaught ? Effect.void : Effect.fail(failure)
+      }
+    )
+  }
+
+  private insertTogether(count: number, context: Context): Run {
+    return Effect.gen(this, function* () {
+      const { client } = context.handle.router
+      const insert = yield* SqlResolver.void("insert", {
+        Request: Schema.String,
+        execute: (ops) => client`INSERT INTO entry ${client.insert(ops.map((op) => ({ op, flow: `${context.flow}` })))}`
+      })
+      const ops = Array.from({ length: count }, () => this.nextOp(context))
+      yield* Effect.forEach(ops, insert.execute, { batching: true, discard: true }).pipe(
+        Effect.catchTag("ParseError", Effect.die),
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            if (context.level === undefined) for (const op of ops) this.failed(op, error)
+          })
+        )
+      )
+      for (const op of ops) this.wrote(context, op, undefined)
+      // One statement has done all of them.
+      if (context.level === undefined) this.truth.atomic("a batch", ops)
+    })
+  }
+
+  private readTogether(count: number, context: Context): Run {
+    const { client } = context.handle.router
+    const run: RunQuery = (_, [op]) =>
+      Effect.gen(function* () {
+        const byId = yield* SqlResolver.findById("register", {
+          Id: Schema.Number,
+          Result: Register,
+          ResultId: ({ id }) => id,
+          execute: (ids) =>
+            client`SELECT ${String(op)}::text AS op, id, value FROM register WHERE ${client.in("id", ids)}`
+        })
+        const ids = Array.from({ length: count }, (_, i) => i + 1)
+        const found = yield* Effect.forEach(ids, byId.execute, { batching: true })
+        return found.flatMap(Option.toArray)
+      }).pipe(Effect.catchTag("ParseError", Effect.die))
+    return Effect.asVoid(this.read(context, "", [], run))
+  }
+
+  private elsewhere({ ops, withToken }: Extract<Op, { readonly _tag: "elsewhere" }>, context: Context): Run {
+    const [handle] = this.others
+    if (handle === undefined) return Effect.void
+    const run = Effect.suspend(() =>
+      this.each(ops, { ...context, handle, level: undefined, tenant: undefined, limit: undefined })
+    )
+    if (!withToken) return run
+    return Effect.flatMap(this.provide(context, Consistency.currentToken), (token) =>
+      Effect.provideService(
+        // It says nothing there.
+        Consistency.withToken(
+          run,
+          Option.getOrElse(token, () => "")
+        ),
+        DbRouter.DbRouter,
+        handle.router
+      )
+    )
+  }
+
+  private request(op: Extract<Op, { readonly _tag: "request" }>, context: Context): Run {
+    return Effect.gen(this, function* () {
+      const { client, flow } = context
+      const handle = context.handle.peers[op.router % context.handle.peers.length]!
+      const name = `request ${++this.ids} of flow ${flow}`
+      const tenant = op.tenant ? `t${this.ids}` : undefined
+      const level: Level = { own: new Map(), ops: [], hooks: [], tenant, mark: undefined, base: undefined }
+      const seen = client.seen.copy()
+      const inner: Context = {
+        ...context,
+        handle,
+        seen,
+        level,
+        tenant: undefined,
+        isStale: false,
+        mayStop: op.hangsUp !== undefined,
+        limit: undefined
+      }
+      let ran: Exit.Exit<void, Failure> | undefined
+      const app = Effect.as(
+        Effect.onExit(this.each(op.ops, inner), (exit) =>
+          Effect.sync(() => {
+            ran = exit
+          })
+        ),
+        HttpServerResponse.empty({ status: op.status })
+      )
+      const withSession = HttpSession.middleware({
+        token: HttpSession.tokenHeader({ request: tokenHeader }),
+        ...(tenant === undefined ? {} : { session: { settings: { "app.tenant": tenant } } })
+      })
+      const handler = HttpApp.toWebHandlerRuntime(this.runtime)(
+        Effect.provideService(withSession(app), DbRouter.DbRouter, handle.router)
+      )
+      const hangUp = new AbortController()
+      const asked = new Request("http://app/", {
+        headers: client.token === undefined ? {} : { [tokenHeader]: client.token },
+        signal: hangUp.signal
+      })
+      if (op.hangsUp !== undefined)
+        yield* Effect.fork(
+          Effect.delay(
+            Effect.sync(() => hangUp.abort()),
+            Duration.millis(op.hangsUp)
+          )
+        )
+      const response = yield* Effect.promise(() => handler(asked))
+      const { status } = response
+      const token = response.headers.get(tokenHeader)
+      if (ran !== undefined && Exit.isFailure(ran))
+        for (const error of Cause.failures(ran.cause)) this.judge(error, inner.mayStop)
+      const exit: Exit.Exit<void, Failure> =
+        status === op.status && ran !== undefined && Exit.isSuccess(ran)
+          ? status < 400
+            ? Exit.void
+            : Exit.fail(new Refused(`${status}`))
+          : ran !== undefined && Exit.isFailure(ran) && !Cause.isInterrupted(ran.cause)
+            ? Exit.fail(new Refused(`fails with ${status}`))
+            : // Of a client that is gone, or a COMMIT that has failed.
+              Exit.failCause(Cause.empty)
+      this.ended(name, { ...inner, level: undefined }, level, false, exit)
+      if (token === null) return
+      client.token = token
+      client.seen = seen
+    })
+  }
+
+  private jostle({ count, register }: Extract<Op, { readonly _tag: "jostle" }>, context: Context): Run {
+    return Effect.gen(this, function* () {
+      const id = yield* Effect.fiberId
+      const others = yield* Effect.forEach(Array.from({ length: count }), () =>
+        Effect.fork(this.readOne({ ...context, seen: context.seen.copy(), mayStop: true }, register))
+      )
+      // In the same moment as the next one gets its turn.
+      yield* Effect.ensuring(
+        this.readOne({ ...context, mayStop: true }, register),
+        Effect.forEach(others, Fiber.interruptAsFork(id), { discard: true })
+      )
+      yield* Effect.forEach(others, Fiber.await, { discard: true })
+    })
+  }
+
   private rows(context: Context, count: number, take: number): Run {
     return Effect.suspend(() => {
       const op = this.nextOp(context)
@@ -449,7 +651,8 @@ export class Workload {
       }
       // A session inside a session is the same one: what fails in it, fails the whole.
       const isJoined = isInner && (op.how === "session" || op.how === "atomic")
-      const inner: Context = { ...context, level: isJoined ? around : level }
+      const limit = isInner ? context.limit : op.limit
+      const inner: Context = { ...context, level: isJoined ? around : level, limit }
       const end: Run =
         op.end === "succeed"
           ? Effect.void
@@ -460,7 +663,8 @@ export class Workload {
       if (isJoined) return this.provide(context, DbRouter.session(body))
       const options = {
         ...(op.isolation === undefined ? {} : { isolation: op.isolation }),
-        ...(op.tenant ? { settings: { "app.tenant": tenant! } } : {})
+        ...(op.tenant ? { settings: { "app.tenant": tenant! } } : {}),
+        ...(op.limit === undefined ? {} : { statementTimeout: op.limit })
       }
       const run: Effect.Effect<void, Failure, DbRouter.DbRouter> =
         op.how === "transaction"
@@ -473,6 +677,7 @@ export class Workload {
       const ended = Effect.onExit(this.provide(context, run), (exit) =>
         Effect.sync(() => this.ended(name, context, level, isInner, exit))
       )
+      if (op.limit !== undefined) return Effect.catchIf(ended, isOverdue, () => Effect.void)
       // The transaction goes on after a savepoint that was rolled back.
       return isInner && op.how === "transaction"
         ? Effect.catchIf(
@@ -517,6 +722,7 @@ export class Workload {
     }
     const failures = [...Cause.failures(exit.cause)]
     const isRefused = failures.some((error) => error instanceof Refused) || [...Cause.defects(exit.cause)].length > 0
+    const isUnknown = failures.some((error) => RouterError.outcomeOf(error) === "unknown")
     const isNotDone =
       isRefused || (failures.length > 0 && failures.every((error) => RouterError.outcomeOf(error) === "not done"))
     if (isNotDone) for (const op of level.ops) truth.notDone(op, `${name}: ${textOf(exit.cause)}`)
@@ -525,6 +731,11 @@ export class Workload {
         "hooks",
         hook.commits + hook.rollbacks <= 1,
         () => `of ${name} afterCommit ran ${hook.commits} times, afterRollback ${hook.rollbacks} times`
+      )
+      truth.check(
+        "hooks",
+        !isUnknown || hook.commits + hook.rollbacks === 0,
+        () => `${hook.commits > 0 ? "afterCommit" : "afterRollback"} ran though the outcome of ${name} is unknown`
       )
       truth.check("hooks", !isNotDone || hook.commits === 0, () => `afterCommit ran though ${name} was not done`)
       truth.check("hooks", hook.rollbacks === 0 || !isCommitted, () => `afterRollback ran though ${name} is committed`)
