@@ -302,9 +302,14 @@ export class Network {
       world.after(0.2, () => fail("ECONNREFUSED"))
       return connection
     }
-    connection.toServer.carry(40, () => {
+    // No answer: TCP asks again after 1 s, 3 s, 7 s, ...
+    const arrive = (tries: number) => {
       const state = listener.state()
-      if (connection.state === "closed" || state === "silent") return
+      if (connection.state === "closed") return
+      if (state === "silent") {
+        if (tries < 6) world.after(1_000 * 2 ** tries, () => connection.toServer.carry(40, () => arrive(tries + 1)))
+        return
+      }
       if (state === "refusing") {
         connection.toClient.carry(40, () => fail("ECONNREFUSED"))
         return
@@ -319,7 +324,8 @@ export class Network {
           if (!socket.destroyed) connected()
         })
       })
-    })
+    }
+    connection.toServer.carry(40, () => arrive(0))
     return connection
   }
 

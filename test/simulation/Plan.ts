@@ -195,6 +195,8 @@ interface Bent {
   readonly faults?: ReadonlyArray<FaultKind>
   /** How many a second. */
   readonly rates?: ReadonlyArray<number>
+  /** How long they last, in milliseconds. */
+  readonly lengths?: ReadonlyArray<number>
   /** Until when they begin, and flows do, in milliseconds. */
   readonly until?: number
   readonly begins?: ReadonlyArray<number>
@@ -247,6 +249,7 @@ const themes = {
     ops: { burst: 6, fork: 3, primary: 6, write: 2, session: 0, snapshot: 0, tenantReads: 0, reserve: 0, request: 0 },
     faults: ["refuse", "crash", "stop", "reset", "terminate", "freeze", "promote"],
     rates: [1, 2.5],
+    lengths: [200, 1000, 3000, 12_000],
     router: (chance) => ({ connectTimeout: 0, maxConnections: chance.pick([1, 2, 3]) })
   },
   /** HTTP requests with tokens. */
@@ -471,7 +474,8 @@ const faultsOf = (chance: Chance, routers: number, bent: Bent): ReadonlyArray<Fa
     return {
       kind,
       at: chance.between(100, until),
-      millis: chance.pick(kind === "long split brain" ? longLengths : lengths) * chance.between(0.5, 1.5),
+      millis:
+        chance.pick(kind === "long split brain" ? longLengths : (bent.lengths ?? lengths)) * chance.between(0.5, 1.5),
       target: chance.below(60),
       router: chance.below(routers),
       seed: `${chance.seed}/${i}`

@@ -238,12 +238,17 @@ export const planted: ReadonlyArray<Planted> = [
     "else if (!router.defaultGroup.isEligible(engine))",
     "else if (engine.isDrained)"
   ),
-  plant(
-    "what waits for a server that has been lost goes on waiting",
-    "internal/driver/pool.ts",
-    "    this.connections.refuseAll(reason)\n",
-    ""
-  ),
+  {
+    name: "what waits for a server that has been lost goes on waiting",
+    patches: [
+      { file: "internal/driver/pool.ts", find: "    this.connections.refuseAll(reason)\n", replace: "" },
+      {
+        file: "internal/driver/connections.ts",
+        find: "const others = isDown ? this.waiters.takeAll() : []",
+        replace: "const others: Array<Wish> = isDown ? [] : []"
+      }
+    ]
+  },
   {
     name: "listening tries a primary that refuses without a pause",
     patches: [

@@ -113,6 +113,9 @@ const recovery = 30_000
 /** The most connections that a router may try to open to one server within a second. */
 const mostAttempts = 100
 
+/** How long something may wait for a server that is known to be down, in milliseconds: as long as one connection is tried. */
+const hopeless = 6_000
+
 /** How long a stream of notifications may stay on a server that does not take the writes any more, in milliseconds. */
 const mayStay = 1_500
 
@@ -247,7 +250,7 @@ class Simulation {
         else if (!this.hopeless.has(key)) this.hopeless.set(key, this.world.now)
         this.truth.check(
           "connections",
-          this.world.now - (this.hopeless.get(key) ?? this.world.now) < turns,
+          this.world.now - (this.hopeless.get(key) ?? this.world.now) < hopeless,
           () => `${pool.waiting} in ${client} wait for a connection to ${name}, which is known to be down`
         )
         if (pool.waiting === 0 || pool.total > 0) this.none.delete(key)

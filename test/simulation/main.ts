@@ -7,6 +7,7 @@
  *   npm run simulate -- --shrink 42            the smallest plan that fails as that seed does, and its history
  *   npm run simulate -- --plan FILE            a plan, such as --shrink prints
  *   npm run simulate -- --planted all          faults put into a copy of the library, and how soon each is found
+ *   npm run simulate -- --planted all --write  the same, and puts the table into docs/simulation.md
  *   npm run simulate -- --record               asks a real server again what the simulated ones answer
  *   npm run simulate -- --twice 20             20 seeds, each twice: the histories have to be the same
  */
@@ -16,6 +17,7 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import type { Plan } from "./Plan.js"
 import { findAll, planted } from "./Planted.js"
+import { head, rowOf, writeRows } from "./PlantedTable.js"
 import { printOne, Summary } from "./Report.js"
 import { shrink } from "./Shrink.js"
 import type { Recording } from "./Statement.js"
@@ -31,6 +33,7 @@ const { values } = parseArgs({
     plan: { type: "string" },
     record: { type: "boolean", default: false },
     planted: { type: "string", multiple: true },
+    write: { type: "boolean", default: false },
     most: { type: "string", default: "2000" },
     workers: { type: "string", default: String(Math.min(2, availableParallelism())) }
   }
@@ -121,11 +124,19 @@ const recordings = async (): Promise<boolean> => {
 const plantedFaults = async (names: ReadonlyArray<string>): Promise<boolean> => {
   const chosen = planted.filter(({ name }) => names.some((start) => start === "all" || name.startsWith(start)))
   let missed = 0
-  console.log("| planted fault | found by | seeds |\n| --- | --- | --- |")
-  await findAll(chosen, Number(values.most), count, ({ name }, { by, seeds }) => {
-    if (by === undefined) missed++
-    console.log(`| ${name} | ${by ?? "not found"} | ${seeds} |`)
+  const rows: Array<string> = []
+  console.log(head)
+  await findAll(chosen, Number(values.most), count, ({ name }, found) => {
+    if (found.by === undefined) missed++
+    const row = rowOf(name, found)
+    console.log(row)
+    rows.push(row)
   })
+  if (values.write)
+    writeRows(
+      rows,
+      planted.map(({ name }) => name)
+    )
   return chosen.length > 0 && missed === 0
 }
 
