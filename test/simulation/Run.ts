@@ -351,13 +351,13 @@ class Simulation {
   private works({ heard }: Site, { router }: Handle, index: number) {
     return Effect.gen(this, function* () {
       const sql = router.client
+      const states = yield* router.status
+      const bad = states.find((one) => one.state !== "up")
+      if (bad !== undefined) return yield* Effect.fail(new Error(`${bad.name} is ${bad.state}: ${bad.reason ?? ""}`))
       yield* sql.unsafe("UPDATE account SET balance = balance + 1 WHERE id = $1", [0])
       yield* sql
         .unsafe("SELECT $1::text AS op, id FROM register WHERE id = $2", [`f0.${index}`, 1])
         .pipe(DbRouter.replica)
-      const states = yield* router.status
-      const bad = states.find((one) => one.state !== "up")
-      if (bad !== undefined) return yield* Effect.fail(new Error(`${bad.name} is ${bad.state}: ${bad.reason ?? ""}`))
       yield* sql.notify("news", `after ${index}`)
       yield* Effect.sleep(50)
       if (!heard[index]!.has(`after ${index}`)) return yield* Effect.fail(new Error("a notification does not arrive"))

@@ -424,7 +424,8 @@ export class Server implements Facts, Host {
     const next = this.log[this.replayedCount]
     if (next === undefined) return
     this.replayScheduled = true
-    const due = Math.max(this.world.now + this.chance.between(0.02, 0.4), next.at + this.replayDelay)
+    const pace = this.replayedCount < this.redone ? this.redoPace : 0
+    const due = Math.max(this.world.now + pace + this.chance.between(0.02, 0.4), next.at + this.replayDelay)
     this.later(due - this.world.now, () => {
       this.replayScheduled = false
       if (this.isReplayPaused || !this.isStandby) return
@@ -463,6 +464,10 @@ export class Server implements Facts, Host {
       }
     }
   }
+
+  /** How many records it had replayed before it was started, and how long each takes again, in milliseconds. */
+  private redone = 0
+  private redoPace = 0
 
   setReplayPaused(isPaused: boolean): void {
     this.isReplayPaused = isPaused
@@ -526,6 +531,8 @@ export class Server implements Facts, Host {
     // What a standby had replayed, it may have to replay again.
     const again = this.isStandby ? this.chance.below(20) : 0
     const count = this.isStandby ? Math.max(0, this.replayedCount - again) : this.log.length
+    this.redone = this.replayedCount
+    this.redoPace = this.chance.is(0.4) ? this.chance.between(10, 200) : 0
     this.replayedCount = 0
     while (this.replayedCount < count) {
       const record = this.log[this.replayedCount++]!
