@@ -15,8 +15,9 @@ const nameOf = (row: string): string => row.split("|")[1]!.trim()
 export const writeRows = (rows: ReadonlyArray<string>, order: ReadonlyArray<string>): void => {
   const page = readFileSync(path, "utf8")
   const from = page.indexOf(head)
-  const to = page.indexOf("\n\n", from)
-  if (from < 0 || to < 0) throw new Error("docs/simulation.md has no table of planted faults")
+  const end = page.indexOf("\n\n", from)
+  const to = end < 0 ? page.trimEnd().length : end
+  if (from < 0) throw new Error("docs/simulation.md has no table of planted faults")
   const before = page
     .slice(from + head.length, to)
     .trim()
