@@ -161,6 +161,11 @@ export interface Options {
    * Default: `"1 second"`; `0` does not wait.
    */
   readonly waitForReplica?: Duration.DurationInput | undefined
+  /**
+   * How many notifications are kept for a stream of `listen` that does not take them. At one more that stream fails, with the
+   * reason `ListenerBehind`, once it has taken those; other streams go on. Default: `10000`.
+   */
+  readonly maxPendingNotifications?: number | undefined
   /** How positions travel to other requests and processes. Default: signed with a random key of the process. */
   readonly tokens?: Token.Options | undefined
   /**
@@ -384,6 +389,7 @@ export interface RouterConfig {
   readonly topology: Topology.Topology
   readonly waitForPrimary: { readonly atStart: Duration.Duration; readonly statements: Duration.Duration }
   readonly waitForReplica: Duration.Duration
+  readonly maxPendingNotifications: number
   readonly tokens: Token.Resolved
   readonly metrics: boolean
   readonly shutdownTimeout: Duration.Duration
@@ -454,6 +460,7 @@ export const resolve = (options: Options): Either.Either<RouterConfig, RouterCon
         statements: given.waitForPrimary?.statements ?? Duration.seconds(5)
       }),
       waitForReplica: given.waitForReplica ?? Duration.seconds(1),
+      maxPendingNotifications: given.maxPendingNotifications ?? 10_000,
       tokens: given.tokens ?? tokens.resolved(),
       metrics: given.metrics ?? true,
       shutdownTimeout: given.shutdownTimeout ?? Duration.seconds(5)

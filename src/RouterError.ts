@@ -99,6 +99,7 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction
  * - `RouterClosed`: a statement came after the layer had begun to close
  * - `PoolBusy`: all connections to a server stayed in use for as long as a statement waits for one; it was not sent
+ * - `ListenerBehind`: a stream of `listen` had not taken as many notifications as are kept for one; later ones were missed
  *
  * @since 0.1.0
  * @category errors
@@ -116,7 +117,8 @@ export const Reason = Schema.Literal(
   "SettingsMissing",
   "TransactionActive",
   "RouterClosed",
-  "PoolBusy"
+  "PoolBusy",
+  "ListenerBehind"
 )
 
 /**
@@ -144,7 +146,8 @@ export const codes = {
   SettingsMissing: "DB_ROUTER_SETTINGS_MISSING",
   TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
   RouterClosed: "DB_ROUTER_CLOSED",
-  PoolBusy: "DB_ROUTER_POOL_BUSY"
+  PoolBusy: "DB_ROUTER_POOL_BUSY",
+  ListenerBehind: "DB_ROUTER_LISTENER_BEHIND"
 } as const satisfies Record<Reason, string>
 
 /**
@@ -464,6 +467,20 @@ export const poolBusy = (engine: string, max: number, millis: number): RouterErr
     remedy:
       "End sooner what holds them (transactions that wait for something else, streams that are read slowly), or allow more (maxConnections) or a longer wait (connectTimeout)",
     engine
+  })
+
+/**
+ * A stream of `listen` on `channel` has not taken `most` notifications, and one more has come.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const listenerBehind = (channel: string, most: number): RouterError =>
+  new RouterError({
+    reason: "ListenerBehind",
+    description: `A stream that listens to ${JSON.stringify(channel)} had ${most} notifications to take when more came, which were missed`,
+    remedy:
+      "Take them sooner (hand slow work to other fibers), or allow more (maxPendingNotifications); listen again, and read what the missed ones would have told"
   })
 
 /**

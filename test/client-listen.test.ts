@@ -1,7 +1,7 @@
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Mailbox, Stream } from "effect"
-import { DbRouter } from "effect-db-router"
+import { Effect, Exit, Fiber, Layer, Mailbox, Option, Stream } from "effect"
+import { DbRouter, RouterError } from "effect-db-router"
 import * as RouterTest from "./support/router.js"
 
 /** Waits until the primary has as many connections that listen as given. */
@@ -79,6 +79,58 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
       yield* client.notify("other", "4")
       assert.strictEqual(yield* other.take, "4")
       yield* Fiber.interrupt(other.fiber)
+      yield* listeners(0)
+    })
+  )
+
+  it.scoped("a stream that takes nothing fails once it has what was kept for it, and others go on", () =>
+    Effect.gen(function* () {
+      const cluster = yield* RouterTest.PgCluster.PgCluster
+      const most = 20
+      const limited = { ...RouterTest.optionsFor(cluster, {}), maxPendingNotifications: most }
+      const services = yield* Layer.build(Layer.fresh(DbRouter.layer(limited)))
+      yield* Effect.provide(
+        Effect.gen(function* () {
+          const client = yield* PgClient.PgClient
+          const other = yield* collecting("behind")
+          const taken: Array<string> = []
+          const gate = yield* Effect.makeLatch(false)
+          const stuck = yield* client.listen("behind").pipe(
+            Stream.runForEach((payload) =>
+              Effect.zipRight(
+                gate.await,
+                Effect.sync(() => void taken.push(payload))
+              )
+            ),
+            Effect.flip,
+            Effect.fork
+          )
+          yield* listeners(1)
+          const sent = Array.from({ length: most * 3 }, (_, i) => String(i))
+          yield* client.notify("behind", "first")
+          assert.strictEqual(yield* other.take, "first")
+          for (const payload of sent) yield* client.notify("behind", payload)
+          // The other one has them all.
+          for (const payload of sent) assert.strictEqual(yield* other.take, payload)
+          yield* gate.open
+          const error = yield* Effect.timeout(Fiber.join(stuck), "10 seconds")
+          assert.deepStrictEqual(RouterError.reasonOf(error), Option.some("ListenerBehind"))
+          assert.match(String(error), /"behind" had 20 notifications/)
+          // One was taken before, and held.
+          assert.deepStrictEqual(taken, ["first", ...sent].slice(0, taken.length))
+          assert.include([most, most + 1], taken.length)
+          yield* client.notify("behind", "after")
+          assert.strictEqual(yield* other.take, "after")
+          // Listening again works.
+          const again = yield* collecting("behind")
+          yield* Effect.sleep("50 millis")
+          yield* client.notify("behind", "again")
+          assert.strictEqual(yield* again.take, "again")
+          yield* Fiber.interrupt(other.fiber)
+          yield* Fiber.interrupt(again.fiber)
+        }),
+        services
+      )
       yield* listeners(0)
     })
   )

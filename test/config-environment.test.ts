@@ -292,6 +292,7 @@ describe("the scalar options", () => {
     ["DB_ROUTER_HEALTH_INTERVAL", "0", "health.interval", "5 seconds"],
     ["DB_ROUTER_HEALTH_FAILURES", "0", "health.failures", "from 1"],
     ["DB_ROUTER_HEALTH_MAX_LAG_BYTES", "many", "health.maxLagBytes", "number"],
+    ["DB_ROUTER_MAX_PENDING_NOTIFICATIONS", "0", "maxPendingNotifications", "from 1"],
     ["DB_ROUTER_METRICS", "some", "metrics", "true or false"],
     ["DB_ROUTER_SHUTDOWN_TIMEOUT", "5", "shutdownTimeout", "5 seconds"],
     ["DB_ROUTER_TOKEN_LIFETIME", "0", "tokens.lifetime", "longer than zero"],

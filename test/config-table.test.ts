@@ -100,6 +100,7 @@ describe("the table of the options", () => {
     assert.strictEqual(BigInt(plain(options["health.maxLagBytes"].default)), health.maxLagBytes)
     assert.strictEqual(duration(options["tokens.lifetime"].default), Duration.toMillis(config.tokens.lifetime))
     assert.isUndefined(config.tokens.keys)
+    assert.strictEqual(plain(options.maxPendingNotifications.default), config.maxPendingNotifications)
     assert.strictEqual(plain(options.metrics.default), config.metrics)
     assert.strictEqual(duration(options.shutdownTimeout.default), Duration.toMillis(config.shutdownTimeout))
     assert.strictEqual(options.strategy.default, "`Selector.roundRobin`")

@@ -45,6 +45,7 @@ describe("defaults", () => {
       onNoReplica: "primary",
       hedge: undefined,
       topology: Topology.fixed,
+      maxPendingNotifications: 10_000,
       maxPreparedPerConnection: 256,
       planCacheMode: undefined,
       metrics: true

@@ -56,6 +56,7 @@ const errors: ReadonlyArray<
   ["TransactionActive", RouterError.transactionActive(), ["already active", '"savepoint"']],
   ["TransactionActive", RouterError.sessionActive(), ["inside another session", "newSession"]],
   ["RouterClosed", RouterError.routerClosed(), ["closed", "layer"]],
+  ["ListenerBehind", RouterError.listenerBehind("news", 7), ['"news"', "7 notifications", "maxPendingNotifications"]],
   ["PoolBusy", RouterError.poolBusy("main", 10, 5_000), ['All 10 connections to "main"', "5000 ms", "maxConnections"]]
 ]
 
@@ -110,7 +111,8 @@ describe("a RouterError", () => {
       SettingsMissing: "DB_ROUTER_SETTINGS_MISSING",
       TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
       RouterClosed: "DB_ROUTER_CLOSED",
-      PoolBusy: "DB_ROUTER_POOL_BUSY"
+      PoolBusy: "DB_ROUTER_POOL_BUSY",
+      ListenerBehind: "DB_ROUTER_LISTENER_BEHIND"
     })
     for (const [reason, error] of errors) assert.strictEqual(error.code, RouterError.codes[reason])
   })

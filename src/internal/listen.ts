@@ -18,7 +18,7 @@ import { poolConfig } from "../Engine.js"
 import type * as Health from "../Health.js"
 import * as RouterError from "../RouterError.js"
 import * as bounded from "./bounded.js"
-import { Connection } from "./driver/connection.js"
+import { Connection, type Query } from "./driver/connection.js"
 import type { Result } from "./driver/pool.js"
 import { answerOf, text as positionText } from "./driver/position.js"
 import { acquireFailed } from "./failure.js"
@@ -56,6 +56,8 @@ interface Channel {
   waiting: Array<(error: SqlError | undefined) => void> | undefined
 }
 
+type Answered = Parameters<Connection["query"]>[1]
+
 /** One connection that listens. */
 class Listening {
   /** How many streams have it. */
@@ -67,6 +69,8 @@ class Listening {
   private isAsking = false
   private next: { readonly mark: Mark; readonly question: number } | undefined
   private answered: Array<() => void> = []
+  /** What the server is asked, one after the other: the driver takes no statement while another one runs. */
+  private readonly questions: Array<readonly [query: Query, answered: Answered]> = []
   private hasEnded = false
   private whenEnded = () => {}
   private watching: Fiber.RuntimeFiber<unknown, unknown> | undefined
@@ -93,9 +97,11 @@ class Listening {
       const listening = new Listening(router, engine, gone)
       const { applicationName } = engine.client
       const config = { ...poolConfig(engine.client), application_name: `${applicationName} listen` }
+      let isAbandoned = false
       const refuse = (cause: unknown) => {
         const error = new SqlError({ cause, message: acquireFailed })
-        if (engine.binding === listening.binding) engine.heard(error)
+        // Of what is given up here the server is not to blame.
+        if (engine.binding === listening.binding && !isAbandoned) engine.heard(error)
         return Effect.fail(error)
       }
       let connection: Connection
@@ -110,7 +116,12 @@ class Listening {
         connection.connect((cause) => resume(cause === undefined ? Effect.void : refuse(cause)))
       })
       return restore(connected).pipe(
-        Effect.onError(() => Effect.sync(() => connection.destroy())),
+        Effect.onError(() =>
+          Effect.sync(() => {
+            isAbandoned = true
+            connection.destroy()
+          })
+        ),
         Effect.zipRight(Effect.forkDaemon(Effect.interruptible(listening.watch(events)))),
         Effect.map((watching) => {
           listening.watching = watching
@@ -133,9 +144,7 @@ class Listening {
         channel = { listeners: new Set(), waiting: [] }
         this.channels.set(name, channel)
         const added = channel
-        this.connection.query({ text: `LISTEN ${Pg.escapeIdentifier(name)}` }, (error) =>
-          this.listens(name, added, error)
-        )
+        this.query({ text: `LISTEN ${Pg.escapeIdentifier(name)}` }, (error) => this.listens(name, added, error))
       }
       channel.listeners.add(listener)
       if (channel.waiting === undefined) resume(Effect.void)
@@ -151,7 +160,7 @@ class Listening {
       this.channels.delete(name)
       if (this.failure !== undefined || this.uses === 1) return Effect.void
       const ended = Effect.async<void>((resume) =>
-        this.connection.query({ text: `UNLISTEN ${Pg.escapeIdentifier(name)}` }, () => resume(Effect.void))
+        this.query({ text: `UNLISTEN ${Pg.escapeIdentifier(name)}` }, () => resume(Effect.void))
       )
       return Effect.asVoid(bounded.run(ended, endLimit))
     })
@@ -183,6 +192,21 @@ class Listening {
     }
   }
 
+  private query(query: Query, answered: Answered): void {
+    if (this.questions.push([query, answered]) === 1) this.send()
+  }
+
+  private send(): void {
+    const [first] = this.questions
+    if (first === undefined) return
+    const [query, answered] = first
+    this.connection.query(query, (error, result) => {
+      answered(error, result)
+      this.questions.shift()
+      this.send()
+    })
+  }
+
   private leave(): void {
     this.gone(this)
     this.watching?.unsafeInterruptAsFork(FiberId.none)
@@ -208,8 +232,10 @@ class Listening {
   }
 
   private notified(name: string, payload: string): void {
-    const listeners = this.channels.get(name)?.listeners
-    if (listeners === undefined) return
+    const channel = this.channels.get(name)
+    // Before the server has answered LISTEN, what comes is from before an UNLISTEN: there is a gap behind it.
+    if (channel === undefined || channel.waiting !== undefined) return
+    const { listeners } = channel
     const notification = { payload, mark: this.router.causal && this.ask() }
     for (const listener of listeners) listener.notified(notification)
   }
@@ -221,24 +247,24 @@ class Listening {
       this.next = { mark, question: mark.send() }
       if (!this.isAsking) {
         this.isAsking = true
-        queueMicrotask(() => this.send())
+        queueMicrotask(() => this.askNow())
       }
     }
     return this.next.mark
   }
 
-  private send(): void {
+  private askNow(): void {
     const { mark, question } = this.next!
     this.next = undefined
     const isTold = this.engine.positions.refused === undefined
-    this.connection.query({ text: isTold ? positionText : roleText, asArrays: true }, (error, result) => {
+    this.query({ text: isTold ? positionText : roleText, asArrays: true }, (error, result) => {
       const row = error ?? rowOf(result!)
       const answer = row instanceof Error ? row : isTold ? answerOf(row) : new Error("It does not tell its position")
       mark.heard(question, answer)
       const isStandby = isTold ? !(answer instanceof Error) && answer.isStandby : saysYes(row)
       for (const tell of this.answered.splice(0)) tell()
       if (isStandby) this.move(`${this.engine.name} is a standby`)
-      if (this.next !== undefined) this.send()
+      if (this.next !== undefined) this.askNow()
       else this.isAsking = false
     })
   }
@@ -390,15 +416,29 @@ export const make = (
             return Effect.succeed(payload)
           })
         )
+      const most = router.config.maxPendingNotifications
       return (channel: string) =>
-        Stream.mapEffect(
-          Stream.asyncPush<Notification, SqlError>((emit) =>
-            hub.listen(channel, {
-              notified: (notification) => emit.single(notification),
-              failed: (error) => emit.fail(error)
-            })
-          ),
-          shown
-        )
+        Stream.suspend(() => {
+          // What the consumer has not taken. When it is too much there is no more, and the stream fails once what came before is taken.
+          let pending = 0
+          let isBehind = false
+          const listens = Stream.asyncPush<Notification, SqlError>(
+            (emit) =>
+              hub.listen(channel, {
+                notified: (notification) => {
+                  if (isBehind) return
+                  isBehind = ++pending > most
+                  if (isBehind) emit.fail(RouterError.toSqlError(RouterError.listenerBehind(channel, most)))
+                  else emit.single(notification)
+                },
+                failed: (error) => emit.fail(error)
+              }),
+            { bufferSize: "unbounded" }
+          )
+          return Stream.mapEffect(listens, (notification) => {
+            pending--
+            return shown(notification)
+          })
+        })
     }
   )

@@ -174,6 +174,12 @@ export const options = {
     meaning:
       'How long a read waits for a connection while no replica has a free one; then the primary takes it, or, with `onNoReplica: "fail"`, another replica. `0`: it does not wait'
   },
+  maxPendingNotifications: {
+    type: "`number`",
+    default: "`10000`",
+    meaning:
+      "How many notifications are kept for a stream of `listen` that does not take them. At one more that stream fails, with the reason `ListenerBehind`, once it has taken those; others go on"
+  },
   "tokens.keys": {
     type: "`Array<Redacted>`",
     default: "a random one of the process",

@@ -101,6 +101,7 @@ export const scalars: ReadonlyArray<Scalar> = [
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_AT_START", "waitForPrimary.atStart", asText),
   scalar("DB_ROUTER_WAIT_FOR_PRIMARY_STATEMENTS", "waitForPrimary.statements", asText),
   scalar("DB_ROUTER_WAIT_FOR_REPLICA", "waitForReplica", asText),
+  scalar("DB_ROUTER_MAX_PENDING_NOTIFICATIONS", "maxPendingNotifications", asNumber),
   scalar("DB_ROUTER_TOKEN_KEYS", "tokens.keys", asSecrets),
   scalar("DB_ROUTER_TOKEN_LIFETIME", "tokens.lifetime", asText),
   scalar("DB_ROUTER_METRICS", "metrics", asBoolean),
@@ -192,6 +193,7 @@ const scalarOptions = (found: ReadonlyMap<string, unknown>) =>
     tokens: below(found, "tokens"),
     metrics: found.get("metrics"),
     waitForReplica: found.get("waitForReplica"),
+    maxPendingNotifications: found.get("maxPendingNotifications"),
     shutdownTimeout: found.get("shutdownTimeout")
   })
 

@@ -93,6 +93,7 @@ export const fields = {
   topology,
   waitForPrimary: check.struct(waitForPrimaryFields),
   waitForReplica: check.duration({ positive: false }),
+  maxPendingNotifications: check.integer(1),
   tokens: tokens.tokens,
   metrics: check.boolean,
   shutdownTimeout: check.duration({ positive: false })
