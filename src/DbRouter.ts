@@ -145,7 +145,7 @@ const rebind = (
 ): Effect.Effect<void, RouterError.RouterConfigError | SqlError> =>
   Effect.gen(function* () {
     const field = `rebind(${JSON.stringify(engine.name)})`
-    const given = Effect.isEffect(config) ? yield* build.configured(config, engine.name) : config
+    const given = Effect.isEffect(config) ? yield* build.configuredSoon(config, engine.name) : config
     const resolved = yield* RouterConfig.resolveEngine({ field, name: engine.name }, { ...given, name: engine.name })
     yield* RouterConfig.checkTransforms(router.primary, resolved, field)
     yield* monitor.rebind(engine, resolved)

@@ -13,6 +13,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Health from "./Health.js"
+import * as bounded from "./internal/bounded.js"
 import type { Leaves } from "./internal/classifier/finding.js"
 import { elapsedOf } from "./internal/clock.js"
 import { isSameServer } from "./internal/config/sameServer.js"
@@ -185,10 +186,10 @@ const stuckTimes = 10
 
 /** Whether a server answers statements: one that takes connections may leave them without an answer. */
 const answers = (pool: Pool, limit: Duration.Duration): Effect.Effect<unknown, SqlError> =>
-  Effect.timeoutFail(Effect.disconnect(pool.query(command("SELECT 1"))), {
-    duration: limit,
-    onTimeout: () =>
-      new SqlError({ cause: new ServerLost(`no answer within ${Duration.format(limit)}`), message: acquireFailed })
+  Effect.flatMap(bounded.within(pool.query(command("SELECT 1")), limit), (answer) => {
+    if (answer.state !== "late") return answer.exit
+    const cause = new ServerLost(`no answer within ${Duration.format(limit)}`)
+    return Effect.fail(new SqlError({ cause, message: acquireFailed }))
   })
 
 /** What a password has is a little less than connecting may take: then the error says what it was. */

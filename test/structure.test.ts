@@ -151,7 +151,11 @@ describe("the sources", () => {
       "transaction.rollback.pipe(Effect.zipRight(transaction.giveBack))",
       "Effect.ensuring(transaction.rollback, transaction.giveBack)",
       "Effect.unsafeMakeSemaphore(1)",
-      "const lock: Effect.Semaphore = lock"
+      "const lock: Effect.Semaphore = lock",
+      "Effect.timeout(Effect.disconnect(wait), limit)",
+      "wait.pipe(Effect.disconnect, Effect.timeout(limit))",
+      "Effect.raceFirst(wait, clock)",
+      "wait.pipe(Effect.race(clock))"
     ]
     assert.deepStrictEqual(Structure.leakyEnds(of({ "A.ts": ends.join("\n") })), [
       "src/A.ts:1 waits until the caller is interrupted once more: use bounded.run",
@@ -162,7 +166,11 @@ describe("the sources", () => {
       "src/A.ts:8 releases only after a success: use Effect.ensuring",
       "src/A.ts:9 releases only after a success: use Effect.ensuring",
       "src/A.ts:11 can lose a permit: use Lock",
-      "src/A.ts:12 can lose a permit: use Lock"
+      "src/A.ts:12 can lose a permit: use Lock",
+      "src/A.ts:13 has no limit where nothing interrupts: use bounded.within",
+      "src/A.ts:14 has no limit where nothing interrupts: use bounded.within",
+      "src/A.ts:15 waits for the loser where nothing interrupts: use bounded.within",
+      "src/A.ts:16 waits for the loser where nothing interrupts: use bounded.within"
     ])
     assert.deepStrictEqual(Structure.leakyEnds(sources), [])
   })

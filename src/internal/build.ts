@@ -14,6 +14,7 @@ import * as RouterConfig from "../RouterConfig.js"
 import { RouterConfigError } from "../RouterError.js"
 import * as SqlClassifier from "../SqlClassifier.js"
 import { Topology } from "../Topology.js"
+import * as bounded from "./bounded.js"
 import * as Client from "./client.js"
 import { elapsedOf } from "./clock.js"
 import { Complaints } from "./complaints.js"
@@ -43,7 +44,25 @@ export const configured = <A>(
       : new SqlError({ cause, message: `The configuration of the engine ${name} could not be obtained` })
   )
 
-const resolvedOf = (entry: RouterConfig.EngineEntry) => configured(entry.config, `${entry.name} (${entry.field})`)
+const slotOf = ({ field, name }: RouterConfig.EngineEntry) => `${name} (${field})`
+
+const resolvedOf = (entry: RouterConfig.EngineEntry) => configured(entry.config, slotOf(entry))
+
+/** The same, within its limit. It is not ours: it may take its time, and ignore its interruption. */
+export const configuredSoon = <A>(
+  config: Effect.Effect<A, unknown>,
+  name: string
+): Effect.Effect<A, RouterConfigError | SqlError> =>
+  Effect.flatMap(bounded.within(configured(config, name), limits.configuration), (answer) => {
+    if (answer.state !== "late") return answer.exit
+    const limit = Duration.format(limits.configuration)
+    return Effect.fail(
+      new SqlError({
+        cause: new Error(`no answer within ${limit}`),
+        message: `The Effect that yields the configuration of the engine ${name} took longer than ${limit}`
+      })
+    )
+  })
 
 /** An engine of the options, and where it stands there. */
 interface Placed extends Owned {
@@ -82,6 +101,9 @@ const makeEngines = (
     return groups
   })
 
+const unreadable = (cause: unknown): Effect.Effect<never, SqlError> =>
+  Effect.fail(new SqlError({ cause, message: "The catalog cannot be read" }))
+
 const makeClassifier = (
   config: RouterConfig.RouterConfig,
   servers: Servers
@@ -98,17 +120,13 @@ const makeClassifier = (
             rowsOf
           )
         return SqlClassifier.fromCatalog({
-          load: Effect.timeoutFail(Effect.disconnect(SqlClassifier.readCatalog(ask)), {
-            duration: limits.firstCatalog,
-            onTimeout: () => {
-              const cause = new ServerLost(`no answer within ${Duration.format(limits.firstCatalog)}`)
-              return new SqlError({ cause, message: "The catalog cannot be read" })
-            }
-          }).pipe(
+          load: Effect.flatMap(bounded.within(SqlClassifier.readCatalog(ask), limits.firstCatalog), (answer) =>
+            answer.state === "late"
+              ? unreadable(new ServerLost(`no answer within ${Duration.format(limits.firstCatalog)}`))
+              : answer.exit
+          ).pipe(
             // What is no catalog throws while it is read.
-            Effect.catchAllDefect((cause) =>
-              Effect.fail(new SqlError({ cause, message: "The catalog cannot be read" }))
-            )
+            Effect.catchAllDefect(unreadable)
           ),
           stamp: SqlClassifier.readStamp(ask),
           refreshInterval: config.classifier.refreshInterval,
@@ -126,16 +144,7 @@ const resolveAgain = (engines: ReadonlyArray<Placed>, monitor: Monitor): Effect.
     engines.filter(({ entry }) => entry.known === undefined),
     ({ engine, entry }) => {
       const { name } = engine
-      // It is not ours: it may take its time, and ignore its interruption.
-      const resolving = Effect.timeoutFail(Effect.disconnect(resolvedOf(entry)), {
-        duration: limits.configuration,
-        onTimeout: () =>
-          new SqlError({
-            cause: new Error(`no answer within ${Duration.format(limits.configuration)}`),
-            message: `the Effect that yields its configuration took longer than ${Duration.format(limits.configuration)}`
-          })
-      })
-      return Effect.flatMap(resolving, (resolved) =>
+      return Effect.flatMap(configuredSoon(entry.config, slotOf(entry)), (resolved) =>
         isSameClient(engine.client, resolved.client) ? Effect.void : monitor.rebind(engine, resolved)
       ).pipe(
         Effect.zipRight(complaints.over(name, `${name} is where its configuration has it`)),

@@ -16,6 +16,7 @@ import type { Engine } from "../Engine.js"
 import type { EngineGroup } from "../EngineGroup.js"
 import * as Health from "../Health.js"
 import type { ResolvedEngine, ResolvedHealth } from "../RouterConfig.js"
+import * as bounded from "./bounded.js"
 import { elapsedOf } from "./clock.js"
 import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
@@ -207,12 +208,13 @@ export class Monitor {
 
   /** Waits for a server that takes writes, and says whether there is one. */
   awaitWriter(limit: Duration.Duration): Effect.Effect<boolean> {
-    return Effect.async<boolean>((resume) => {
-      if (this.isWriterUp) return resume(Effect.succeed(true))
-      const tell = () => resume(Effect.succeed(true))
+    const there = Effect.async<void>((resume) => {
+      if (this.isWriterUp) return resume(Effect.void)
+      const tell = () => resume(Effect.void)
       this.awaiting.add(tell)
       return Effect.sync(() => this.awaiting.delete(tell))
-    }).pipe(Effect.timeoutTo({ duration: limit, onSuccess: () => true, onTimeout: () => false }))
+    })
+    return Effect.map(bounded.within(there, limit), ({ state }) => state === "answered")
   }
 
   private get isWriterUp(): boolean {

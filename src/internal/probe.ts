@@ -6,6 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
 import type * as Health from "../Health.js"
+import * as bounded from "./bounded.js"
 import { Connection, type Query, type Result } from "./driver/connection.js"
 import { acquireFailed, ServerLost } from "./failure.js"
 import { timelineOf } from "./timeline.js"
@@ -167,7 +168,11 @@ const within =
       const cause = new ServerLost(`No answer within ${Duration.toMillis(limit)} ms`)
       return Effect.fail(new SqlError({ cause, message: acquireFailed }))
     })
-    return Effect.raceFirst(probe, Effect.delay(Effect.zipRight(heard, silent), limit))
+    // The one that loses is interrupted, which it can be in a fiber of its own alone: a layer may be built where nothing interrupts.
+    const raced = Effect.raceFirst(probe, Effect.delay(Effect.zipRight(heard, silent), limit))
+    return Effect.flatMap(bounded.within(raced, Duration.times(limit, 2)), (answer) =>
+      answer.state === "late" ? silent : answer.exit
+    )
   }
 
 /** Ends once everything was read that was there. Node looks at what is due before it looks at what has come. */

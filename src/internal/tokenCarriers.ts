@@ -13,6 +13,7 @@ import * as Schema from "effect/Schema"
 import type { Position } from "../Position.js"
 import type { RouterConfigError } from "../RouterError.js"
 import * as RoutingContext from "../RoutingContext.js"
+import * as bounded from "./bounded.js"
 import { clockOf } from "./clock.js"
 import * as check from "./config/check.js"
 import { Lock } from "./lock.js"
@@ -227,15 +228,21 @@ export const store = <E, R>(options: StoreOptions<E, R>): Carrier<R | KeyValueSt
     request: HttpServerRequest,
     none: A,
     use: (kept: KeyValueStore.KeyValueStore, key: string) => Effect.Effect<A, E2>
-  ) =>
-    Effect.flatMap(
-      options.subject(request),
+  ): Effect.Effect<A, E | E2 | Cause.TimeoutException, R | KeyValueStore.KeyValueStore> => {
+    const used = Effect.flatMap(
+      Effect.suspend(() => options.subject(request)),
       (subject) =>
         Option.isNone(subject)
           ? Effect.succeed(none)
           : Effect.flatMap(KeyValueStore.KeyValueStore, (kept) => use(kept, `db-router-position:${subject.value}`))
-      // Neither is ours: what ignores its interruption does not hold up the request.
-    ).pipe(Effect.disconnect, Effect.timeout(timeout))
+    )
+    // Neither is ours: what ignores its interruption does not hold up the request.
+    return Effect.flatMap(
+      bounded.within(used, timeout),
+      (answer): Effect.Effect<A, E | E2 | Cause.TimeoutException> =>
+        answer.state === "late" ? Effect.fail(new Cause.TimeoutException()) : answer.exit
+    )
+  }
   return {
     name: "the key-value store",
     read: (request, tokens) =>
@@ -277,14 +284,21 @@ export class Carried {
   readonly read: Effect.Effect<ReadonlyArray<Position>> = Effect.suspend(() =>
     Effect.map(
       Effect.forEach(this.carriers, (carrier) =>
-        this.orElse(carrier, "read", carrier.read(this.request, this.tokens), Option.none())
+        this.orElse(carrier, "read", Effect.interruptible(carrier.read(this.request, this.tokens)), Option.none())
       ),
       (found) => (this.brought = found.flatMap(Option.toArray))
     )
   )
 
-  /** A response that takes along what the flow has seen, where that is more than the request has brought. */
+  /**
+   * A response that takes along what the flow has seen, where that is more than the request has brought. A client that leaves now
+   * has its next request, too.
+   */
   write(response: Response): Effect.Effect<Response> {
+    return Effect.uninterruptible(this.written(response))
+  }
+
+  private written(response: Response): Effect.Effect<Response> {
     return Effect.flatMap(this.tokens.position, (position) =>
       position === undefined || this.brought.some((known) => !isBefore(known, position))
         ? Effect.succeed(response)
@@ -303,7 +317,7 @@ export class Carried {
     effect: Effect.Effect<A, unknown>,
     otherwise: A
   ): Effect.Effect<A> {
-    return Effect.catchAllCause(Effect.interruptible(effect), (cause) =>
+    return Effect.catchAllCause(effect, (cause) =>
       Cause.isInterruptedOnly(cause)
         ? Effect.succeed(otherwise)
         : Log.warning(`The position of a request could not be ${what} by ${name}`, cause).pipe(

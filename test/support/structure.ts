@@ -175,6 +175,13 @@ const stepsOf = (
   })
 }
 
+/** Where those that race are interruptible, whoever runs them: in a daemon, or a loop of its own. */
+const racing: ReadonlySet<string> = new Set([
+  "internal/monitor.ts",
+  "internal/probe.ts",
+  "internal/topology/patroni.ts"
+])
+
 /**
  * Ends of resources that an interruption can skip or cut short, and permits that it can lose: what `internal/bounded.ts`,
  * `Effect.ensuring` and `internal/lock.ts` are for.
@@ -187,6 +194,10 @@ export const leakyEnds = (sources: Sources): ReadonlyArray<string> =>
     const visit = (node: ts.Node): void => {
       if (isEffect(node, /Semaphore/) || (ts.isQualifiedName(node) && /^Effect\.Semaphore/.test(node.getText())))
         report(node, "can lose a permit: use Lock")
+      if (isEffect(node, /^disconnect$/)) report(node, "has no limit where nothing interrupts: use bounded.within")
+      if (isEffect(node, /^race/) && !racing.has(path)) {
+        report(node, "waits for the loser where nothing interrupts: use bounded.within")
+      }
       for (const [before, step, others] of ts.isCallExpression(node) ? stepsOf(node) : []) {
         if (isEffect(step, /^timeout/) && /\bEffect\.interruptible\b/.test(before)) {
           report(step, "waits until the caller is interrupted once more: use bounded.run")

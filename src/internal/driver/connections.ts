@@ -89,7 +89,8 @@ export class Connections {
   private reason: Error | undefined
   private timer: NodeJS.Timeout | undefined
   private timerDue = Number.POSITIVE_INFINITY
-  private whenEmpty: () => void = () => {}
+  /** Who waits until there is no connection. */
+  private readonly whenEmpty = new Set<() => void>()
   /** When the last connection was taken or opened, one was given back, or a statement has ended on one that others share. */
   movedAt = 0
   /** The same without those that were taken, or begin to open: when something has succeeded or ended. */
@@ -347,7 +348,9 @@ export class Connections {
   private awaitEmpty(limit: Duration.Duration): Effect.Effect<boolean> {
     const empty = Effect.async<void>((resume) => {
       if (this.all.size === 0) return resume(Effect.void)
-      this.whenEmpty = () => resume(Effect.void)
+      const tell = () => resume(Effect.void)
+      this.whenEmpty.add(tell)
+      return Effect.sync(() => this.whenEmpty.delete(tell))
     })
     return Effect.map(bounded.run(empty, limit), ({ state }) => state === "answered")
   }
@@ -477,7 +480,9 @@ export class Connections {
     const index = this.free.indexOf(connection)
     if (index >= 0) this.free.splice(index, 1)
     this.open()
-    if (this.all.size === 0) this.whenEmpty()
+    if (this.all.size > 0) return
+    for (const tell of this.whenEmpty) tell()
+    this.whenEmpty.clear()
   }
 
   private nextWaiter(): Wish | undefined {
