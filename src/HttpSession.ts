@@ -18,13 +18,11 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
-import { flow as compose } from "effect/Function"
 import type * as Scope from "effect/Scope"
 import * as check from "./internal/config/check.js"
-import * as HangUp from "./internal/hangUp.js"
 import * as limits from "./internal/limits.js"
 import * as Log from "./internal/log.js"
-import { RequestFlow, RequestSession, withBody } from "./internal/requestScope.js"
+import { RequestFlow, RequestScope, RequestSession, withBody } from "./internal/requestScope.js"
 import type { Rules } from "./internal/rules.js"
 import type { Runner } from "./internal/runner.js"
 import { DbRouter } from "./internal/service.js"
@@ -319,8 +317,11 @@ export const make = <R0 = never, T0 = never, S0 = never>(
       Effect.mapInputContext(effect, (request: Context.Context<never>) => Context.merge(context, request))
     const closed = {
       ...policy,
-      beforeCommit: provide(policy.beforeCommit),
-      sessionOf: (request: HttpServerRequest) => provide(policy.sessionOf(request)),
+      beforeCommit: policy.beforeCommit && provide(policy.beforeCommit),
+      sessionOf: (request: HttpServerRequest) => {
+        const given = policy.sessionOf(request)
+        return isMade(given) ? given : provide(given)
+      },
       carriers: policy.carriers.map((carrier) => carriers.provided(carrier, provide))
     }
     return (app) => inSession(app, closed, Context.get(context, DbRouter))
@@ -332,14 +333,21 @@ interface Policy<R> {
   readonly isSkipped: (request: HttpServerRequest) => boolean
   readonly isInterruptible: boolean
   readonly bodyTimeout: Duration.Duration
-  readonly beforeCommit: Effect.Effect<unknown, unknown, R>
-  readonly sessionOf: (request: HttpServerRequest) => Effect.Effect<sessionOptions.Given, unknown, R>
+  readonly beforeCommit: Effect.Effect<unknown, unknown, R> | undefined
+  readonly sessionOf: (request: HttpServerRequest) => GivenBy<R>
   readonly carriers: ReadonlyArray<carriers.Carrier<R>>
 }
 
+/** The options of a session, or what makes them. */
+type GivenBy<R> = sessionOptions.Given | Effect.Effect<sessionOptions.Given, unknown, R>
+
+const isMade = <R>(given: GivenBy<R>): given is sessionOptions.Given => !Effect.isEffect(given)
+
+const reading = (given: sessionOptions.Given): sessionOptions.Given => ({ ...given, readOnly: true })
+
 const givenBy = <R>(
   session: Exclude<Options<never, never, R>["session"], undefined>
-): ((request: HttpServerRequest) => Effect.Effect<sessionOptions.Given, unknown, R>) => {
+): ((request: HttpServerRequest) => GivenBy<R>) => {
   if (typeof session === "function") {
     return (request) =>
       Effect.suspend(() => {
@@ -347,7 +355,7 @@ const givenBy = <R>(
         return Effect.flatMap(Effect.isEffect(made) ? made : Effect.succeed(made), sessionOptions.resolve)
       })
   }
-  const fixed = Effect.succeed(Either.getOrThrowWith(sessionOptions.resolve(session), (error) => error))
+  const fixed = Either.getOrThrowWith(sessionOptions.resolve(session), (error) => error)
   return () => fixed
 }
 
@@ -355,7 +363,7 @@ const bodyTimeoutOf = (given: Duration.DurationInput = limits.body): Duration.Du
   Either.getOrThrowWith(check.duration({ positive: true })("bodyTimeout", given), (error) => error)
 
 const resolve = <R, T, S>(options: Options<R, T, S>): Policy<R | T | S> => {
-  const { beforeCommit = Effect.void, commits = commitByStatus, interruptible = true, readOnlyGet = false } = options
+  const { beforeCommit, commits = commitByStatus, interruptible = true, readOnlyGet = false } = options
   const skip = options.skip ?? []
   const given = givenBy(options.session ?? {})
   const isReading = ({ method }: HttpServerRequest) => readOnlyGet && (method === "GET" || method === "HEAD")
@@ -365,8 +373,10 @@ const resolve = <R, T, S>(options: Options<R, T, S>): Policy<R | T | S> => {
     isInterruptible: interruptible,
     bodyTimeout: bodyTimeoutOf(options.bodyTimeout),
     beforeCommit,
-    sessionOf: (request) =>
-      isReading(request) ? Effect.map(given(request), (found) => ({ ...found, readOnly: true })) : given(request),
+    sessionOf: (request) => {
+      const found = given(request)
+      return !isReading(request) ? found : isMade(found) ? reading(found) : Effect.map(found, reading)
+    },
     carriers: options.token === undefined ? [] : [options.token].flat()
   }
 }
@@ -380,37 +390,51 @@ const inSession = <E, R, R0>(
     Effect.withFiberRuntime((fiber) => {
       const isInterruptible = policy.isInterruptible && !isUninterruptibleRoute(fiber.currentContext)
       const app = isInterruptible ? Effect.interruptible(plain) : plain
-      const sessionOf = isInterruptible ? compose(policy.sessionOf, Effect.interruptible) : policy.sessionOf
+      const given = policy.sessionOf(request)
+      const options = isMade(given)
+        ? Effect.succeed(Exit.succeed(given))
+        : Effect.exit(isInterruptible ? Effect.interruptible(given) : given)
       const around = router.runner.workOf(fiber)
       if (around !== undefined && around.session?.ended !== true) {
         const rules = router.runner.rulesOf(fiber)
         const joined = inside(app, request, rules, router.runner)
         if (policy.isSkipped(request)) return joined
-        return Effect.flatMap(Effect.exit(sessionOf(request)), (options) => {
+        return Effect.flatMap(options, (options) => {
           if (Exit.isFailure(options)) return refused(options.cause)
           return sessionOptions.holds(options.value, rules) ? joined : refused(Cause.fail(RouterError.sessionActive()))
         })
       }
-      return Effect.gen(function* () {
-        yield* HangUp.follow(request)
-        const flow = yield* RequestFlow.begin(request, yield* carriedOf(policy, router, request))
-        if (policy.isSkipped(request)) {
-          yield* HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
-          return yield* flow.run(app)
-        }
-        const options = yield* Effect.exit(flow.run(sessionOf(request)))
-        if (Exit.isFailure(options)) return yield* refused(options.cause)
-        const opened = yield* unit.open(router.runner, options.value)
-        const beforeCommit = yield* router.runner.deferred(policy.beforeCommit)
-        const session = new RequestSession(opened, flow, { commits: policy.commits, beforeCommit, isInterruptible })
-        yield* HttpApp.appendPreResponseHandler((_request, response) => session.answer(response))
-        yield* Effect.addFinalizer((exit) => session.close(exit))
-        return yield* session.run(
-          request.headers.upgrade === undefined
-            ? session.limited(app, policy.bodyTimeout)
-            : withRequest(app, session.endedByUpgrade(request))
+      const beforeCommit =
+        policy.beforeCommit === undefined ? Effect.succeed(undefined) : router.runner.deferred(policy.beforeCommit)
+      const inOwn = (flow: RequestFlow, given: sessionOptions.Given, scope: RequestScope) =>
+        Effect.zipWith(unit.open(router.runner, given), beforeCommit, (opened, beforeCommit) =>
+          scope.hold(new RequestSession(opened, flow, policy.commits, beforeCommit, isInterruptible))
+        ).pipe(
+          Effect.flatMap((session) =>
+            Effect.zipRight(
+              HttpApp.appendPreResponseHandler((_request, response) => session.answer(response)),
+              session.run(
+                request.headers.upgrade === undefined
+                  ? session.limited(app, policy.bodyTimeout)
+                  : withRequest(app, session.endedByUpgrade(request))
+              )
+            )
+          )
         )
-      })
+      return Effect.flatMap(RequestScope.begin(request, fiber), (scope) =>
+        Effect.flatMap(carriedOf(policy, router, request), (carried) =>
+          Effect.flatMap(RequestFlow.begin(request, carried), (flow) => {
+            if (policy.isSkipped(request)) {
+              const taking = HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
+              return Effect.zipRight(taking, flow.run(app))
+            }
+            if (isMade(given)) return inOwn(flow, given, scope)
+            return Effect.flatMap(flow.run(options), (options) =>
+              Exit.isFailure(options) ? refused(options.cause) : inOwn(flow, options.value, scope)
+            )
+          })
+        )
+      )
     })
   )
 

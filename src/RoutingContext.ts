@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import type * as Request from "effect/Request"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as refs from "./internal/refs.js"
 import * as Seen from "./internal/seen.js"
 
 /**
@@ -162,11 +163,6 @@ const currentRequestMap = globalValue(Symbol.for("effect/FiberRef/currentRequest
 
 const told = globalValue("effect-db-router/RoutingContext/told", () => new WeakMap<object, { seen: Seen.Seen }>())
 
-// Every fiber has this; its interface does not show it.
-interface SettableFiber extends Fiber.RuntimeFiber<unknown, unknown> {
-  setFiberRef<A>(ref: FiberRef.FiberRef<A>, value: A): void
-}
-
 type Change = (seen: Seen.Seen) => Seen.Seen
 
 // A resolver runs in a daemon that nobody joins. Whoever made the request leaves its listeners when it has the answer, and
@@ -202,7 +198,7 @@ export const unsafeChange = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change
   tellRequesters(fiber, change)
   const now = fiber.getFiberRef(flow)
   const next = now.to(change(now.seen), fiber.id().id)
-  if (next !== now) (fiber as SettableFiber).setFiberRef(flow, next)
+  refs.set(fiber, flow, next)
 }
 
 /**
@@ -423,7 +419,7 @@ export const locallyMaxStalenessStream: {
 
 /**
  * Runs an effect with a clean routing context: not forced, not bound, not sticky. With `shared`, all fibers inside have one
- * cell for what they write.
+ * cell for what they write; `flow` is one that was made before.
  *
  * @example
  * ```ts
@@ -441,15 +437,21 @@ export const locallyMaxStalenessStream: {
  */
 export const fresh = <A, E, R>(
   self: Effect.Effect<A, E, R>,
-  options?: { readonly shared?: boolean }
+  options?: { readonly shared?: boolean; readonly flow?: Flow }
 ): Effect.Effect<A, E, R> =>
-  Effect.suspend(() =>
-    self.pipe(
-      Effect.locally(stickToPrimary, false),
-      Effect.locally(forcePrimary, false),
-      Effect.locally(preferReplica, false),
-      Effect.locally(bindGroup, Option.none()),
-      Effect.locally(maxStaleness, Number.POSITIVE_INFINITY),
-      Effect.locally(flow, new Flow({ shared: options?.shared ?? false }))
-    )
-  )
+  refs.locally(self, (fiber) => {
+    const flowBack = refs.put(fiber, flow, options?.flow ?? new Flow({ shared: options?.shared ?? false }))
+    const stuckBack = refs.put(fiber, stickToPrimary, false)
+    const forcedBack = refs.put(fiber, forcePrimary, false)
+    const preferredBack = refs.put(fiber, preferReplica, false)
+    const boundBack = refs.put(fiber, bindGroup, Option.none())
+    const stalenessBack = refs.put(fiber, maxStaleness, Number.POSITIVE_INFINITY)
+    return () => {
+      flowBack()
+      stuckBack()
+      forcedBack()
+      preferredBack()
+      boundBack()
+      stalenessBack()
+    }
+  })

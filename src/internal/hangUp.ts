@@ -11,16 +11,22 @@ import type * as Fiber from "effect/Fiber"
 import { constVoid } from "effect/Function"
 import { hasProperty, isFunction } from "effect/Predicate"
 import type * as Scope from "effect/Scope"
+import { Queue } from "./queue.js"
 
 interface Socket {
   readonly destroyed: boolean
   once(event: "close", listener: () => void): unknown
 }
 
-type Served = readonly [fiber: Fiber.RuntimeFiber<unknown, unknown>, request: HttpServerRequest]
+class Served {
+  constructor(
+    readonly fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    readonly request: HttpServerRequest
+  ) {}
+}
 
 /** What is being served on each socket. One listener for a socket: a client may pipeline any number of requests. */
-const servedOn = new WeakMap<Socket, Set<Served>>()
+const servedOn = new WeakMap<Socket, Queue<Served>>()
 
 const isSocket = (socket: unknown): socket is Socket =>
   hasProperty(socket, "once") && isFunction(socket.once) && hasProperty(socket, "destroyed")
@@ -40,16 +46,16 @@ const isSent = (request: HttpServerRequest): boolean =>
   hasProperty(request.response, "writableEnded") &&
   request.response.writableEnded === true
 
-const interrupt = ([fiber, request]: Served): void => {
+const interrupt = ({ fiber, request }: Served): void => {
   if (!isSent(request)) fiber.unsafeInterruptAsFork(clientAbortFiberId)
 }
 
-const register = (socket: Socket, served: Served): Set<Served> => {
+const servedBy = (socket: Socket): Queue<Served> => {
   const known = servedOn.get(socket)
-  if (known !== undefined) return known.add(served)
-  const all = new Set([served])
+  if (known !== undefined) return known
+  const all = new Queue<Served>()
   servedOn.set(socket, all)
-  socket.once("close", () => all.forEach(interrupt))
+  socket.once("close", () => all.takeAll().forEach(interrupt))
   return all
 }
 
@@ -58,8 +64,8 @@ const followSocket = (socket: Socket, served: Served): (() => void) => {
     interrupt(served)
     return constVoid
   }
-  const all = register(socket, served)
-  return () => all.delete(served)
+  const place = servedBy(socket).add(served)
+  return () => place.leave()
 }
 
 const followSignal = (signal: AbortSignal, served: Served): (() => void) => {
@@ -69,17 +75,21 @@ const followSignal = (signal: AbortSignal, served: Served): (() => void) => {
   return () => signal.removeEventListener("abort", onAbort)
 }
 
-/** Interrupts the fiber that runs this when the request's client hangs up before its response is sent, as long as the scope is open. */
+/** Interrupts a fiber when the client of its request hangs up before the response is sent. What it returns ends that. */
+export const unsafeFollow = (request: HttpServerRequest, fiber: Served["fiber"]): (() => void) => {
+  const { source } = request
+  const served = new Served(fiber, request)
+  const socket = socketOf(request)
+  return socket !== undefined
+    ? followSocket(socket, served)
+    : source instanceof Request
+      ? followSignal(source.signal, served)
+      : constVoid
+}
+
+/** The same for the fiber that runs this, as long as the scope is open. */
 export const follow = (request: HttpServerRequest): Effect.Effect<void, never, Scope.Scope> =>
   Effect.withFiberRuntime((fiber) => {
-    const { source } = request
-    const served: Served = [fiber, request]
-    const socket = socketOf(request)
-    const leave =
-      socket !== undefined
-        ? followSocket(socket, served)
-        : source instanceof Request
-          ? followSignal(source.signal, served)
-          : undefined
-    return leave === undefined ? Effect.void : Effect.addFinalizer(() => Effect.sync(leave))
+    const leave = unsafeFollow(request, fiber)
+    return leave === constVoid ? Effect.void : Effect.addFinalizer(() => Effect.sync(leave))
   })

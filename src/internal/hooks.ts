@@ -51,10 +51,19 @@ export class Hooks {
   }
 
   /** Runs what comes before a COMMIT, in order, with what these add in turn. The first failure stops it. */
-  readonly beforeCommit: Effect.Effect<void, SqlError> = Effect.suspend(() => {
-    const hook = this.beforeCommits.shift()
-    return hook === undefined ? Effect.void : Effect.zipRight(hook, this.beforeCommit)
-  })
+  get beforeCommit(): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() => {
+      const hook = this.beforeCommits.shift()
+      return hook === undefined ? Effect.void : Effect.zipRight(hook, this.beforeCommit)
+    })
+  }
+
+  /** `close` where nothing is to happen. */
+  unsafeCloseEmpty(outcome: Outcome): boolean {
+    if (this.beforeCommits.length + this.afterCommits.length + this.afterRollbacks.length > 0) return false
+    this.end = outcome
+    return true
+  }
 
   /**
    * Runs what follows a COMMIT or a ROLLBACK; neither follows an outcome that is unknown. A failure is logged: the work is

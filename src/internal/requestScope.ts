@@ -7,10 +7,12 @@ import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
+import type * as FiberRefs from "effect/FiberRefs"
 import { identity } from "effect/Function"
 import * as HashSet from "effect/HashSet"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
@@ -57,14 +59,12 @@ export class RequestFlow {
 
   /** Runs an effect with it. */
   readonly run = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    RoutingContext.fresh(Effect.locally(effect, RoutingContext.flow, this.flow))
+    RoutingContext.fresh(effect, { flow: this.flow })
 
   /** A response that takes along what the next request has to know, and whose body has it too. */
   take(response: Response, around: Outside = identity): Effect.Effect<Response> {
-    return Effect.suspend(() => {
-      const answer = this.withBody(response, around)
-      return this.carried === undefined ? Effect.succeed(answer) : this.run(this.carried.write(answer))
-    })
+    const answer = this.withBody(response, around)
+    return this.carried === undefined ? Effect.succeed(answer) : this.run(this.carried.write(answer))
   }
 
   /**
@@ -76,19 +76,56 @@ export class RequestFlow {
   }
 }
 
+/** What a request holds until its scope closes. */
+export class RequestScope {
+  private session: RequestSession | undefined
+
+  private constructor(private readonly refs: FiberRefs.FiberRefs) {}
+
+  /** Interrupts the fiber when the client of its request hangs up, from now on. */
+  static begin(
+    request: HttpServerRequest,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ): Effect.Effect<RequestScope, never, Scope.Scope> {
+    return Effect.flatMap(Effect.scope, (scope) => {
+      const held = new RequestScope(fiber.getFiberRefs())
+      const leave = HangUp.unsafeFollow(request, fiber)
+      const close = (exit: Exit.Exit<unknown, unknown>) => {
+        leave()
+        return held.close(exit)
+      }
+      return Effect.as(Scope.addFinalizerExit(scope, close), held)
+    })
+  }
+
+  /** Abandons a session at the end of the request, if it is still open. */
+  hold(session: RequestSession): RequestSession {
+    this.session = session
+    return session
+  }
+
+  // `Effect.addFinalizer` would change all FiberRefs for every request, and back, where nothing is left to do.
+  private close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    const { refs, session } = this
+    if (session === undefined || !session.isOpen) return Effect.void
+    return Effect.flatMap(Effect.getFiberRefs, (then) =>
+      Effect.ensuring(Effect.zipRight(Effect.setFiberRefs(refs), session.close(exit)), Effect.setFiberRefs(then))
+    )
+  }
+}
+
 /** The session of one request. It ends once, whoever comes first: the answer, an upgrade, or the client's leaving. */
 export class RequestSession {
-  private open = true
+  /** Whether it has not ended. */
+  isOpen = true
 
   constructor(
     private readonly opened: unit.Unit,
     private readonly flow: RequestFlow,
-    private readonly policy: {
-      readonly commits: (status: number) => boolean
-      readonly beforeCommit: Effect.Effect<unknown, unknown>
-      /** Whether a client that leaves stops what comes before the COMMIT. */
-      readonly isInterruptible: boolean
-    }
+    private readonly commits: (status: number) => boolean,
+    private readonly beforeCommit: Effect.Effect<unknown, unknown> | undefined,
+    /** Whether a client that leaves stops what comes before the COMMIT. */
+    private readonly isInterruptible: boolean
   ) {}
 
   /** Runs an effect in it. An interruption ends it. */
@@ -120,15 +157,17 @@ export class RequestSession {
   }
 
   /** Ends it because nobody answers. */
-  readonly abandon: Effect.Effect<void> = this.once(
-    Effect.suspend(() => this.outside(this.rollback)),
-    undefined
-  )
+  get abandon(): Effect.Effect<void> {
+    return this.once(
+      Effect.suspend(() => this.outside(this.rollback)),
+      undefined
+    )
+  }
 
   /** Abandons it at the end of the request, if it is still open. */
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() =>
-      Exit.isSuccess(exit) && this.open && this.opened.session.isActive
+      Exit.isSuccess(exit) && this.isOpen && this.opened.session.isActive
         ? Effect.zipRight(Log.error(unheard), this.abandon)
         : this.abandon
     )
@@ -146,23 +185,21 @@ export class RequestSession {
     })
   }
 
-  private readonly upgrade: Effect.Effect<void> = Effect.suspend(() =>
-    this.once(
-      Effect.catchAllCause(this.end(101), (cause) =>
-        Effect.zipRight(
-          Log.error("The request was not committed", cause),
-          Effect.die(HttpServerResponse.empty({ status: 500 }))
-        )
-      ),
-      undefined
+  private get upgrade(): Effect.Effect<void> {
+    const ended = Effect.catchAllCause(this.end(101), (cause) =>
+      Effect.zipRight(
+        Log.error("The request was not committed", cause),
+        Effect.die(HttpServerResponse.empty({ status: 500 }))
+      )
     )
-  ).pipe(Effect.zipRight(FiberRef.set(place.outlivesSession, true)))
+    return Effect.zipRight(this.once(ended, undefined), FiberRef.set(place.outlivesSession, true))
+  }
 
   private once<A, E>(effect: Effect.Effect<A, E>, otherwise: A): Effect.Effect<A, E> {
     return Effect.uninterruptible(
       Effect.suspend(() => {
-        if (!this.open) return Effect.succeed(otherwise)
-        this.open = false
+        if (!this.isOpen) return Effect.succeed(otherwise)
+        this.isOpen = false
         return effect
       })
     )
@@ -175,16 +212,28 @@ export class RequestSession {
   }
 
   private end(status: number): Effect.Effect<unknown, unknown> {
-    // `commits` is a stranger's function: it may throw.
-    return Effect.flatMap(Effect.exit(Effect.sync(() => this.policy.commits(status))), (decided) =>
-      this.outside(Exit.isSuccess(decided) && decided.value ? this.commit : Effect.zipRight(this.rollback, decided))
-    )
+    return Effect.withFiberRuntime((fiber) => {
+      const decided = this.decide(status)
+      const commits = Exit.isSuccess(decided) && decided.value
+      // Where nothing was begun and nothing waits for the end, nothing is to be done outside.
+      const isDone = !(commits && this.beforeCommit) && this.opened.session.unsafeEndUnused(fiber)
+      return isDone ? decided : this.outside(commits ? this.commit : Effect.zipRight(this.rollback, decided))
+    })
+  }
+
+  /** Whether a status commits, which a stranger's function says: it may throw. */
+  private decide(status: number): Exit.Exit<boolean> {
+    try {
+      return Exit.succeed(this.commits(status))
+    } catch (defect) {
+      return Exit.die(defect)
+    }
   }
 
   private get commit(): Effect.Effect<unknown, unknown> {
     const { runner, session, work } = this.opened
-    const { beforeCommit, isInterruptible } = this.policy
-    return Effect.zipRight(session.hooks.beforeCommit, beforeCommit).pipe(
+    const { beforeCommit, isInterruptible } = this
+    return Effect.zipRight(session.hooks.beforeCommit, beforeCommit ?? Effect.void).pipe(
       runner.provideWork(work, 0),
       isInterruptible ? Effect.interruptible : identity,
       Effect.exit,

@@ -17,6 +17,7 @@ import { clockOf } from "./clock.js"
 import { ReservedConnection, RoutedConnection, type Works } from "./connection.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import { ambientWork, outlivesSession, setScoped, withoutWork, workPrefix } from "./place.js"
+import * as refs from "./refs.js"
 import type { Router } from "./router.js"
 import type { Target } from "./routes.js"
 import { Outskirts, onConnection, optionsOf, type Rules } from "./rules.js"
@@ -128,15 +129,14 @@ export class Runner implements Works {
     depth: number,
     span?: Tracer.Span
   ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> {
-    const transaction = [new RoutedConnection(this, work), depth]
-    // All at once: a change of the context costs about as much as a statement.
+    const transaction = Array.of<unknown>(new RoutedConnection(this, work), depth)
     return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      Effect.mapInputContext(insideTest(effect), (context: Context.Context<R>) => {
-        const services = new Map(context.unsafeMap)
+      refs.locally(insideTest(effect), (fiber) => {
+        const services = new Map(fiber.currentContext.unsafeMap)
         services.set(this.workKey, work)
         services.set(SqlClient.TransactionConnection.key, transaction)
         if (span !== undefined) services.set(Tracer.ParentSpan.key, span)
-        return Context.unsafeMake<R>(services)
+        return refs.put(fiber, FiberRef.currentContext, Context.unsafeMake<never>(services))
       })
   }
 

@@ -2,6 +2,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
@@ -102,6 +103,14 @@ export class Session implements SessionWork {
     if (onPrimary?.writes.binds === true) return onPrimary
     const onReplica = readGroup && this.current(readGroup.name)
     return onReplica?.writes.binds === true ? onReplica : undefined
+  }
+
+  /** Ends it if it has begun nothing, and nothing waits for its end. */
+  unsafeEndUnused(fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean {
+    if (this.hasBegun || !this.hooks.unsafeCloseEmpty("committed")) return false
+    this.ended = true
+    this.router.telemetry?.sessionEnded(fiber, "committed", false)
+    return true
   }
 
   get isActive(): boolean {

@@ -60,6 +60,14 @@ const durationKey = histogramKey(instruments.duration)
 const movedKey = keyOf.counter(instruments.movedReads)
 const transactionKey = keyOf.counter(instruments.transactions)
 const sessionKey = keyOf.counter(instruments.sessions)
+const sessionSeries = (outcome: string) => series(sessionKey, { [attributes.outcome]: outcome })
+/** How sessions end. */
+const sessions = {
+  committed: sessionSeries("committed"),
+  "rolled back": sessionSeries("rolled_back"),
+  unknown: sessionSeries("unknown"),
+  unused: sessionSeries("unused")
+} as const satisfies Record<Ended | "unused", unknown>
 const activeKey = keyOf.upDownCounter(instruments.activeSessions)
 
 const counterOf = (labels: Labels) => series(statementKey, labels)
@@ -309,8 +317,7 @@ export class Telemetry {
   /** A session has ended. */
   sessionEnded(fiber: AnyFiber, outcome: Ended, hasBegun: boolean): void {
     if (hasBegun) this.active.unsafeUpdate(-1, this.tags)
-    const label = hasBegun ? endedAs[outcome] : "unused"
-    series(sessionKey, { [attributes.outcome]: label }).unsafeUpdate(1, tagsOf(fiber))
+    sessions[hasBegun ? outcome : "unused"].unsafeUpdate(1, tagsOf(fiber))
   }
 
   /** Sets the gauges of an engine to what it is now. */

@@ -11,10 +11,15 @@ import { type Given, within } from "./sessionOptions.js"
 import { Work } from "./work.js"
 
 /** A session that was opened here, and is to be ended here. */
-export interface Unit {
-  readonly session: Session
+export class Unit {
   readonly work: Work
-  readonly runner: Runner
+
+  constructor(
+    readonly session: Session,
+    readonly runner: Runner
+  ) {
+    this.work = new Work(session, undefined, session.hooks, undefined)
+  }
 }
 
 /** Opens a session. Connects to nothing; where the topology says so, it is read before. */
@@ -31,8 +36,7 @@ export const open = (runner: Runner, given: Given): Effect.Effect<Unit> =>
         inside === undefined || rules.areSame(inside, around)
           ? outside
           : (effect) => outside(runner.around(inside)(effect))
-      const session = new Session(runner.router, options, after)
-      return Effect.succeed({ session, work: new Work(session, undefined, session.hooks, undefined), runner })
+      return Effect.succeed(new Unit(new Session(runner.router, options, after), runner))
     })
   )
 
