@@ -446,12 +446,12 @@ export const fresh = <A, E, R>(
     const preferredBack = refs.put(fiber, preferReplica, false)
     const boundBack = refs.put(fiber, bindGroup, Option.none())
     const stalenessBack = refs.put(fiber, maxStaleness, Number.POSITIVE_INFINITY)
-    return () => {
-      flowBack()
-      stuckBack()
-      forcedBack()
-      preferredBack()
-      boundBack()
-      stalenessBack()
+    return (fiber) => {
+      flowBack(fiber)
+      stuckBack(fiber)
+      forcedBack(fiber)
+      preferredBack(fiber)
+      boundBack(fiber)
+      stalenessBack(fiber)
     }
   })

@@ -15,24 +15,29 @@ export const set = <A>(fiber: AnyFiber, ref: FiberRef.FiberRef<A>, value: A): vo
   if (fiber.getFiberRef(ref) !== value) (fiber as SettableFiber).setFiberRef(ref, value)
 }
 
+/** Puts back what was set, in the fiber that runs then: another one, where a request of a batch was waited for. */
+type Undo = (fiber: AnyFiber) => void
+
 /** Sets a FiberRef of the running fiber, and returns how to put it back. */
-export const put = <A>(fiber: AnyFiber, ref: FiberRef.FiberRef<A>, value: A): (() => void) => {
+export const put = <A>(fiber: AnyFiber, ref: FiberRef.FiberRef<A>, value: A): Undo => {
   const before = fiber.getFiberRef(ref)
   set(fiber, ref, value)
-  return () => set(fiber, ref, before)
+  return (fiber) => set(fiber, ref, before)
 }
 
 /** Runs an effect with what was put into its fiber, and puts it back at the end. */
 export const locally = <A, E, R>(
   self: Effect.Effect<A, E, R>,
-  change: (fiber: AnyFiber) => () => void
+  change: (fiber: AnyFiber) => Undo
 ): Effect.Effect<A, E, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.withFiberRuntime<A, E, R>((fiber) => {
       const undo = change(fiber)
-      return Effect.flatMap(Effect.exit(restore(self)), (exit) => {
-        undo()
-        return exit
-      })
+      return Effect.flatMap(Effect.exit(restore(self)), (exit) =>
+        Effect.withFiberRuntime((fiber) => {
+          undo(fiber)
+          return exit
+        })
+      )
     })
   )
