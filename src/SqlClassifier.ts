@@ -49,6 +49,20 @@ export type {
    */
   CatalogCause,
   /**
+   * What the functions of a server leave behind on the connections that call them, and by what a statement reaches them.
+   *
+   * @since 0.1.0
+   * @category catalog
+   */
+  CatalogLeaves,
+  /**
+   * What is left behind on a connection.
+   *
+   * @since 0.1.0
+   * @category catalog
+   */
+  CatalogLeft,
+  /**
    * The names of one sort of object, by schema: those fine in a read, and the others with the cause.
    *
    * @since 0.1.0

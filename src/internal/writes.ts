@@ -3,7 +3,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import type { Leaves } from "./classifier/finding.js"
-import { both } from "./classifier/leaves.js"
+import { both } from "./classifier/finding.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
 

@@ -47,4 +47,39 @@ export interface Catalog {
   readonly attributes: { readonly [name: string]: CatalogCause & { readonly scalar: boolean } }
   /** What may be part of any SELECT and is not fine in a read: an implicit cast between PostgreSQL's own types, for one. */
   readonly everywhere?: CatalogCause | null
+  /**
+   * What statements that name something leave behind on their connection, as far as the bodies of functions show it; absent or
+   * `null` for nothing. Names are those of functions, types and operators, in whatever schema.
+   */
+  readonly leaves?: CatalogLeaves | null
+}
+
+/**
+ * What is left behind on a connection.
+ *
+ * @since 0.1.0
+ * @category catalog
+ */
+export interface CatalogLeft {
+  /** How long it lasts: to the end of the transaction, or of the connection. `"unknown"`: one of both. */
+  readonly until: "transaction" | "unknown" | "connection"
+  /** Whether statements after it mean something else without it: a setting, a role, a temporary table. */
+  readonly sets: boolean
+}
+
+/**
+ * What the functions of a server leave behind on the connections that call them, and by what a statement reaches them.
+ *
+ * @since 0.1.0
+ * @category catalog
+ */
+export interface CatalogLeaves {
+  /** Functions, types and operators. */
+  readonly names: { readonly [name: string]: CatalogLeft }
+  /** Relations that leave something where they are read: views, and tables with policies. */
+  readonly read: { readonly [name: string]: CatalogLeft }
+  /** Relations that do where they are written to: by triggers, defaults, constraints, rules, policies. */
+  readonly written: { readonly [name: string]: CatalogLeft }
+  /** What the event triggers do. */
+  readonly schemaChange?: CatalogLeft | null
 }

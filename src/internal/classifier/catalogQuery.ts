@@ -1,12 +1,8 @@
 import * as Builtins from "./builtins.js"
 import * as Rules from "./rules.js"
-
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
+import { leaves, literal, own, state, stateSeeds } from "./stateQuery.js"
 
 const array = (names: Iterable<string>) => `'{${[...names].map((name) => `"${name}"`).join(",")}}'::text[]`
-
-/** Objects below this oid are PostgreSQL's own (access/transam.h, FirstNormalObjectId). */
-const own = 16384
 
 /** Written in C, and not to be called by SQL: what it does it does for the server's own machinery. */
 const trusted = (p: string) =>
@@ -217,7 +213,10 @@ const uses = `
       UNION ALL
       SELECT partrelid, unnest(partclass::oid[]) FROM pg_partitioned_table
     ) i JOIN supported s ON s.class = i.class
-  ),
+  )`
+
+/** What is not fine in a read, and why. */
+const unfit = `
   seeds AS (
     SELECT 'function' AS class, oid, NULL AS link, kind, reason FROM direct
     UNION ALL
@@ -231,6 +230,7 @@ const uses = `
     UNION ALL
     SELECT 'relation', oid, CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'write', 'has a locking clause'
     FROM expressions WHERE owner IN ('view', 'policy') AND tree ~ ':hasForUpdate true'
+    UNION ALL${stateSeeds}
   ),
   closure AS MATERIALIZED (
     WITH RECURSIVE bad AS (
@@ -321,7 +321,7 @@ const bySchema = (names: string) => `(
 /** One row, one column of text, one round trip; nothing in it needs a privilege. From PostgreSQL 14 on. */
 export const catalogQuery = `
 WITH
-${[functions, references, families, bodies, uses, names].map((step) => step.slice(1)).join(",\n")}
+${[functions, references, families, bodies, uses, state, unfit, names].map((step) => step.slice(1)).join(",\n")}
 SELECT json_build_object(
   'version', current_setting('server_version_num')::int,
   'standardStrings', current_setting('standard_conforming_strings') = 'on',
@@ -332,6 +332,7 @@ SELECT json_build_object(
   'operators', (SELECT coalesce(json_object_agg(name, json_build_object('kind', kind, 'reason', reason)), '{}') FROM operator_names),
   'attributes', (SELECT coalesce(json_object_agg(name,
     json_build_object('kind', kind, 'reason', reason, 'scalar', scalar)), '{}') FROM attribute_names),
+  'leaves', ${leaves},
   'everywhere', (SELECT json_build_object('kind', kind, 'reason', reason) FROM everywhere ORDER BY kind DESC, reason LIMIT 1)
 )::text AS catalog`
 

@@ -63,7 +63,7 @@ export const make = (initial: Knowledge, cacheSize: number, hooks: Hooks = {}): 
       cache.set(sql, refused)
       return refused
     }
-    const verdict = sql.length > longText ? (evident(sql) ?? judge(sql, knowledge)) : judge(sql, knowledge)
+    const verdict = sql.length > longText ? (evident(sql, knowledge) ?? judge(sql, knowledge)) : judge(sql, knowledge)
     if (verdict === unavailable) return unavailableEntry
     const entry = new Entry(verdict, verdict.guess, Number.POSITIVE_INFINITY)
     cache.set(sql, entry)
@@ -148,11 +148,11 @@ const longText = 4_096
 const leading = /^\s*(insert|update|delete|merge)\b/i
 
 /** Functions that leave something behind. */
-const leaving = /set_config|advisory/i
+const leaving = /set_config|advisory|_to_xml/i
 
-const evident = (sql: string): Verdict | undefined => {
+const evident = (sql: string, { leftBehind }: Knowledge): Verdict | undefined => {
   const word = leading.exec(sql)?.[1]?.toUpperCase()
-  if (word === undefined || leaving.test(sql)) return undefined
+  if (word === undefined || leaving.test(sql) || leftBehind?.mayBeIn(sql) === true) return undefined
   return sql.includes(";") ? { ...notAnalysed(sql, word), guess: undefined } : write(word)
 }
 

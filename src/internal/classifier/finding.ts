@@ -14,6 +14,19 @@ export interface Leaves {
   readonly prepares: boolean
 }
 
+const rank = { transaction: 0, unknown: 1, connection: 2 }
+
+/** What two leave together. */
+export const both = (a: Leaves | undefined, b: Leaves | undefined): Leaves | undefined => {
+  if (a === undefined || b === undefined || a === b) return a ?? b
+  return {
+    until: rank[a.until] < rank[b.until] ? b.until : a.until,
+    sets: a.sets || b.sets,
+    controls: a.controls || b.controls,
+    prepares: a.prepares || b.prepares
+  }
+}
+
 /** What a statement does. */
 export interface Verdict {
   readonly kind: "read" | "write" | "session"

@@ -1,6 +1,7 @@
 import * as Builtins from "./builtins.js"
 import type { Finding } from "./finding.js"
 import { session, unknown, write } from "./finding.js"
+import type { LeftBehind } from "./leftBehind.js"
 import { harmless, hiddenSql, hiddenTypes, isDenied, isLocal, samplingMethods } from "./rules.js"
 
 /**
@@ -21,6 +22,8 @@ export interface Knowledge {
   readonly samplingMethod: (schema: string | undefined, name: string) => Finding | undefined
   /** `standard_conforming_strings` is off: where a plain string constant with a backslash ends is not what the parser thinks. */
   readonly escapedStrings: boolean
+  /** What functions leave on their connection; `undefined` for nothing. */
+  readonly leftBehind: LeftBehind | undefined
   /** `t.f` may mean `f(t)`. `"scalar"`: only where `t` can be a value that is not a row. */
   readonly attribute: (name: string) => { readonly finding: Finding; readonly scalar: boolean } | undefined
 }
@@ -91,6 +94,7 @@ export const builtinAttribute: Knowledge["attribute"] = (name) => {
 export const builtin: Knowledge = {
   everywhere: undefined,
   escapedStrings: false,
+  leftBehind: undefined,
   function: (schema, name, args) =>
     settle(
       orConversion(builtinFunction(schema, name), args, () => builtinType(schema, name)),
