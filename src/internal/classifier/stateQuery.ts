@@ -43,6 +43,9 @@ const prepares = `${statement("(prepare|deallocate)\\M")}|'\\s*(prepare|dealloca
 /** Sets something until the transaction ends, or takes something. */
 const untilTheEnd = `\\m(set_config|pg_export_snapshot)\\M|\\mpg_(try_)?advisory_xact_|${statement("(set|lock)\\M")}`
 
+/** Every body that does any of this has one of these. */
+const suspicious = `set_config|setseed|advisory|temp|execute|spi_|prepare|deallocate|_xml|ts_stat|ts_rewrite|hold|snapshot|origin_session|${statement("set|reset|listen|unlisten|load|discard|lock")}`
+
 /** PostgreSQL's own functions that do. */
 const builtins = `
     SELECT oid, CASE WHEN name ~ '_xact_' OR name = 'pg_export_snapshot' THEN 0 WHEN name = 'set_config' THEN 3 ELSE 1 END AS trace
@@ -60,12 +63,10 @@ const asObject = (trace: string) =>
 
 /** The words of a text in small letters; those that may be called have a parenthesis. */
 const words = (text: string) =>
-  `regexp_replace(regexp_replace(lower(${text}), '"?\\s*\\(', '( ', 'g'), '[^[:alnum:]_$(]+', ' ', 'g')`
+  `replace(replace(regexp_replace(lower(${text}), '[^[:alnum:]_$(]+', ' ', 'g'), ' (', '('), '(', '( ')`
 
 /** What a body has to have of a name. */
-const wordOf = (name: string) => `split_part(btrim(${words(name)}), ' ', 1)`
-
-const isWord = (name: string) => `${name} ~ '^[[:alnum:]_$]+$'`
+const wordOf = (name: string) => `split_part(btrim(${words(name)}, ' ('), ' ', 1)`
 
 /**
  * What a text sets that PostgreSQL's own functions and statements set, and everything that reaches such a text. What an
@@ -100,9 +101,11 @@ export const state = `
   leaving AS MATERIALIZED (
     SELECT class, oid, trace FROM (
       SELECT 'function' AS class, oid, CASE
+        WHEN volatile AND NOT known THEN CASE WHEN text ~* ${literal(prepares)} THEN 5 ELSE 1 END
+        WHEN text !~* ${literal(suspicious)} THEN NULL
         WHEN text ~* ${literal(prepares)} THEN 5
-        WHEN volatile AND (NOT known OR text ~* ${literal(putTogether)}) OR text ~* ${literal(hidden)}
-          OR regexp_replace(text, ${literal(setsLocally)}, '', 'gi') ~* ${literal(untilClosed)} THEN 1
+        WHEN volatile AND text ~* ${literal(putTogether)} OR text ~* ${literal(hidden)} OR
+          CASE WHEN text ~* 'set_config' THEN regexp_replace(text, ${literal(setsLocally)}, '', 'gi') ELSE text END ~* ${literal(untilClosed)} THEN 1
         WHEN text ~* ${literal(untilTheEnd)} THEN 0
       END | CASE WHEN text ~* ${literal(sets)} THEN 2 ELSE 0 END AS trace
       FROM texts
@@ -118,9 +121,18 @@ export const state = `
       WHERE tree ~ (SELECT ':(aggfnoid|funcid|opfuncid|winfnoid) (' || string_agg(oid::text, '|') || ')\\M' FROM setting)
     ) s WHERE trace IS NOT NULL
   ),
-  body_names AS MATERIALIZED (
-    SELECT oid, volatile, rtrim(word, '(') AS word, bool_or(word LIKE '%(') AS is_call
-    FROM (SELECT DISTINCT t.oid, t.volatile, w AS word FROM texts t, string_to_table(${words("t.text")}, ' ') w) w GROUP BY 1, 2, 3
+  -- What a body may name, and how.
+  named AS MATERIALIZED (
+    SELECT 'function' AS class, oid, ${wordOf("proname::text")} AS word, proname::text ~ '^[[:alnum:]_$]+$' AS is_called, false AS volatile
+    FROM pg_proc WHERE oid >= ${own} AND prorettype <> 'trigger'::regtype
+    UNION ALL
+    SELECT k.class, c.oid, ${wordOf("c.relname::text")}, false, k.volatile
+    FROM pg_class c JOIN (VALUES ('relation', false), ('written', true)) k(class, volatile) ON k.volatile OR c.relkind = 'v' OR c.relrowsecurity
+      OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND atttypid >= ${own})
+    WHERE c.oid >= ${own} AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    UNION ALL
+    SELECT 'conversion', t.oid, ${wordOf("t.typname::text")}, false, false
+    FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid WHERE t.oid >= ${own} AND t.typcategory <> 'A' AND coalesce(c.relkind, 'c') = 'c'
   ),
   owners(class, oid, relation) AS (
     SELECT 'pg_attrdef'::regclass, oid, adrelid FROM pg_attrdef
@@ -154,15 +166,10 @@ export const state = `
       ('pg_class'::regclass, 'relation'), ('pg_class'::regclass, 'written')) k(catalog, class) ON k.catalog = d.refclassid
     WHERE k.class <> 'written' OR o.class = 'pg_rewrite'::regclass
     UNION ALL
-    SELECT 'function', b.oid, 'function', f.oid FROM body_names b JOIN pg_proc f ON ${wordOf("f.proname::text")} = b.word
-    WHERE f.oid >= ${own} AND f.prorettype <> 'trigger'::regtype AND (b.is_call OR NOT ${isWord("f.proname::text")})
-    UNION ALL
-    SELECT 'function', b.oid, k.class, c.oid FROM body_names b JOIN pg_class c ON ${wordOf("c.relname::text")} = b.word
-    JOIN (VALUES ('relation', false), ('written', true)) k(class, volatile) ON b.volatile OR NOT k.volatile
-    WHERE c.oid >= ${own} AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-    UNION ALL
-    SELECT 'function', b.oid, 'conversion', t.oid FROM body_names b JOIN pg_type t ON ${wordOf("t.typname::text")} = b.word
-    WHERE t.oid >= ${own}
+    SELECT DISTINCT 'function', t.oid, n.class, n.oid
+    FROM texts t CROSS JOIN LATERAL (SELECT DISTINCT w FROM string_to_table(${words("t.text")}, ' ') w) w
+    JOIN named n ON n.word = rtrim(w, '(')
+    WHERE (right(w, 1) = '(' OR NOT n.is_called) AND (t.volatile OR NOT n.volatile)
     UNION ALL
     SELECT 'function', t.oid, 'operator', o.oid FROM texts t JOIN pg_operator o ON o.oid >= ${own} AND strpos(t.text, o.oprname) > 0
   ),
