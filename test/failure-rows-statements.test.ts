@@ -69,6 +69,35 @@ const fileOf = (node: PgCluster.Node, relation: string) =>
 engines.refuseWarnings()
 
 layer(Cluster, { timeout: "60 seconds", excludeTestServices: true })("a statement that fails on a replica", (it) => {
+  it.scoped("XX000, 53200, 57P01, 08006 as an answer to values: once on each server, then the caller's", () =>
+    Effect.gen(function* () {
+      yield* done(
+        `CREATE FUNCTION answering(code text, mark text) RETURNS int STABLE LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION USING ERRCODE = code, MESSAGE = mark; END $$`
+      )
+      yield* routed((replica) =>
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const { primary } = yield* PgCluster.PgCluster
+          const runs = (node: PgCluster.Node, mark: string) =>
+            Effect.map(node.log, (log) => log.split(`ERROR:  ${mark}`).length - 1)
+          for (const code of ["XX000", "53200", "57P01", "08006"]) {
+            const mark = `answered-${code}`
+            const [state] = yield* refusalOf(sql`SELECT answering(${code}, ${mark})`)
+            assert.strictEqual(state, code)
+            assert.deepStrictEqual([yield* runs(primary, mark), yield* runs(replica, mark)], [1, 1], code)
+            yield* becomes("replica1", "up")
+            // The primary alone, asked by name.
+            const forced = `forced-${code}`
+            yield* refusalOf(DbRouter.primary(sql`SELECT answering(${code}, ${forced})`))
+            assert.deepStrictEqual([yield* runs(primary, forced), yield* runs(replica, forced)], [1, 0], code)
+            yield* becomes("primary", "up")
+          }
+        })
+      )
+    })
+  )
+
   it.scoped("40001 FATAL, a conflict with replay in a subtransaction: elsewhere, and the replica stays in", () =>
     Effect.gen(function* () {
       yield* done(

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as RouterError from "../RouterError.js"
 import { elapsedOf } from "./clock.js"
-import { acquireFailed, isPoolBusy, judge } from "./failure.js"
+import { acquireFailed, isOfStatement, isPoolBusy, judge } from "./failure.js"
 import type { Monitor } from "./monitor.js"
 import type { Restore } from "./restore.js"
 import type { Servers } from "./servers.js"
@@ -87,8 +87,9 @@ export class Patience {
   }
 }
 
-/** Whether it was the server that failed. */
-const isLost = (error: SqlError): boolean => !isPoolBusy(error) && judge(error, "primary").action === "elsewhere"
+/** Whether it was the server that failed. What it has answered to a statement, values may have provoked: it is there. */
+const isLost = (error: SqlError): boolean =>
+  !isPoolBusy(error) && !isOfStatement(error) && judge(error, "primary").action === "elsewhere"
 
 /** Whether a server has said that it takes no writes, so that it has done nothing. */
 const isRefused = (error: SqlError): boolean => judge(error, "replica").why === "25006"
