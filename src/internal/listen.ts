@@ -4,8 +4,10 @@
  * what it would have told.
  */
 import { SqlError } from "@effect/sql/SqlError"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as PubSub from "effect/PubSub"
@@ -22,7 +24,6 @@ import { Connection, type Query } from "./driver/connection.js"
 import type { Result } from "./driver/pool.js"
 import { answerOf, text as positionText } from "./driver/position.js"
 import { acquireFailed } from "./failure.js"
-import { Lock } from "./lock.js"
 import type { Restore } from "./restore.js"
 import type { Router } from "./router.js"
 import * as Seen from "./seen.js"
@@ -320,10 +321,19 @@ const rowOf = (result: Result): ReadonlyArray<unknown> =>
 const saysYes = (row: Error | ReadonlyArray<unknown>): boolean =>
   !(row instanceof Error) && (row[0] === true || row[0] === "t")
 
+/** A connection that is being opened, for all the streams that wait for it. */
+class Opening {
+  waiting = 0
+  /** Once it is open, every stream that waits for it has a use of it. */
+  opened: Listening | undefined
+  fiber: Fiber.RuntimeFiber<unknown> | undefined
+  readonly done = Deferred.unsafeMake<Listening, SqlError>(FiberId.none)
+}
+
 /** The connection that listens now. There is one while there is a stream. */
 class Hub {
   private current: Listening | undefined
-  private readonly opening = new Lock()
+  private opening: Opening | undefined
   private isClosed = false
 
   constructor(
@@ -334,11 +344,13 @@ class Hub {
   /** Listens until the scope closes. */
   listen(channel: string, listener: Listener): Effect.Effect<void, SqlError, Scope.Scope> {
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(this.take(restore), (listening) =>
-        Effect.addFinalizer(() => this.leave(listening)).pipe(
-          Effect.zipRight(Effect.addFinalizer(() => listening.remove(channel, listener))),
-          Effect.zipRight(restore(listening.add(channel, listener)))
-        )
+      Effect.flatMap(
+        this.router.patience.around(() => this.take(restore), restore),
+        (listening) =>
+          Effect.addFinalizer(() => this.leave(listening)).pipe(
+            Effect.zipRight(Effect.addFinalizer(() => listening.remove(channel, listener))),
+            Effect.zipRight(restore(listening.add(channel, listener)))
+          )
       )
     )
   }
@@ -346,32 +358,47 @@ class Hub {
   /** Fails every stream, the ones to come too. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.isClosed = true
-    const { current } = this
-    if (current === undefined) return Effect.void
-    current.fail(RouterError.toSqlError(RouterError.routerClosed()))
-    return current.close
+    const { current, opening } = this
+    current?.fail(RouterError.toSqlError(RouterError.routerClosed()))
+    return Effect.zipRight(opening === undefined ? Effect.void : stop(opening), current?.close ?? Effect.void)
   })
 
+  /** One use of the connection. Who waits for it waits for the one attempt that there is: each has its own limit. */
   private take(restore: Restore): Effect.Effect<Listening, SqlError> {
-    return Effect.zipRight(
-      this.opening.take(restore),
-      Effect.ensuring(
-        Effect.suspend(() => {
-          const { current } = this
-          if (current !== undefined) {
-            current.uses++
-            return Effect.succeed(current)
-          }
-          return this.router.patience.around(() => this.open(restore), restore)
-        }),
-        this.opening.release
+    return Effect.suspend(() => {
+      const { current } = this
+      if (current !== undefined) {
+        current.uses++
+        return Effect.succeed(current)
+      }
+      const begun = this.opening
+      const opening = begun ?? new Opening()
+      this.opening = opening
+      opening.waiting++
+      return Effect.zipRight(
+        begun === undefined ? this.begin(opening) : Effect.void,
+        Effect.onInterrupt(restore(Deferred.await(opening.done)), () => this.giveUp(opening))
       )
-    )
+    })
   }
 
-  private open(restore: Restore): Effect.Effect<Listening, SqlError> {
+  /** In a fiber of its own: it goes on for the others when the stream that has begun it ends. */
+  private begin(opening: Opening): Effect.Effect<void> {
+    const open = Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.exit(this.open(opening, restore)), (exit) => {
+        this.forget(opening)
+        // While it is waited for, nothing but the close interrupts it.
+        return Deferred.done(opening.done, Exit.isInterrupted(exit) ? closed : exit)
+      })
+    )
+    return Effect.map(Effect.forkDaemon(Effect.interruptible(open)), (fiber) => {
+      opening.fiber = fiber
+    })
+  }
+
+  private open(opening: Opening, restore: Restore): Effect.Effect<Listening, SqlError> {
     const { defaultGroup } = this.router
-    if (this.isClosed) return Effect.fail(RouterError.toSqlError(RouterError.routerClosed()))
+    if (this.isClosed) return closed
     const engine = defaultGroup.choose()
     if (engine === undefined) {
       const why = defaultGroup.whyNone()
@@ -381,17 +408,44 @@ class Hub {
       if (this.current === listening) this.current = undefined
     }
     return Effect.flatMap(Listening.open(this.router, engine, this.events, gone, restore), (listening) => {
-      listening.uses++
+      // All may have left by now.
+      if (opening.waiting === 0) return Effect.as(listening.close, listening)
+      listening.uses = opening.waiting
+      opening.opened = listening
+      this.forget(opening)
       if (!this.isClosed && listening.isOpen) this.current = listening
       else listening.fail(RouterError.toSqlError(RouterError.routerClosed()))
       return Effect.succeed(listening)
     })
   }
 
+  /** A stream ends that waits for the connection. */
+  private giveUp(opening: Opening): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (opening.opened !== undefined) return this.leave(opening.opened)
+      if (--opening.waiting > 0) return Effect.void
+      this.forget(opening)
+      return stop(opening)
+    })
+  }
+
+  private forget(opening: Opening): void {
+    if (this.opening === opening) this.opening = undefined
+  }
+
   private leave(listening: Listening): Effect.Effect<void> {
     return Effect.suspend(() => (--listening.uses > 0 ? Effect.void : listening.close))
   }
 }
+
+const closed = Exit.fail(RouterError.toSqlError(RouterError.routerClosed()))
+
+const stop = ({ fiber }: Opening): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (fiber === undefined) return Effect.void
+    fiber.unsafeInterruptAsFork(FiberId.none)
+    return Effect.asVoid(bounded.fiber(fiber, endLimit))
+  })
 
 /**
  * `listen`: a stream of the payloads sent to a channel. Who handles one reads at least what it was sent for: its flow has seen where
