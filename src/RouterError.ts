@@ -94,7 +94,8 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  *   lost the server that it listened to; notifications may have been missed
  * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not. Or a COMMIT that was sent as text
  *   had ended the transaction: what came before it may be there
- * - `SettingsMissing`: a statement was bound to another group than the one in whose transaction SQL (`SET LOCAL`, `SET ROLE`,
+ * - `SettingsMissing`: a text would go on after the end of the transaction of a session with `settings`, without them (`COMMIT; SELECT`);
+ *   or a statement was bound to another group than the one in whose transaction SQL (`SET LOCAL`, `SET ROLE`,
  *   `set_config`, a temporary table) has set what it would run without
  * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction
  * - `RouterClosed`: a statement came after the layer had begun to close
@@ -439,6 +440,20 @@ export const settingsMissing = (group: string, holder: string): RouterError =>
     description: `A statement for the group ${JSON.stringify(group)} was refused: it would run without what a statement (SET, set_config, a temporary table) has set in the transaction on the group ${JSON.stringify(holder)}`,
     remedy: `Give the session its "settings", which hold on every group, or run the statement in a newSession`,
     group
+  })
+
+/**
+ * A text would end the transaction of a session that has settings, and go on without them.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const settingsEnded = (): RouterError =>
+  new RouterError({
+    reason: "SettingsMissing",
+    description:
+      "A text was refused that ends the transaction of its session and has more statements after that: they would run without the session's settings",
+    remedy: "Leave the end to the session, or send what follows by itself in another one"
   })
 
 /**

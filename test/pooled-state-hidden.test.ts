@@ -11,6 +11,7 @@ const bodies: Readonly<Record<string, string>> = {
   setting: "SET app.tenant = 'a'",
   setting_after_comment: "NULL; -- what follows; says it\n /* ; */ SET app.tenant TO 'a'",
   role: "SET ROLE low",
+  view_of_settings: "UPDATE pg_settings SET setting = '1min' WHERE name = 'statement_timeout'",
   executed: "EXECUTE 'SET app.tenant = ''a'''",
   executed_dollar: "EXECUTE $q$SET app.tenant = 'a'$q$",
   executed_parts: "EXECUTE 'SE' || 'T app.tenant = ''a'''",
@@ -86,6 +87,7 @@ const found = Effect.flatMap(
   (sql) =>
     sql<Record<string, unknown>>`SELECT current_user = session_user AS "user",
       coalesce(current_setting('app.tenant', true), '') = '' AS tenant,
+      current_setting('statement_timeout') = '0' AS timeout,
       (SELECT count(*) FROM pg_class WHERE relname = 'note') = 1 AS tables,
       (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') = 0 AS locks,
       (SELECT count(*) FROM pg_prepared_statements WHERE name = 'mine') = 0 AS prepared,

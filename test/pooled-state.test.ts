@@ -39,6 +39,8 @@ const texts = [
   "SET statement_timeout = '1min'",
   "SET default_transaction_read_only = on",
   "SET app.tenant = 'a'",
+  "UPDATE pg_settings SET setting = '1min' WHERE name = 'statement_timeout'",
+  "UPDATE pg_catalog.pg_settings SET setting = '1min' WHERE name = 'statement_timeout'",
   "SELECT set_config('app.tenant', 'a', false)",
   "SELECT be_tenant('a')",
   "CALL be_low()",

@@ -52,6 +52,7 @@ const errors: ReadonlyArray<
   ["OutcomeUnknown", RouterError.outcomeUnknown("commit", { engine: "main" }), ["COMMIT", 'to "main"', "not retried"]],
   ["OutcomeUnknown", RouterError.outcomeUnknown("statement"), ["write", "not retried"]],
   ["SettingsMissing", RouterError.settingsMissing("analytics", "default"), ['"analytics"', '"default"', '"settings"']],
+  ["SettingsMissing", RouterError.settingsEnded(), ["ends the transaction", "settings"]],
   ["TransactionActive", RouterError.transactionActive("default"), ['"default"', '"savepoint"']],
   ["TransactionActive", RouterError.transactionActive(), ["already active", '"savepoint"']],
   ["TransactionActive", RouterError.sessionActive(), ["inside another session", "newSession"]],

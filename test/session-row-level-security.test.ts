@@ -147,5 +147,30 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
         assert.lengthOf(outside, 0)
       }).pipe(Effect.provide(router))
     )
+
+    it.effect("a text that ends the transaction, and goes on, is not sent", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const settings = { "app.tenant": "tenant1" }
+        for (const text of [
+          "COMMIT; SELECT tenant, id FROM doc",
+          "SELECT 1; ROLLBACK; SELECT tenant, id FROM doc",
+          "COMMIT AND CHAIN; SELECT tenant, id FROM doc",
+          "COMMIT; DELETE FROM doc"
+        ]) {
+          const ways = {
+            first: DbRouter.session(sql.unsafe(text), { settings }),
+            second: DbRouter.session(Effect.zipRight(docs, sql.unsafe(text)), { settings }),
+            detached: DbRouter.session(DbRouter.detached(sql.unsafe(text)), { settings }),
+            inTransaction: DbRouter.session(sql.withTransaction(sql.unsafe(text)), { settings })
+          }
+          for (const [way, run] of Object.entries(ways)) {
+            assert.strictEqual(yield* Sessions.reasonOf(run), "SettingsMissing", `${way}: ${text}`)
+          }
+        }
+        assert.deepStrictEqual((yield* DbRouter.session(docs, { settings })).length, rowsOfEach)
+        yield* Sessions.assertQuiet
+      }).pipe(Effect.provide(router))
+    )
   }
 )

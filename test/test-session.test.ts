@@ -97,6 +97,50 @@ layer(Live, { timeout: "60 seconds", excludeTestServices: true })(
       })
     )
 
+    it.effect("settings do not reach a unit of work inside that leaves them, and are there again after it", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const now = Effect.map(
+          sql<{ tenant: string }>`SELECT coalesce(current_setting('app.of_test', true), '') AS tenant`,
+          ([row]) => row!.tenant
+        )
+        const none = { settings: "none" } as const
+        const seen = DbRouter.session(
+          Effect.gen(function* () {
+            const all: Record<string, string> = {}
+            all.first = yield* now
+            all.newSession = yield* DbRouter.newSession(now, none)
+            all.after = yield* now
+            all.detached = yield* DbRouter.detached(now, none)
+            all.inSession = yield* DbRouter.detached(DbRouter.session(now), none)
+            all.inTransaction = yield* DbRouter.detached(sql.withTransaction(now), none)
+            all.nested = yield* DbRouter.newSession(
+              Effect.all([now, DbRouter.newSession(now, { settings: { "app.of_test": "b" } }), now]),
+              none
+            ).pipe(Effect.map(String))
+            yield* Effect.exit(DbRouter.newSession(Effect.zipRight(now, Effect.fail("no")), none))
+            all.inherited = yield* DbRouter.newSession(now)
+            all.last = yield* now
+            return all
+          }),
+          { settings: { "app.of_test": "a" } }
+        )
+        for (const run of [seen, TestSession.rollback(seen)]) {
+          assert.deepStrictEqual(yield* run, {
+            first: "a",
+            newSession: "",
+            after: "a",
+            detached: "",
+            inSession: "",
+            inTransaction: "",
+            nested: ",b,",
+            inherited: "a",
+            last: "a"
+          })
+        }
+      })
+    )
+
     it.effect("is rolled back on failure, defect and interruption, and gives its connection back", () =>
       Effect.gen(function* () {
         const router = yield* DbRouter.DbRouter

@@ -15,6 +15,7 @@ import * as RoutingContext from "../RoutingContext.js"
 import type { Anew } from "./beginning.js"
 import * as bounded from "./bounded.js"
 import type { Causal } from "./causal.js"
+import { goesOn } from "./classifier/ending.js"
 import type { Leaves } from "./classifier/finding.js"
 import { clockOf, elapsedOf, nowOf } from "./clock.js"
 import type { Request, Result } from "./driver/pool.js"
@@ -135,6 +136,9 @@ export class Router extends Routes implements Writer {
             return Effect.flatMap(this.patience.after(error, deadline, trip.went?.kind === "read"), again)
           })
         : answered
+    }
+    if (decision.leaves?.controls === true && work?.rules?.settings.length && goesOn(request.sql)) {
+      return Effect.fail(RouterError.toSqlError(RouterError.settingsEnded()))
     }
     const enter = (transaction: Transaction) => {
       this.enter(transaction, decision, trip)

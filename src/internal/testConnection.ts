@@ -66,8 +66,19 @@ export class TestConnection {
     return this.turn(
       () => this.accepts(node),
       Effect.suspend(() => {
+        const outside = this.outside
         this.stack.push(open)
-        return Effect.onError(this.run(`SAVEPOINT ${open.savepoint}`), () => Effect.sync(() => this.remove(open)))
+        const begun = this.run(`SAVEPOINT ${open.savepoint}`)
+        if (outside.length === 0) return Effect.onError(begun, () => Effect.sync(() => this.remove(open)))
+        const names = outside.map(([name]) => name)
+        const cleared = Effect.zipRight(this.keep(open, names), this.set(outside))
+        return Effect.onError(
+          Effect.zipRight(
+            begun,
+            Effect.onError(cleared, () => Effect.exit(this.undo(open)))
+          ),
+          () => Effect.sync(() => this.remove(open))
+        )
       })
     ).pipe(Effect.as(open))
   }
@@ -97,7 +108,7 @@ export class TestConnection {
    */
   end(open: Open, how: "commit" | "rollback"): Effect.Effect<"COMMIT" | "ROLLBACK", SqlError> {
     const { savepoint } = open
-    const undo = Effect.as(this.run(`ROLLBACK TO ${savepoint}; RELEASE ${savepoint}`), "ROLLBACK" as const)
+    const undo = Effect.as(this.undo(open), "ROLLBACK" as const)
     const keep = Effect.as(
       Effect.zipRight(this.run(`RELEASE ${savepoint}`), this.restoreSettings(open)),
       "COMMIT" as const
@@ -141,10 +152,26 @@ export class TestConnection {
   }
 
   private restoreSettings({ before }: Open): Effect.Effect<void, SqlError> {
-    if (before.size === 0) return Effect.void
+    return before.size === 0 ? Effect.void : this.set([...before])
+  }
+
+  /** What the settings were outside of all that is open: a transaction of its own, on a connection of its own, has those. */
+  private get outside(): ReadonlyArray<readonly [name: string, value: string]> {
+    const outside = new Map<string, string>()
+    for (const { before } of this.stack) {
+      for (const [name, value] of before) if (!outside.has(name)) outside.set(name, value)
+    }
+    return [...outside]
+  }
+
+  private set(settings: ReadonlyArray<readonly [name: string, value: string]>): Effect.Effect<void, SqlError> {
     // The role first: it may be one that may not set the others.
-    const settings = [...before].sort(([a], [b]) => Number(b === "role") - Number(a === "role"))
-    return Effect.asVoid(this.connection.query({ ...setting(settings, true), prepare: false }))
+    const sorted = [...settings].sort(([a], [b]) => Number(b === "role") - Number(a === "role"))
+    return Effect.asVoid(this.connection.query({ ...setting(sorted, true), prepare: false }))
+  }
+
+  private undo({ savepoint }: Open): Effect.Effect<void, SqlError> {
+    return this.run(`ROLLBACK TO ${savepoint}; RELEASE ${savepoint}`)
   }
 
   private run(sql: string): Effect.Effect<void, SqlError> {

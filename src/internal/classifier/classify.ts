@@ -148,7 +148,7 @@ const longText = 4_096
 const leading = /^\s*(insert|update|delete|merge)\b/i
 
 /** Functions that leave something behind. */
-const leaving = /set_config|advisory|_to_xml/i
+const leaving = /set_config|advisory|_to_xml|pg_settings/i
 
 const evident = (sql: string, { leftBehind }: Knowledge): Verdict | undefined => {
   const word = leading.exec(sql)?.[1]?.toUpperCase()

@@ -5,6 +5,14 @@ import * as Parser from "./parser.js"
 /** Every text that ends a transaction has one of them, and many others do. */
 const words = /\b(?:abort|commit|end|prepare|rollback)\b/i
 
+/** Whether a text has a statement that ends a transaction, and one after it that does not run in it. */
+export const goesOn = (sql: string): boolean => {
+  const parsed = Parser.isThere() ? Parser.parse(sql) : "unavailable"
+  if (typeof parsed === "string") return mayEnd(sql)
+  const statements = parsed.stmts ?? []
+  return statements.slice(0, -1).some(isEnd)
+}
+
 const ends: ReadonlySet<unknown> = new Set(["TRANS_STMT_COMMIT", "TRANS_STMT_PREPARE", "TRANS_STMT_ROLLBACK"])
 
 /**
@@ -19,7 +27,8 @@ export const mayEnd = (sql: string): boolean => {
   if (sql.includes("\\")) return true
   const parsed = Parser.parse(sql)
   if (typeof parsed === "string") return true
-  return (parsed.stmts ?? []).some(({ stmt }) =>
-    ends.has((stmt?.TransactionStmt as { readonly kind?: unknown } | undefined)?.kind)
-  )
+  return (parsed.stmts ?? []).some(isEnd)
 }
+
+const isEnd = ({ stmt }: NonNullable<Parser.Parsed["stmts"]>[number]): boolean =>
+  ends.has((stmt?.TransactionStmt as { readonly kind?: unknown } | undefined)?.kind)

@@ -116,6 +116,9 @@ const inside = (fields: Fields, knowledge: Knowledge, isWritten: boolean): Leave
       found = both(found, sets)
     } else if ((key === "schemaname" || key === "sval") && value === "pg_temp") {
       found = both(found, sets)
+    } else if (key === "relname" && isWritten && value === "pg_settings") {
+      // Its rule calls set_config.
+      found = both(found, sets)
     } else if (leftBehind !== undefined && typeof value === "string") {
       if (key === "relname") found = both(found, leftBehind.relation(value, isWritten))
       else if (key === "sval") found = both(found, leftBehind.name(value))

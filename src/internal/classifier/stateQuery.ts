@@ -16,13 +16,17 @@ const argument = "([^()',;]|'[^']*'|\\(([^()']|'[^']*'|\\(([^()']|'[^']*')*\\))*
 /** Sets something until the transaction ends. */
 const setsLocally = `\\mset_config\\s*\\(${argument},${argument},\\s*(is_local\\s*(:=|=>)\\s*)?(true|'t(rue)?')\\s*\\)`
 
+/** The view has a rule that calls set_config. */
+const updatesSettings = '\\mupdate\\s+(only\\s+)?("?pg_catalog"?\\s*\\.\\s*)?"?pg_settings\\M'
+
 /** Statements after it mean something else without it. */
-const sets = `\\m(set_config|pg_temp)\\M|${statement("(set|reset)\\M")}`
+const sets = `\\m(set_config|pg_temp)\\M|${updatesSettings}|${statement("(set|reset)\\M")}`
 
 /** Sets something on the connection, or takes something there. */
 const untilClosed = [
   "\\m(set_config|setseed|pg_replication_origin_session_setup|pg_temp)\\M",
   "\\mpg_(try_)?advisory_(un)?lock",
+  updatesSettings,
   statement("(set\\M(?!\\s+(local|constraints|transaction)\\M)|(reset|listen|unlisten|load|discard)\\M)"),
   "\\m(temp|temporary)\\s+(table|view|sequence|recursive)\\M|\\minto\\s+((local|global)\\s+)?(temp|temporary)\\M",
   "\\mwith\\s+hold\\M"
@@ -44,7 +48,7 @@ const prepares = `${statement("(prepare|deallocate)\\M")}|'\\s*(prepare|dealloca
 const untilTheEnd = `\\m(set_config|pg_export_snapshot)\\M|\\mpg_(try_)?advisory_xact_|${statement("(set|lock)\\M")}`
 
 /** Every body that does any of this has one of these. */
-const suspicious = `set_config|setseed|advisory|temp|execute|spi_|prepare|deallocate|_xml|ts_stat|ts_rewrite|hold|snapshot|origin_session|${statement("set|reset|listen|unlisten|load|discard|lock")}`
+const suspicious = `set_config|setseed|advisory|temp|execute|spi_|prepare|deallocate|_xml|ts_stat|ts_rewrite|hold|snapshot|pg_settings|origin_session|${statement("set|reset|listen|unlisten|load|discard|lock")}`
 
 /** PostgreSQL's own functions that do. */
 const builtins = `
@@ -116,6 +120,8 @@ export const state = `
       UNION ALL
       SELECT CASE WHEN c.owner IN ('view', 'policy') THEN 'relation' ELSE c.owner END, c.oid, s.trace
       FROM calls c JOIN setting s ON s.oid = c.function
+      UNION ALL
+      SELECT 'written', oid, 3 FROM refs WHERE owner = 'view' AND field = 'relid' AND id = 'pg_settings'::regclass
       UNION ALL
       SELECT 'written', relation, 1 FROM written_trees
       WHERE tree ~ (SELECT ':(aggfnoid|funcid|opfuncid|winfnoid) (' || string_agg(oid::text, '|') || ')\\M' FROM setting)
