@@ -23,7 +23,7 @@ import type { Runner } from "./internal/runner.js"
 import { DbRouter } from "./internal/service.js"
 import * as sessionOptions from "./internal/sessionOptions.js"
 import * as unit from "./internal/unit.js"
-import type { Work } from "./internal/work.js"
+import type { SessionWork, Work } from "./internal/work.js"
 import * as RouterError from "./RouterError.js"
 import * as RoutingContext from "./RoutingContext.js"
 
@@ -256,6 +256,9 @@ export type Current = "commit" | "rollback" | "append" | "savepoint" | "fail"
  * session goes on. `current` (default `"commit"`) says what happens to a transaction that is already open. Without a session
  * it opens one.
  *
+ * Blocks beside each other in one session (fibers of an `Effect.all`) take turns, and `commit`, `rollback` and `close` of other fibers
+ * wait for the block that runs. Statements of other fibers that are in no block are part of it: they share its transaction.
+ *
  * Inside `sql.withTransaction` nothing can be committed or rolled back behind its back: there `"append"` and `"savepoint"`
  * do not commit, and the others fail with the reason `TransactionActive`.
  *
@@ -291,32 +294,47 @@ export const atomic: {
         const current = options?.current ?? "commit"
         if (work === undefined) return session(self)
         const { level, session: around } = work
-        if (current === "savepoint" && (level !== undefined || around?.isActive === true)) {
-          return runner.withTransaction(self)
-        }
         if (level !== undefined || around === undefined) {
+          if (current === "savepoint" && level !== undefined) return runner.withTransaction(self)
           return current === "append" ? self : Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
         }
-        const block = Effect.uninterruptibleMask((restore) =>
-          Effect.flatMap(Effect.exit(restore(self)), (exit) =>
-            Effect.zipRight(
-              Exit.isSuccess(exit)
-                ? around.commit(undefined, restore)
-                : Effect.exit(around.rollback(undefined, "rollback")),
-              exit
-            )
+        return inTurn(
+          runner,
+          work,
+          Effect.suspend(() =>
+            current === "savepoint" && around.isActive ? runner.withTransaction(self) : block(self, around, current)
           )
         )
-        if (!around.isActive || current === "append") return block
-        return current === "fail"
-          ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
-          : Effect.zipRight(
-              current === "commit" ? around.commit(undefined) : around.rollback(undefined, "rollback"),
-              block
-            )
       })
     )
 )
+
+/**
+ * Runs what ends the session's transaction by itself, when its turn has come: in between it could commit or roll back half of what
+ * another fiber does.
+ */
+const inTurn = <A, E, R>(runner: Runner, work: Work, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  work.turns.run(runner.provideWork(work.inTurn, 0)(effect))
+
+/** Ends what is open as `current` says, runs an effect, and commits it, or rolls it back. */
+const block = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  around: SessionWork,
+  current: Current
+): Effect.Effect<A, E | SqlError, R> => {
+  const own = Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.exit(restore(self)), (exit) =>
+      Effect.zipRight(
+        Exit.isSuccess(exit) ? around.commit(undefined, restore) : Effect.exit(around.rollback(undefined, "rollback")),
+        exit
+      )
+    )
+  )
+  if (!around.isActive || current === "append") return own
+  return current === "fail"
+    ? Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
+    : Effect.zipRight(current === "commit" ? around.commit(undefined) : around.rollback(undefined, "rollback"), own)
+}
 
 /**
  * An effect that can also be given the name of one group.
@@ -339,12 +357,18 @@ const forGroups = (make: (group: string | undefined) => Effect.Effect<void, SqlE
 type EndEarly = (session: NonNullable<Work["session"]>, group: string | undefined) => Effect.Effect<void, SqlError>
 
 /** Ends the open transactions of a session early, where they are the session's to end. */
-const endIn = (work: Work | undefined, name: string, end: EndEarly, group?: string): Effect.Effect<void, SqlError> => {
+const endIn = (
+  runner: Runner,
+  work: Work | undefined,
+  name: string,
+  end: EndEarly,
+  group?: string
+): Effect.Effect<void, SqlError> => {
   if (work?.level !== undefined)
     return Effect.fail(RouterError.toSqlError(RouterError.transactionActive(work.level.group)))
   return work?.session === undefined
     ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed(name)))
-    : end(work.session, group)
+    : inTurn(runner, work, end(work.session, group))
 }
 
 const commitEarly: EndEarly = (session, group) => session.commit(group)
@@ -352,7 +376,11 @@ const commitEarly: EndEarly = (session, group) => session.commit(group)
 const rollbackEarly: EndEarly = (session, group) => session.rollback(group, "rollback")
 
 const early = (name: string, end: EndEarly) =>
-  forGroups((group) => Effect.flatMap(currentWork, (work) => endIn(work, name, end, group)))
+  forGroups((group) =>
+    Effect.flatMap(DbRouter, ({ runner }) =>
+      Effect.flatMap(currentWork, (work) => endIn(runner, work, name, end, group))
+    )
+  )
 
 /**
  * Commits what the session has done so far, of all groups or (`commit("analytics")`) of one, and gives the connections back.
@@ -523,11 +551,14 @@ const closeScoped = (opened: unit.Unit, exit: Exit.Exit<unknown, unknown>): Effe
 
 const handle = (runner: Runner, work: Work, flow: RoutingContext.Flow): Session => {
   const inside = runner.provideWork(work, 0)
+  // What is in the session stays where it is there: an atomic block would wait for itself.
   const run: Session["run"] = (self) =>
-    inside(flow.shared === undefined ? self : Effect.locally(self, RoutingContext.flow, flow))
-  return {
-    run,
-    commit: run(endIn(work, "commit", commitEarly)),
-    rollback: run(endIn(work, "rollback", rollbackEarly))
-  }
+    Effect.withFiberRuntime((fiber) =>
+      runner.workOf(fiber)?.session === work.session
+        ? self
+        : inside(flow.shared === undefined ? self : Effect.locally(self, RoutingContext.flow, flow))
+    )
+  const end = (name: string, how: EndEarly) =>
+    run(Effect.withFiberRuntime<void, SqlError>((fiber) => endIn(runner, runner.workOf(fiber), name, how)))
+  return { run, commit: end("commit", commitEarly), rollback: end("rollback", rollbackEarly) }
 }

@@ -1,6 +1,6 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit } from "effect"
-import { DbRouter, type Session } from "effect-db-router"
+import { Deferred, Effect, Exit, Fiber } from "effect"
+import { DbRouter, Session } from "effect-db-router"
 import * as Sessions from "./support/session.js"
 
 const { insert, stored } = Sessions
@@ -156,5 +156,124 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
       yield* Effect.ignore(DbRouter.session(nested))
       assert.deepStrictEqual(yield* stored, [1, 2])
     })
+  )
+
+  const waits = Effect.sleep("40 millis")
+
+  /** Two rows with a while between them, which tells how it has ended. */
+  const slow = (id: number, ends: Array<string>) =>
+    Effect.gen(function* () {
+      yield* DbRouter.afterCommit(Effect.sync(() => void ends.push(`${id} committed`)))
+      yield* DbRouter.afterRollback(Effect.sync(() => void ends.push(`${id} rolled back`)))
+      yield* insert(id)
+      yield* waits
+      yield* insert(id + 1)
+    })
+
+  it.effect("blocks beside each other in a session take turns, in every mode", () =>
+    Effect.gen(function* () {
+      for (const mode of modes) {
+        yield* Sessions.setUp
+        const ends: Array<string> = []
+        const exits = yield* DbRouter.session(
+          Effect.all(
+            [
+              Effect.exit(atomic(Effect.zipRight(slow(1, ends), Effect.fail("no")), mode)),
+              Effect.exit(atomic(slow(11, ends), mode)),
+              // One that is interrupted while it waits keeps none waiting.
+              Effect.exit(Effect.timeoutFail(atomic(slow(21, ends), mode), { duration: 20, onTimeout: () => "late" })),
+              Effect.exit(atomic(slow(31, ends), mode))
+            ],
+            { concurrency: "unbounded" }
+          )
+        )
+        assert.deepStrictEqual(exits.map(Exit.isSuccess), [false, true, false, true], mode)
+        assert.deepStrictEqual(yield* stored, [11, 12, 31, 32], mode)
+        assert.deepStrictEqual(ends, ["1 rolled back", "11 committed", "31 committed"], mode)
+        yield* Sessions.assertQuiet
+      }
+    })
+  )
+
+  it.effect("inside another block take turns, too", () =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      const ends: Array<string> = []
+      const failing = Effect.ignore(atomic(Effect.zipRight(slow(1, ends), Effect.fail("no"))))
+      const inner = Effect.all([failing, atomic(slow(11, ends))], { concurrency: 2 })
+      yield* DbRouter.session(atomic(inner))
+      assert.deepStrictEqual(yield* stored, [11, 12])
+      assert.deepStrictEqual(ends, ["1 rolled back", "11 committed"])
+    })
+  )
+
+  for (const [name, end] of [
+    ["commit", DbRouter.commit],
+    ["rollback", DbRouter.rollback],
+    ["close", DbRouter.close]
+  ] as const) {
+    it.effect(`is whole or not there while another fiber of the session calls ${name}`, () =>
+      Effect.gen(function* () {
+        for (const mode of modes) {
+          for (const succeeds of [true, false]) {
+            yield* Sessions.setUp
+            const ends: Array<string> = []
+            const work = succeeds ? slow(1, ends) : Effect.zipRight(slow(1, ends), Effect.fail("no"))
+            yield* DbRouter.session(
+              Effect.all([Effect.exit(atomic(work, mode)), Effect.zipRight(Effect.sleep("20 millis"), end)], {
+                concurrency: 2
+              })
+            )
+            assert.deepStrictEqual(yield* stored, succeeds ? [1, 2] : [], mode)
+            assert.deepStrictEqual(ends, [succeeds ? "1 committed" : "1 rolled back"], mode)
+            yield* Sessions.assertQuiet
+          }
+        }
+      })
+    )
+  }
+
+  it.effect("is rolled back when it is interrupted while an effect of beforeCommit goes on", () =>
+    Effect.gen(function* () {
+      for (const mode of modes) {
+        yield* Sessions.setUp
+        const ends: Array<string> = []
+        const begun = yield* Deferred.make<void>()
+        const hook = Effect.zipRight(Deferred.succeed(begun, undefined), Effect.never)
+        const work = Effect.zipRight(slow(1, ends), DbRouter.beforeCommit(hook))
+        const fiber = yield* Effect.forkDaemon(DbRouter.session(atomic(work, mode)))
+        yield* Deferred.await(begun)
+        yield* Effect.timeout(Effect.disconnect(Fiber.interrupt(fiber)), "10 seconds")
+        assert.deepStrictEqual(yield* stored, [], mode)
+        assert.deepStrictEqual(ends, ["1 rolled back"], mode)
+        yield* Sessions.assertQuiet
+      }
+    })
+  )
+
+  it.effect("does not wait for itself: in a hook, or by the session's own handle", () =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const session = yield* Session.scoped()
+          yield* atomic(
+            Effect.gen(function* () {
+              yield* insert(1)
+              yield* session.commit
+              yield* session.run(atomic(insert(2)))
+              yield* DbRouter.beforeCommit(atomic(insert(3), "append"))
+              yield* insert(4)
+              yield* DbRouter.commit
+            })
+          )
+        })
+      )
+      yield* DbRouter.session(Effect.zipRight(DbRouter.beforeCommit(atomic(insert(5), "append")), DbRouter.commit))
+    }).pipe(
+      Effect.timeout("20 seconds"),
+      Effect.zipRight(stored),
+      Effect.map((rows) => assert.deepStrictEqual(rows, [1, 2, 3, 4, 5]))
+    )
   )
 })

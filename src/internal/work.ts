@@ -2,6 +2,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type * as Effect from "effect/Effect"
 import type { Engine } from "../Engine.js"
 import type { Hooks } from "./hooks.js"
+import { Lock } from "./lock.js"
 import type { Restore } from "./restore.js"
 import type { Rules } from "./rules.js"
 import type { Transaction } from "./transaction.js"
@@ -45,12 +46,25 @@ export interface SessionWork {
 
 /** The transactions and the session around a statement, innermost first. */
 export class Work {
+  private lock: Lock | undefined
+
   constructor(
     readonly session: SessionWork | undefined,
     readonly level: Transaction | undefined,
     readonly hooks: Hooks,
     private readonly outer: Work | undefined
   ) {}
+
+  /** Whose turn it is, of those beside each other that end the session's transaction by themselves. */
+  get turns(): Lock {
+    this.lock ??= new Lock()
+    return this.lock
+  }
+
+  /** The same place within a turn: those in there take turns of their own. */
+  get inTurn(): Work {
+    return new Work(this.session, this.level, this.hooks, this.outer)
+  }
 
   /** What holds for all that is composed inside. */
   get rules(): Rules | undefined {
