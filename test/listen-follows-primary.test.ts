@@ -76,6 +76,44 @@ const onOwnCluster = <A, E>(
   )
 
 describe("listen", () => {
+  for (const isShared of [false, true]) {
+    it.live(
+      `begins on the new primary right after a promotion${isShared ? ", though another stream listens to the old one" : ""}`,
+      () =>
+        Effect.gen(function* () {
+          const { primary, replicas } = yield* PgCluster.PgCluster
+          const [replica] = replicas
+          const { status } = yield* DbRouter.DbRouter
+          yield* until(Effect.map(status, (all) => all.every(({ state }) => state === "up")))
+          if (isShared) yield* heard("old")
+          yield* replica!.promote
+          const { take } = yield* collecting("news")
+          yield* listens(replica!)
+          // LISTEN may be on its way yet.
+          const told = yield* Effect.fork(take)
+          yield* until(
+            Effect.zipRight(
+              replica!.query("NOTIFY news, 'of the new primary'"),
+              Effect.map(Effect.delay(told.poll, "50 millis"), Option.isSome)
+            )
+          )
+          assert.strictEqual(yield* Fiber.join(told), "of the new primary")
+          yield* listens(primary, 0)
+        }).pipe(
+          // So long that nothing but the look tells in time.
+          Effect.provide(
+            Layer.unwrapEffect(
+              Effect.map(PgCluster.PgCluster, (cluster) =>
+                router(cluster, { health: { interval: "60 seconds", timeout: "500 millis" } })
+              )
+            )
+          ),
+          Effect.provide(PgCluster.layer({ replicas: 1 }))
+        ),
+      60_000
+    )
+  }
+
   for (const how of ["alive", "frozen", "killed"]) {
     it.live(
       `goes to the new primary after a promotion, the old one being ${how}`,

@@ -283,7 +283,8 @@ class Listening {
     return Effect.zipRight(Effect.all([news, beat], { concurrency: 2, discard: true }), Effect.never)
   }
 
-  private look(): void {
+  /** Looks whether its server is still the one to listen to. */
+  look(): void {
     const { binding, engine, router } = this
     const { name } = engine
     if (engine.binding !== binding) this.move(`${name} is bound to another server`)
@@ -341,11 +342,17 @@ class Hub {
     private readonly events: PubSub.PubSub<Health.Event>
   ) {}
 
-  /** Listens until the scope closes. */
+  /**
+   * Listens until the scope closes. All servers are looked at before: a stream that begins behind a promotion that nothing has
+   * told of yet would begin on the old primary, and end at once.
+   */
   listen(channel: string, listener: Listener): Effect.Effect<void, SqlError, Scope.Scope> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
-        this.router.patience.around(() => this.take(restore), restore),
+        Effect.zipRight(
+          restore(this.seen),
+          this.router.patience.around(() => this.take(restore), restore)
+        ),
         (listening) =>
           Effect.addFinalizer(() => this.leave(listening)).pipe(
             Effect.zipRight(Effect.addFinalizer(() => listening.remove(channel, listener))),
@@ -362,6 +369,13 @@ class Hub {
     current?.fail(RouterError.toSqlError(RouterError.routerClosed()))
     return Effect.zipRight(opening === undefined ? Effect.void : stop(opening), current?.close ?? Effect.void)
   })
+
+  /** What there is to know of the servers. What listens elsewhere than on the primary is given up, and not shared. */
+  private get seen(): Effect.Effect<void> {
+    const { config, look } = this.router
+    if (config.health === undefined) return Effect.void
+    return Effect.map(look, () => this.current?.look())
+  }
 
   /** One use of the connection. Who waits for it waits for the one attempt that there is: each has its own limit. */
   private take(restore: Restore): Effect.Effect<Listening, SqlError> {
