@@ -136,6 +136,9 @@ class Listening {
     return this.failure === undefined
   }
 
+  /** Whether it was given up, as its server is not the one to listen to any more. */
+  hasMoved = false
+
   /** Adds a listener, once the server listens. Whatever becomes of that, it has to be removed. */
   add(name: string, listener: Listener): Effect.Effect<void, SqlError> {
     return Effect.async<void, SqlError>((resume) => {
@@ -294,6 +297,7 @@ class Listening {
 
   private move(why: string): void {
     const { name } = this.engine
+    this.hasMoved ||= this.isOpen
     this.fail(
       RouterError.toSqlError(RouterError.listenEnded(why, { group: this.router.defaultGroup.name, engine: name }))
     )
@@ -331,6 +335,28 @@ class Opening {
   readonly done = Deferred.unsafeMake<Listening, SqlError>(FiberId.none)
 }
 
+/** A listener that has not begun: a failure is told when it has. */
+class Beginning implements Listener {
+  private failure: SqlError | undefined
+  private hasBegun = false
+
+  constructor(private readonly listener: Listener) {}
+
+  notified(notification: Notification): void {
+    this.listener.notified(notification)
+  }
+
+  failed(error: SqlError): void {
+    if (this.hasBegun) this.listener.failed(error)
+    else this.failure = error
+  }
+
+  end(): void {
+    this.hasBegun = true
+    if (this.failure !== undefined) this.listener.failed(this.failure)
+  }
+}
+
 /** The connection that listens now. There is one while there is a stream. */
 class Hub {
   private current: Listening | undefined
@@ -343,23 +369,39 @@ class Hub {
   ) {}
 
   /**
-   * Listens until the scope closes. All servers are looked at before: a stream that begins behind a promotion that nothing has
-   * told of yet would begin on the old primary, and end at once.
+   * Listens until the scope closes. All servers are looked at as it begins: behind a promotion that nothing has told of yet it
+   * would begin on the old primary. Then it begins anew, since it has missed nothing.
    */
   listen(channel: string, listener: Listener): Effect.Effect<void, SqlError, Scope.Scope> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
-        Effect.zipRight(
-          restore(this.seen),
-          this.router.patience.around(() => this.take(restore), restore)
-        ),
-        (listening) =>
-          Effect.addFinalizer(() => this.leave(listening)).pipe(
-            Effect.zipRight(Effect.addFinalizer(() => listening.remove(channel, listener))),
-            Effect.zipRight(restore(listening.add(channel, listener)))
+        this.router.patience.around(() => this.take(restore), restore),
+        (listening) => {
+          const beginning = new Beginning(listener)
+          return Effect.addFinalizer(() => this.leave(listening)).pipe(
+            Effect.zipRight(Effect.addFinalizer(() => listening.remove(channel, beginning))),
+            Effect.zipRight(
+              Effect.either(restore(Effect.zipRight(listening.add(channel, beginning), this.look(listening))))
+            ),
+            Effect.flatMap((added) =>
+              listening.hasMoved
+                ? restore(this.listen(channel, listener))
+                : Effect.zipRight(
+                    added,
+                    Effect.sync(() => beginning.end())
+                  )
+            )
           )
+        }
       )
     )
+  }
+
+  /** Looks at all servers: a connection is given up whose server turns out not to be the primary. */
+  private look(listening: Listening): Effect.Effect<void> {
+    const { config, look } = this.router
+    if (config.health === undefined) return Effect.void
+    return Effect.map(look, () => listening.look())
   }
 
   /** Fails every stream, the ones to come too. */
@@ -369,13 +411,6 @@ class Hub {
     current?.fail(RouterError.toSqlError(RouterError.routerClosed()))
     return Effect.zipRight(opening === undefined ? Effect.void : stop(opening), current?.close ?? Effect.void)
   })
-
-  /** What there is to know of the servers. What listens elsewhere than on the primary is given up, and not shared. */
-  private get seen(): Effect.Effect<void> {
-    const { config, look } = this.router
-    if (config.health === undefined) return Effect.void
-    return Effect.map(look, () => this.current?.look())
-  }
 
   /** One use of the connection. Who waits for it waits for the one attempt that there is: each has its own limit. */
   private take(restore: Restore): Effect.Effect<Listening, SqlError> {
