@@ -201,6 +201,8 @@ interface Bent {
   readonly until?: number
   readonly begins?: ReadonlyArray<number>
   readonly router?: (chance: Chance) => Partial<RouterPlan>
+  /** How many flows there are. */
+  readonly flows?: number
   /** Whether there is always a second system. */
   readonly hasOther?: boolean
 }
@@ -223,9 +225,13 @@ const themes = {
   /** Servers that come back with less than they had told, while flows go on. */
   restarts: {
     share: 2,
-    ops: { pause: 3, poll: 4, write: 2, session: 0.5 },
-    faults: ["crash", "stop", "lose host", "slow replay", "terminate"],
-    rates: [1, 2.5],
+    // What has been written since then would hide what they lack.
+    ops: { pause: 3, poll: 8, write: 1, read: 1 },
+    others: 0.15,
+    flows: 2,
+    faults: ["crash", "stop", "lose host"],
+    lengths: [20, 200, 1000],
+    rates: [1],
     begins: [300, 2500],
     router: (chance) => ({ interval: chance.pick([500, 500, 1000]) })
   },
@@ -502,7 +508,7 @@ export const planOf = (seed: string): Plan => {
     ...bent.router?.(chance)
   }))
   const replicas = chance.pick([1, 2, 2, 3])
-  const count = 2 + chance.below(5)
+  const count = bent.flows ?? 2 + chance.below(5)
   const hasOther = bent.hasOther === true || chance.is(0.04)
   const mayNest = routers.every(({ connectTimeout = 0 }) => connectTimeout > 0)
   const flows = Array.from({ length: count }, () => ({

@@ -530,7 +530,7 @@ export class Server implements Facts, Host {
     this.promotedAt = undefined
     // What a standby had replayed, it may have to replay again.
     const again = this.isStandby ? this.chance.below(20) : 0
-    const count = this.isStandby ? Math.max(0, this.replayedCount - again) : this.log.length
+    const count = this.isStandby ? Math.max(1, this.replayedCount - again) : this.log.length
     this.redone = this.replayedCount
     this.redoPace = this.chance.is(0.4) ? this.chance.between(10, 200) : 0
     this.replayedCount = 0
