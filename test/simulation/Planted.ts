@@ -235,8 +235,8 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "LISTEN stays with a server that takes the writes no more",
     "internal/listen.ts",
-    "else if (!router.defaultGroup.isEligible(engine))",
-    "else if (engine.isDrained)"
+    "    const { name } = engine\n    if (engine.binding",
+    "    const { name } = engine\n    if (!engine.isDrained) return\n    if (engine.binding"
   ),
   {
     name: "what waits for a server that has been lost goes on waiting",

@@ -321,7 +321,9 @@ class Simulation {
         )
       })
       // Where nothing waits, and nothing is asked for it, probes alone tell what a replica has.
-      yield* Effect.sleep(2 * Math.max(...plans.map(({ interval }) => interval)) + 500)
+      const known = world.now + 2 * Math.max(...plans.map(({ interval }) => interval)) + 500
+      do yield* Effect.sleep(100)
+      while (world.now < known && !(yield* this.haveCaughtUp(handles)))
       for (const [i, handle] of handles.entries())
         if (Exit.isSuccess(exits[i]!)) yield* this.readsEverywhere(site, handle, i)
       yield* Effect.sleep(300)
@@ -346,6 +348,14 @@ class Simulation {
         }
       }
     })
+  }
+
+  /** Whether all routers know that the replicas have what the primary has. */
+  private haveCaughtUp(handles: ReadonlyArray<Handle>) {
+    return Effect.map(
+      Effect.forEach(handles, ({ router }) => router.status),
+      (all) => all.flat().every(({ lag, role }) => role !== "replica" || lag?.bytes === 0n)
+    )
   }
 
   private works({ heard }: Site, { router }: Handle, index: number) {
@@ -376,7 +386,7 @@ class Simulation {
       const { strategy } = plans[index]!
       const isEven = strategy === "roundRobin" || strategy === "random"
       const hasTime = () => isEven && world.now - began < recovery
-      const many = isEven ? cluster.servers.length * 20 : 3
+      const many = isEven ? cluster.servers.length * 4 : 3
       for (let n = 0; n < 3 || (unused().length > 0 && (n < many || hasTime())); n++) {
         // The first read of one that has come back may find that a connection is dead, and only a probe brings it in again.
         if (n >= many) yield* Effect.sleep(100)
