@@ -193,6 +193,8 @@ interface Bent {
   readonly others?: number
   /** The faults that occur; all where none are named. */
   readonly faults?: ReadonlyArray<FaultKind>
+  /** Those that every one of its plans may have. */
+  readonly always?: ReadonlyArray<FaultKind>
   /** How many a second. */
   readonly rates?: ReadonlyArray<number>
   /** How long they last, in milliseconds. */
@@ -203,6 +205,8 @@ interface Bent {
   readonly router?: (chance: Chance) => Partial<RouterPlan>
   /** How many flows there are. */
   readonly flows?: number
+  /** How many steps each has, at least and at most. */
+  readonly steps?: readonly [number, number]
   /** Whether there is always a second system. */
   readonly hasOther?: boolean
 }
@@ -226,9 +230,10 @@ const themes = {
   restarts: {
     share: 2,
     // What has been written since then would hide what they lack.
-    ops: { pause: 3, poll: 8, write: 1, read: 1 },
-    others: 0.15,
+    ops: { pause: 6, poll: 9, write: 1, read: 1 },
+    others: 0.1,
     flows: 2,
+    steps: [20, 35],
     faults: ["crash", "stop", "lose host"],
     lengths: [20, 200, 1000],
     rates: [1],
@@ -240,7 +245,8 @@ const themes = {
     share: 2,
     ops: { session: 3, hooks: 4, interrupt: 2, timeout: 2, insert: 2 },
     others: 0.7,
-    faults: ["lost answer", "reset", "cut", "terminate", "freeze", "slow link"],
+    always: ["lost answer"],
+    faults: ["reset", "cut", "terminate", "freeze", "slow link"],
     rates: [1, 2.5]
   },
   /** Many fibers in one session. */
@@ -253,9 +259,9 @@ const themes = {
   crowds: {
     share: 1,
     ops: { burst: 6, fork: 3, primary: 6, write: 2, session: 0, snapshot: 0, tenantReads: 0, reserve: 0, request: 0 },
-    faults: ["refuse", "crash", "stop", "reset", "terminate", "freeze", "promote"],
+    faults: ["refuse", "crash", "partition", "freeze", "lose host", "reset", "terminate", "promote"],
     rates: [1, 2.5],
-    lengths: [200, 1000, 3000, 12_000],
+    lengths: [1000, 3000, 15_000],
     router: (chance) => ({ connectTimeout: 0, maxConnections: chance.pick([1, 2, 3]) })
   },
   /** HTTP requests with tokens. */
@@ -472,7 +478,7 @@ const longLengths: ReadonlyArray<number> = [5000, 8000]
 const faultsOf = (chance: Chance, routers: number, bent: Bent): ReadonlyArray<Fault> => {
   const until = bent.until ?? 3000
   // A swizzle: only some kinds in one run, so that each gets its turn.
-  const kinds = (bent.faults ?? faultKinds).filter(() => chance.is(0.35))
+  const kinds = [...(bent.always ?? []), ...(bent.faults ?? faultKinds).filter(() => chance.is(0.35))]
   const rate = chance.pick(bent.rates ?? [0.3, 1, 2.5])
   if (kinds.length === 0 || chance.is(0.1)) return []
   return Array.from({ length: Math.ceil((until / 1000) * rate) }, (_, i) => {
@@ -508,13 +514,14 @@ export const planOf = (seed: string): Plan => {
     ...bent.router?.(chance)
   }))
   const replicas = chance.pick([1, 2, 2, 3])
+  const [least, most] = bent.steps ?? [4, 14]
   const count = bent.flows ?? 2 + chance.below(5)
   const hasOther = bent.hasOther === true || chance.is(0.04)
   const mayNest = routers.every(({ connectTimeout = 0 }) => connectTimeout > 0)
   const flows = Array.from({ length: count }, () => ({
     router: chance.below(routers.length),
     begin: chance.between(0, chance.pick(bent.begins ?? [300, 2500])),
-    ops: some(chance, 4, 14, {
+    ops: some(chance, least, most, {
       depth: 0,
       inSession: false,
       isBeside: false,

@@ -124,19 +124,14 @@ const recordings = async (): Promise<boolean> => {
 const plantedFaults = async (names: ReadonlyArray<string>): Promise<boolean> => {
   const chosen = planted.filter(({ name }) => names.some((start) => start === "all" || name.startsWith(start)))
   let missed = 0
-  const rows: Array<string> = []
+  const order = planted.map(({ name }) => name)
   console.log(head)
   await findAll(chosen, Number(values.most), count, ({ name }, found) => {
     if (found.by === undefined) missed++
     const row = rowOf(name, found)
     console.log(row)
-    rows.push(row)
+    if (values.write) writeRows([row], order)
   })
-  if (values.write)
-    writeRows(
-      rows,
-      planted.map(({ name }) => name)
-    )
   return chosen.length > 0 && missed === 0
 }
 
