@@ -141,6 +141,32 @@ layer(Live, { timeout: "60 seconds", excludeTestServices: true })(
       })
     )
 
+    it.effect("what a text sets is gone after its unit of work, as outside a test", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const now = Effect.map(
+          sql<Record<string, string>>`SELECT coalesce(current_setting('app.of_text', true), '') AS tenant,
+            current_setting('TimeZone') AS zone, current_setting('role') AS role, current_setting('work_mem') AS memory`,
+          ([row]) => row!
+        )
+        const texts = [
+          "SET LOCAL app.of_text = 'a'",
+          "SELECT set_config('app.of_text', 'a', true)",
+          "SET LOCAL TIME ZONE 'Asia/Tokyo'",
+          "SET LOCAL ROLE pg_monitor",
+          'SET work_mem TO "7MB"',
+          "SET LOCAL transaction_read_only = on"
+        ]
+        const all = Effect.forEach(texts, (text) =>
+          Effect.gen(function* () {
+            const inside = yield* DbRouter.session(Effect.zipRight(sql.unsafe(text), DbRouter.primary(now)))
+            return { inside, after: yield* DbRouter.primary(now) }
+          })
+        )
+        assert.deepStrictEqual(yield* TestSession.rollback(all), yield* all)
+      })
+    )
+
     it.effect("is rolled back on failure, defect and interruption, and gives its connection back", () =>
       Effect.gen(function* () {
         const router = yield* DbRouter.DbRouter

@@ -32,6 +32,22 @@ export const inside: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<
   (node) => (node === undefined ? undefined : new Node(node))
 )
 
+const set = /^\s*SET\s+(?:(?:LOCAL|SESSION)\s+)?(?:(ROLE)\b|(TIME\s+ZONE)\b|"?([\w.]+)"?\s*(?:=|TO\b))/i
+const configured = /\bset_config\s*\(\s*'([\w.]+)'/gi
+
+/** They cannot be set back in a transaction. */
+const lasting = /^(?:transaction_|session_authorization$|seed$)/i
+
+/** The settings that a text sets, as far as it shows their names. */
+const namesIn = (sql: string): ReadonlyArray<string> => {
+  const [, role, zone, name] = set.exec(sql) ?? []
+  const names = [...sql.matchAll(configured)].map(([, name]) => name!)
+  if (role !== undefined) names.push("role")
+  if (zone !== undefined) names.push("TimeZone")
+  if (name !== undefined) names.push(name)
+  return [...new Set(names)].filter((name) => !lasting.test(name))
+}
+
 /** Something that is open on the connection: what would be a transaction is a savepoint. */
 interface Open {
   readonly node: Node
@@ -87,9 +103,9 @@ export class TestConnection {
   query(open: Open, request: Request): Effect.Effect<Result, SqlError> {
     const run = Effect.suspend(() => {
       this.running = open
-      const names = settingNames(request)
+      const names = settingNames(request) ?? namesIn(request.sql)
       const query = this.connection.query(request)
-      return names === undefined ? query : Effect.zipRight(this.keep(open, names), query)
+      return names.length === 0 ? query : Effect.zipRight(this.keep(open, names), query)
     })
     return this.turn(
       () => this.isInnermost(open),

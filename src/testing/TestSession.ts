@@ -8,8 +8,8 @@
  * requests) runs one after the other; what begins inside something that is open is nested in it.
  *
  * Not the same as outside a test: deferred constraints are checked only by a real COMMIT, `NOTIFY` is sent by one, a
- * session's isolation level does not apply, what `SET LOCAL` sets stays until the end of the test (the option `settings` does
- * not), and statements that cannot run in a transaction (`VACUUM`, `CREATE INDEX CONCURRENTLY`) fail. Do not wait inside a
+ * session's isolation level does not apply, what a function or `SELECT set_config($1, ..)` sets stays until the end of the test
+ * (the option `settings` does not, nor what a text sets by name), and statements that cannot run in a transaction (`VACUUM`, `CREATE INDEX CONCURRENTLY`) fail. Do not wait inside a
  * transaction for something that needs one beside it.
  *
  * @since 0.1.0
