@@ -6,10 +6,10 @@ import type * as Fiber from "effect/Fiber"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
-import { Lock } from "./lock.js"
 import type { Restore } from "./restore.js"
 import type { Router } from "./router.js"
 import * as rules from "./rules.js"
+import { Together } from "./together.js"
 import { outcomeOf, Transaction, type Options as TransactionOptions } from "./transaction.js"
 import type { SessionWork } from "./work.js"
 
@@ -49,7 +49,7 @@ export class Session implements SessionWork {
   private hasBegun = false
   private keptGroup: string | undefined
   private readonly roots = new Map<string, Root>()
-  private readonly beginnings = new Map<string, Lock>()
+  private readonly beginnings = new Map<string, Together<Transaction, SqlError>>()
 
   constructor(
     private readonly router: Router,
@@ -133,10 +133,10 @@ export class Session implements SessionWork {
       if (transaction !== undefined) return Effect.succeed(transaction)
       let beginning = this.beginnings.get(group)
       if (beginning === undefined) {
-        beginning = new Lock()
+        beginning = new Together()
         this.beginnings.set(group, beginning)
       }
-      return beginning.run(this.begin(group, engine))
+      return beginning.join(this.begin(group, engine))
     })
   }
 
