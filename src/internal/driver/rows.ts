@@ -1,4 +1,5 @@
 import * as Pg from "pg"
+import { checkColumns } from "./unasked.js"
 
 interface RowParser {
   addFields(fields: ReadonlyArray<unknown>): void
@@ -19,6 +20,7 @@ export abstract class RowReader {
 
   handleDataRow(message: { readonly fields: ReadonlyArray<string | null> }): void {
     if (this.failure !== undefined) return
+    checkColumns(message.fields, this._result.fields)
     try {
       this.rows.push(this.parser.parseRow(message.fields))
     } catch (error) {
