@@ -119,6 +119,8 @@ const hopeless = 6_000
 /** How long a stream of notifications may stay on a server that does not take the writes any more, in milliseconds. */
 const mayStay = 1_500
 
+const newFlow = "SELECT $1::text AS op, id FROM register WHERE id = $2"
+
 /** How often the pools are looked at, in virtual milliseconds. */
 const lookEvery = 250
 
@@ -239,6 +241,10 @@ class Simulation {
   private lookAt(cluster: Cluster, { name: client, router }: Handle) {
     return Effect.gen(this, function* () {
       const status = yield* router.status
+      const isDivided = cluster.servers.some((server) => server.lastTimeline !== cluster.servers[0]!.lastTimeline)
+      // A flow that has seen nothing, so that no position keeps it from a server that has not followed.
+      if (isDivided)
+        Effect.runFork(Effect.ignore(router.client.unsafe(newFlow, [`f0.${Math.floor(this.world.now)}`, 1])))
       this.lookAtListening(
         cluster,
         client,
