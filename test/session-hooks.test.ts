@@ -1,8 +1,10 @@
 import { SqlClient, SqlError } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Logger, LogLevel, Ref } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer, Logger, LogLevel, Ref } from "effect"
 import { DbRouter } from "effect-db-router"
-import type * as RouterTest from "./support/router.js"
+import { partsOf } from "./support/engine.js"
+import * as Proxy from "./support/proxy.js"
+import * as RouterTest from "./support/router.js"
 import * as Sessions from "./support/session.js"
 
 const { insert, stored } = Sessions
@@ -239,6 +241,40 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
       assert.deepStrictEqual(yield* stored, [1, 3])
     })
   )
+
+  for (const [name, end] of Object.entries({ rollback: DbRouter.rollback, close: DbRouter.close })) {
+    it.scoped(`of what begins while a sibling's ${name} is under way belong to what it begins`, () =>
+      Effect.gen(function* () {
+        yield* Sessions.setUp
+        const { primary } = yield* RouterTest.PgCluster.PgCluster
+        const proxy = yield* Proxy.make(primary)
+        // The answer to a ROLLBACK takes its time.
+        proxy.onMessage = (type, body) =>
+          type === "C" && body.toString().includes("ROLLBACK") ? Effect.sleep("60 millis") : undefined
+        const at = { ...partsOf(primary), host: proxy.host, port: proxy.port, name: "main" }
+        const services = yield* Layer.build(DbRouter.layer({ groups: { default: [at] }, health: false }))
+        const { hooks, seen } = yield* journal
+        const own = Effect.gen(function* () {
+          yield* hooks("first")
+          yield* insert(1)
+          const ending = yield* Effect.fork(Effect.delay(end, "1 millis"))
+          yield* Effect.sleep("20 millis")
+          yield* insert(2)
+          yield* hooks("second")
+          yield* Fiber.join(ending)
+          assert.deepStrictEqual(yield* seen, ["first: rollback"])
+        })
+        const exit = yield* Effect.exit(Effect.provide(DbRouter.session(own), services))
+        const rows = yield* stored
+        assert.deepStrictEqual(
+          (yield* seen).filter((what) => String(what).startsWith("second") && !String(what).endsWith("before")),
+          rows.includes(2) ? ["second: commit"] : []
+        )
+        assert.notInclude(rows, 1)
+        if (name === "rollback") assert.isTrue(Exit.isSuccess(exit), String(exit))
+      })
+    )
+  }
 
   it.effect("wait for the last group when one is ended by its name", () =>
     Effect.gen(function* () {

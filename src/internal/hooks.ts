@@ -66,31 +66,30 @@ export class Hooks {
   }
 
   /**
-   * Runs what follows a COMMIT or a ROLLBACK; neither follows an outcome that is unknown. A failure is logged: the work is
-   * done, and neither its result nor the error that led here must be hidden. An interruption waits for them.
+   * Takes out what has been asked for, and returns how to run it once the outcome is known: what comes later belongs to what is
+   * begun later. Neither follows an outcome that is unknown. A failure is logged: the work is done, and neither its result nor
+   * the error that led here must be hidden. An interruption waits for them.
    */
-  settle(outcome: Outcome): Effect.Effect<void> {
-    return Effect.suspend(() => this.due(outcome))
-  }
-
-  /** `settle` for the last time. */
-  close(outcome: Outcome): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      this.end = outcome
-      return this.due(outcome)
-    })
-  }
-
-  private due(outcome: Outcome): Effect.Effect<void> {
+  take(): (outcome: Outcome) => Effect.Effect<void> {
     const { afterCommits, afterRollbacks } = this
     this.beforeCommits = []
     this.afterCommits = []
     this.afterRollbacks = []
-    const [name, due] =
-      outcome === "committed"
-        ? ["afterCommit", afterCommits]
-        : ["afterRollback", outcome === "rolled back" ? afterRollbacks : []]
-    return due.length === 0 ? Effect.void : Effect.forEach(due, (hook) => this.run(name, hook), { discard: true })
+    return (outcome) => {
+      const [name, due] =
+        outcome === "committed"
+          ? ["afterCommit", afterCommits]
+          : ["afterRollback", outcome === "rolled back" ? afterRollbacks : []]
+      return due.length === 0 ? Effect.void : Effect.forEach(due, (hook) => this.run(name, hook), { discard: true })
+    }
+  }
+
+  /** Runs what follows the end, after which nothing waits any more. */
+  close(outcome: Outcome): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.end = outcome
+      return this.take()(outcome)
+    })
   }
 
   private add<E>(push: (hooks: Hooks) => void, late: (end: Outcome) => Effect.Effect<void, E>): Effect.Effect<void, E> {

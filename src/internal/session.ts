@@ -50,6 +50,8 @@ export class Session implements SessionWork {
   private keptGroup: string | undefined
   private readonly roots = new Map<string, Root>()
   private readonly beginnings = new Map<string, Together<Transaction, SqlError>>()
+  /** What ends with the ROLLBACK that is under way on a group: what comes meanwhile begins anew, after it, as after a COMMIT. */
+  private readonly endings = new Map<string, Effect.Latch>()
 
   constructor(
     private readonly router: Router,
@@ -131,6 +133,8 @@ export class Session implements SessionWork {
     return Effect.suspend(() => {
       const transaction = this.current(group)
       if (transaction !== undefined) return Effect.succeed(transaction)
+      const ending = this.endings.get(group)
+      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine))
       let beginning = this.beginnings.get(group)
       if (beginning === undefined) {
         beginning = new Together()
@@ -171,7 +175,7 @@ export class Session implements SessionWork {
         Effect.suspend(() => {
           // What was asked for around the commit of the whole waits for the rest of it.
           if (!this.isWhole(group)) return this.commitRoots(this.rootsOf(group), "settled", () => Effect.void)
-          const settle = (outcome: Outcome) => this.hooks.settle(outcome)
+          const settle = (outcome: Outcome) => Effect.suspend(() => this.hooks.take()(outcome))
           const restore = given ?? own
           return Effect.onError(restore(this.hooks.beforeCommit), () => this.rollbackAll(undefined)).pipe(
             Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(group), "settled", settle)))
@@ -259,9 +263,16 @@ export class Session implements SessionWork {
   private rollbackAll(group: string | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
       const isWhole = this.isWhole(group)
-      return this.rollbackRootsThen(this.rootsOf(group), (outcome) =>
-        isWhole ? this.hooks.settle(outcome) : Effect.void
-      )
+      const roots = this.rootsOf(group)
+      const ended = Effect.unsafeMakeLatch(false)
+      for (const root of roots) this.endings.set(root.group, ended)
+      return this.rollbackRootsThen(roots, (outcome) => {
+        // At once, so that what follows the ROLLBACK asks for itself is not among it.
+        const settle = isWhole ? this.hooks.take() : () => Effect.void
+        for (const root of roots) this.endings.delete(root.group)
+        ended.unsafeOpen()
+        return settle(outcome)
+      })
     })
   }
 

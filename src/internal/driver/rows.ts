@@ -1,5 +1,4 @@
 import * as Pg from "pg"
-import { checkColumns } from "./unasked.js"
 
 interface RowParser {
   addFields(fields: ReadonlyArray<unknown>): void
@@ -20,7 +19,6 @@ export abstract class RowReader {
 
   handleDataRow(message: { readonly fields: ReadonlyArray<string | null> }): void {
     if (this.failure !== undefined) return
-    checkColumns(message.fields, this._result.fields)
     try {
       this.rows.push(this.parser.parseRow(message.fields))
     } catch (error) {

@@ -1,8 +1,9 @@
 import * as Pg from "pg"
+import { ProtocolViolation } from "../failure.js"
 import { executeAndSync, runWith } from "./messages.js"
 import type { Opening } from "./opening.js"
 import type { Prepared } from "./prepared.js"
-import { checkColumns, suspendedUnasked } from "./unasked.js"
+import { suspendedUnasked } from "./unasked.js"
 
 /** What the driver's connection understands. Its type declarations ask for more than it reads. */
 export interface Wire {
@@ -111,7 +112,11 @@ export class Statement {
   handleDataRow({ fields }: { readonly fields: ReadonlyArray<string | null> }): void {
     if (this.failure !== undefined) return
     // Behind a proxy the name may stand for another statement than the one that was described.
-    checkColumns(fields, this.result.fields)
+    if (fields.length !== this.result.fields.length) {
+      throw new ProtocolViolation(
+        `The server has sent rows of ${fields.length} columns, not ${this.result.fields.length}`
+      )
+    }
     try {
       this._result.rows.push(this.result.parseRow(fields))
     } catch (error) {
