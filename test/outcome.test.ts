@@ -271,6 +271,60 @@ layer(PgCluster.layer({ replicas: 0, settings: { log_statement: "all" } }), {
   )
 })
 
+/** A message of the protocol. */
+const message = (type: string, body: Buffer) => {
+  const head = Buffer.alloc(5)
+  head.write(type)
+  head.writeInt32BE(body.length + 4, 1)
+  return Buffer.concat([head, body])
+}
+
+/** What a server never says when it is asked to commit. */
+const odd = {
+  "a row": message("D", Buffer.from([0, 1, 0, 0, 0, 1, 0x31])),
+  "the end of an INSERT": message("C", Buffer.from("INSERT 0 1\0")),
+  "two more ends": Buffer.concat(["SET", "SELECT 1"].map((tag) => message("C", Buffer.from(`${tag}\0`)))),
+  "the end of a transaction that is not this one": message("C", Buffer.from("ROLLBACK\0"))
+}
+
+/** Statements that write, and such of which only the server knows whether they have: it is asked with the COMMIT. */
+const writes = ["INSERT INTO written VALUES (1)", "DO $$ BEGIN INSERT INTO written VALUES (1); END $$"]
+
+layer(PgCluster.layer({ replicas: 0 }), { timeout: "60 seconds", excludeTestServices: true })("a commit", (it) => {
+  for (const [what, said] of Object.entries(odd)) {
+    it.scoped(`is unknown, and neither committed nor rolled back, when ${what} comes before its answer`, () =>
+      routed((proxy, primary) =>
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          type Body = Effect.Effect<unknown, SqlError.SqlError, DbRouter.DbRouter>
+          const units: Record<string, (body: Body) => Body> = {
+            transaction: sql.withTransaction,
+            session: (body) => DbRouter.session(body),
+            serializable: (body) => DbRouter.session(body, { isolation: "serializable" })
+          }
+          for (const [name, unit] of Object.entries(units)) {
+            for (const write of writes) {
+              const hooks: Array<string> = []
+              const body = sql
+                .unsafe(write)
+                .pipe(
+                  Effect.zipRight(DbRouter.afterCommit(Effect.sync(() => hooks.push("committed")))),
+                  Effect.zipRight(DbRouter.afterRollback(Effect.sync(() => hooks.push("rolled back"))))
+                )
+              proxy.said = (type, body) => (type === "C" && body.includes("COMMIT") ? said : undefined)
+              const error = yield* Effect.flip(unit(body))
+              proxy.said = () => undefined
+              assert.strictEqual(RouterError.outcomeOf(error), "unknown")
+              assert.deepStrictEqual([name, write, yield* stored, hooks], [name, write, [1], []])
+              yield* primary.query("TRUNCATE written")
+            }
+          }
+        })
+      )
+    )
+  }
+})
+
 describe("what an error says of the outcome", () => {
   const cause = new Error("gone")
   for (const [outcome, isUnknown, error] of [

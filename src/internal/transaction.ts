@@ -16,6 +16,7 @@ import { Course } from "./course.js"
 import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
+import { ProtocolViolation, Unanswered } from "./failure.js"
 import type { Outcome } from "./hooks.js"
 import * as limits from "./limits.js"
 import { Lock } from "./lock.js"
@@ -356,18 +357,24 @@ export class Transaction {
     const commit = mark?.tracker.isTelling === true ? { ...command("COMMIT"), sampler: mark } : command("COMMIT")
     const savepoint = `edr_${++this.shared.names}`
     return Effect.matchEffect(writes.commit(this.engine, this.connection, commit, savepoint, limits.end), {
-      onSuccess: (result) =>
-        "command" in result && result.command === "COMMIT"
-          ? Effect.void
-          : Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where))),
-      onFailure: (cause) =>
-        Effect.fail(
-          this.connection.isUsable
-            ? cause
-            : RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))
-        )
+      onSuccess: (result) => {
+        const tag = "command" in result ? result.command : undefined
+        if (tag === "COMMIT") return Effect.void
+        return tag === "ROLLBACK"
+          ? Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where)))
+          : this.unknown(new ProtocolViolation("The server has answered COMMIT with something else"))
+      },
+      // Only an error of the server's says that nothing is there.
+      onFailure: (error) =>
+        error instanceof Unanswered || !this.connection.isUsable ? this.unknown(error) : Effect.fail(error)
     })
   })
+
+  /** A COMMIT was sent, and it is not known what the server has made of it. Nor is anything else of the connection. */
+  private unknown(cause: Error): Effect.Effect<never, SqlError> {
+    const error = RouterError.outcomeUnknown("commit", { ...this.where, cause })
+    return Effect.zipRight(this.connection.destroy, Effect.fail(RouterError.toSqlError(error)))
+  }
 
   /**
    * Rolls back. Cancels what still runs. A connection on which that fails, or takes too long, is destroyed. Never fails.

@@ -6,6 +6,7 @@ import type { Leaves } from "./classifier/finding.js"
 import { both } from "./classifier/finding.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
+import { Unanswered } from "./failure.js"
 
 /** What a statement that may have written is answered with. Not what ends a transaction: that may have committed it. */
 const vague: ReadonlySet<string> = new Set(["SELECT", "CALL", "DO", "EXPLAIN", "FETCH", "LOCK", "SET", "SHOW"])
@@ -96,13 +97,13 @@ export class Writes {
     const asking = { ...commit, sql: `SAVEPOINT ${savepoint}; ${hasNoId}; COMMIT` }
     return Effect.matchEffect(connection.finish(asking, limit), {
       onSuccess: (result) => {
-        if (!Array.isArray(result)) return Effect.succeed(result)
+        if (!Array.isArray(result) || result.length !== 3) return Effect.succeed(result)
         const [, answer, committed] = result
         this.none = committed.command === "COMMIT" && answer.rowCount === 1
         return Effect.succeed(committed)
       },
       onFailure: (error) => {
-        if (!connection.isUsable) return Effect.fail(error)
+        if (!connection.isUsable || error instanceof Unanswered) return Effect.fail(error)
         const back = command(`ROLLBACK TO ${savepoint}`)
         return Effect.matchEffect(connection.finish(back, limit), {
           // It was the COMMIT that failed.

@@ -16,6 +16,8 @@ export interface Proxy {
   readonly cancels: () => number
   /** The message goes on when the effect has ended; the same holds for everything after it on that connection. */
   onMessage: OnMessage
+  /** What the client is told before a message of the server, as if it came from there. */
+  said: (type: string, body: Buffer) => Buffer | undefined
   /** What has to end before a message of a client goes on to the server, but for requests to cancel. */
   onRequest: Effect.Effect<void>
   /** What has to end before a new connection is passed on to the server. */
@@ -70,10 +72,12 @@ export const make = (target: {
       }
       let sent = Promise.resolve()
       const forward = splitter((message) => {
-        const wait = proxy.onMessage(String.fromCharCode(message[0]!), message.subarray(5))
+        const type = String.fromCharCode(message[0]!)
+        const wait = proxy.onMessage(type, message.subarray(5))
+        const said = proxy.said(type, message.subarray(5))
         sent = sent.then(async () => {
           if (wait !== undefined) await Effect.runPromise(wait)
-          if (!proxy.silent) client.write(message)
+          if (!proxy.silent) client.write(said === undefined ? message : Buffer.concat([said, message]))
         })
       })
       server.on("data", forward)
@@ -123,6 +127,7 @@ export const make = (target: {
       open: () => clients,
       cancels: () => cancels,
       onMessage: () => undefined,
+      said: () => undefined,
       onRequest: Effect.void,
       onConnect: Effect.void,
       silent: false,
