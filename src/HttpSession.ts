@@ -4,7 +4,7 @@
  *
  * @since 0.1.0
  */
-import * as HttpApp from "@effect/platform/HttpApp"
+import type * as HttpApp from "@effect/platform/HttpApp"
 import type * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import type { HttpMethod } from "@effect/platform/HttpMethod"
 import { RouteContext } from "@effect/platform/HttpRouter"
@@ -19,10 +19,12 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
+import { withBody } from "./internal/body.js"
 import * as check from "./internal/config/check.js"
 import * as limits from "./internal/limits.js"
 import * as Log from "./internal/log.js"
-import { RequestFlow, RequestScope, RequestSession, withBody } from "./internal/requestScope.js"
+import * as PreResponse from "./internal/preResponse.js"
+import { RequestFlow, RequestScope, RequestSession } from "./internal/requestScope.js"
 import type { Rules } from "./internal/rules.js"
 import type { Runner } from "./internal/runner.js"
 import { DbRouter } from "./internal/service.js"
@@ -212,7 +214,10 @@ export const commitByStatus = (status: number): boolean => status < 400
  *
  * **The end.** The session ends before the first byte of the response leaves. The status that the app answers with decides,
  * and that of a failure is the one it is rendered with, whatever it is: a typed error that an API encodes as 303 commits.
- * Pre-response handlers that the app itself adds run after the end and can no longer change the decision.
+ * Pre-response handlers that the app itself adds run after the end and can no longer change the decision: with what the session
+ * has set, and each statement by itself, as in a streaming body. Those that were there before the middleware, or that a middleware
+ * around it adds, run without. One thing is left: a streaming body that such a handler puts into a response of a web handler has
+ * not what the session has set where the middleware is the argument of `HttpApp.toWebHandler`: put it around the app.
  * A status that does not commit (default: 400 and above), a failure, a defect, and a client that hangs up roll back; the
  * handler is interrupted when the client hangs up, which a plain app is not.
  *
@@ -411,13 +416,10 @@ const inSession = <E, R, R0>(
           scope.hold(new RequestSession(opened, flow, policy.commits, beforeCommit, isInterruptible))
         ).pipe(
           Effect.flatMap((session) =>
-            Effect.zipRight(
-              HttpApp.appendPreResponseHandler((_request, response) => session.answer(response)),
-              session.run(
-                request.headers.upgrade === undefined
-                  ? session.limited(app, policy.bodyTimeout)
-                  : withRequest(app, session.endedByUpgrade(request))
-              )
+            session.serve(
+              request.headers.upgrade === undefined
+                ? session.limited(app, policy.bodyTimeout)
+                : withRequest(app, session.endedByUpgrade(request))
             )
           )
         )
@@ -425,8 +427,7 @@ const inSession = <E, R, R0>(
         Effect.flatMap(carriedOf(policy, router, request), (carried) =>
           Effect.flatMap(RequestFlow.begin(request, carried), (flow) => {
             if (policy.isSkipped(request)) {
-              const taking = HttpApp.appendPreResponseHandler((_request, response) => flow.take(response))
-              return Effect.zipRight(taking, flow.run(app))
+              return PreResponse.around(flow.run(app), flow.run, (response) => flow.take(response))
             }
             if (isMade(given)) return inOwn(flow, given, scope)
             return Effect.flatMap(flow.run(options), (options) =>
@@ -438,14 +439,20 @@ const inSession = <E, R, R0>(
     })
   )
 
-/** A request inside another session. Its streaming body runs after that, where what has been set there still holds. */
+/** A request inside another session. What comes after that still has what has been set there. */
 const inside = <E, R>(
   app: HttpApp.Default<E, R>,
   request: HttpServerRequest,
   rules: Rules | undefined,
   runner: Runner
-): HttpApp.Default<E, R> =>
-  rules === undefined ? app : Effect.map(app, (response) => withBody(response, request, runner.around(rules)))
+): HttpApp.Default<E, R> => {
+  if (rules === undefined) return app
+  const outside = runner.around(rules)
+  return PreResponse.around(
+    Effect.map(app, (response) => withBody(response, request, outside)),
+    outside
+  )
+}
 
 /** The response to a request that gets no session, as the options of one could not be made. */
 const refused = (cause: Cause.Cause<unknown>): Effect.Effect<HttpServerResponse> =>

@@ -1,5 +1,4 @@
 import type * as HttpApp from "@effect/platform/HttpApp"
-import * as HttpBody from "@effect/platform/HttpBody"
 import { clientAbortFiberId } from "@effect/platform/HttpServerError"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
@@ -13,30 +12,20 @@ import type * as FiberRefs from "effect/FiberRefs"
 import { identity } from "effect/Function"
 import * as HashSet from "effect/HashSet"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import { withBody } from "./body.js"
 import * as HangUp from "./hangUp.js"
 import type { Outside } from "./hooks.js"
 import * as Log from "./log.js"
 import * as place from "./place.js"
+import * as PreResponse from "./preResponse.js"
 import * as Seen from "./seen.js"
 import * as StalledBody from "./stalledBody.js"
 import type { Carried } from "./tokenCarriers.js"
 import * as unit from "./unit.js"
 
 type Response = HttpServerResponse.HttpServerResponse
-
-/** A response whose streaming body runs as `outside` says, and not in a session that has ended. It ends when its client hangs up. */
-export const withBody = (response: Response, request: HttpServerRequest, outside: Outside): Response => {
-  const { body } = response
-  if (body._tag !== "Stream") return response
-  const outliving = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    outside(Effect.locally(effect, place.outlivesSession, true))
-  const pull = Effect.map(outliving(Stream.toPull(body.stream)), outliving)
-  const stream = Stream.fromPull(Effect.zipRight(HangUp.follow(request), pull))
-  return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
-}
 
 /** The routing context of one request: nothing of other requests, nor of the program around the server. */
 export class RequestFlow {
@@ -62,17 +51,9 @@ export class RequestFlow {
     RoutingContext.fresh(effect, { flow: this.flow })
 
   /** A response that takes along what the next request has to know, and whose body has it too. */
-  take(response: Response, around: Outside = identity): Effect.Effect<Response> {
-    const answer = this.withBody(response, around)
+  take(response: Response, after: Outside = this.run): Effect.Effect<Response> {
+    const answer = withBody(response, this.request, after)
     return this.carried === undefined ? Effect.succeed(answer) : this.run(this.carried.write(answer))
-  }
-
-  /**
-   * A response whose body has it too, and what the session has set. What the body still does is done after the COMMIT, and
-   * commits by itself.
-   */
-  private withBody(response: Response, around: Outside): Response {
-    return withBody(response, this.request, (effect) => around(this.run(effect)))
   }
 }
 
@@ -128,8 +109,13 @@ export class RequestSession {
     private readonly isInterruptible: boolean
   ) {}
 
+  /** Runs an app in it, and ends it before the pre-response handlers that the app appends. */
+  serve<E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> {
+    return PreResponse.around(this.run(app), this.after, (response) => this.answer(response))
+  }
+
   /** Runs an effect in it. An interruption ends it. */
-  run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+  private run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return effect.pipe(
       this.opened.runner.provideWork(this.opened.work, 0),
       this.flow.run,
@@ -144,9 +130,9 @@ export class RequestSession {
   }
 
   /** Ends it by the status of a response, and returns what may be sent. */
-  answer(response: Response): Effect.Effect<Response> {
+  private answer(response: Response): Effect.Effect<Response> {
     return this.once(
-      Effect.zipRight(this.end(response.status), this.flow.take(response, this.around)).pipe(
+      Effect.zipRight(this.end(response.status), this.flow.take(response, this.after)).pipe(
         // Returned, not failed: an encoder of errors could turn a failure into anything.
         Effect.catchAllCause((cause) =>
           Effect.as(Log.error("The request was not committed", cause), notCommitted(response))
@@ -205,10 +191,13 @@ export class RequestSession {
     )
   }
 
-  /** What holds for what outlives it. */
-  private get around(): Outside {
+  /** Where that runs which comes after it: in the flow of the request, with what the session has set. It commits by itself. */
+  private get after(): Outside {
     const { runner, session } = this.opened
-    return session.rules === undefined ? identity : runner.around(session.rules)
+    const { run } = this.flow
+    if (session.rules === undefined) return run
+    const around = runner.around(session.rules)
+    return (effect) => around(run(effect))
   }
 
   private end(status: number): Effect.Effect<unknown, unknown> {
