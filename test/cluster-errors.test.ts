@@ -249,4 +249,23 @@ describe("options", () => {
       ])
     })
   )
+
+  it.scopedLive("standbys start with less than initdb has used, as their primary has", () =>
+    Effect.gen(function* () {
+      const settings = {
+        max_connections: "20",
+        max_locks_per_transaction: "32",
+        max_prepared_transactions: "1",
+        MAX_WAL_SENDERS: "5",
+        max_worker_processes: "4"
+      }
+      const { nodes } = yield* PgCluster.make({ replicas: 1, directory: yield* temporaryFolder, settings })
+      for (const node of nodes) {
+        for (const [name, value] of Object.entries(settings)) {
+          const [row] = yield* node.query<{ value: string }>("SELECT current_setting($1) AS value", [name])
+          assert.strictEqual(row?.value, value, `${node.name}: ${name}`)
+        }
+      }
+    })
+  )
 })

@@ -44,6 +44,15 @@ const reserved = new Set([
   "data_directory"
 ])
 
+/** Of which a standby needs as much as its primary. */
+const limits = new Set([
+  "max_connections",
+  "max_locks_per_transaction",
+  "max_prepared_transactions",
+  "max_wal_senders",
+  "max_worker_processes"
+])
+
 const validate = (config: Config): Effect.Effect<void, PgClusterError> => {
   if (!Number.isInteger(config.replicas) || config.replicas < 0 || config.replicas > 15) {
     return invalid(`The option replicas is ${config.replicas}; allowed is a whole number from 0 to 15`)
@@ -149,6 +158,8 @@ const makeDataDirectories = (config: Config, home: Server.Home, password: string
   Effect.gen(function* () {
     const { primary, replicas } = makeMembers(config, home, password, [])
     yield* Server.initialise(primary.server, config.username, password)
+    const copied = Object.entries(primary.settings).filter(([name]) => limits.has(name.toLowerCase()))
+    if (replicas.length > 0 && copied.length > 0) yield* Server.settle(primary.server, copied)
     yield* Member.writePassfile(home, { username: config.username, password })
     yield* Effect.forEach(
       replicas,

@@ -265,15 +265,32 @@ const reasonOf = (output: string): PgClusterError["reason"] => {
   return output.includes("could not look up effective user ID") ? "AccountUnavailable" : "InitFailed"
 }
 
-const initdb = (server: Server, parameters: ReadonlyArray<string>): Effect.Effect<Ended, PgClusterError> =>
-  Effect.timeoutFail(execute(server.home, Path.join(server.home.binDir, "initdb"), parameters), {
+/** Runs a program on the data directory to its end. */
+const run = (
+  server: Server,
+  program: "initdb" | "postgres",
+  parameters: ReadonlyArray<string>
+): Effect.Effect<void, PgClusterError> =>
+  Effect.timeoutFail(execute(server.home, Path.join(server.home.binDir, program), parameters), {
     duration: server.home.startTimeout,
     onTimeout: () =>
       new PgClusterError({
         reason: "InitFailed",
-        detail: `initdb did not end within ${Duration.format(server.home.startTimeout)}`
+        detail: `${program} did not end within ${Duration.format(server.home.startTimeout)}`
       })
-  })
+  }).pipe(
+    Effect.flatMap(({ code, output }) =>
+      code === 0
+        ? Effect.void
+        : Effect.fail(
+            new PgClusterError({
+              reason: reasonOf(output),
+              detail: `${program} failed (exit ${code})`,
+              log: tail(output)
+            })
+          )
+    )
+  )
 
 /** Makes the data directory of a first server, whose superuser has this name and password. */
 export const initialise = (server: Server, username: string, password: string): Effect.Effect<void, PgClusterError> => {
@@ -284,12 +301,20 @@ export const initialise = (server: Server, username: string, password: string): 
   ]
   return Effect.gen(function* () {
     yield* Files.writeFile(secret, `${password}\n`, server.home.account)
-    const { code, output } = yield* initdb(server, parameters)
-    if (code !== 0) {
-      return yield* Effect.fail(
-        new PgClusterError({ reason: reasonOf(output), detail: `initdb failed (exit ${code})`, log: tail(output) })
-      )
-    }
+    yield* run(server, "initdb", parameters)
     yield* Files.remove(secret)
   })
 }
+
+/**
+ * Has a data directory that was never used say that its server has these settings. As a standby it would not start with less
+ * than it says (src/backend/access/transam/xlogrecovery.c, CheckRequiredParameterValues), which is what initdb has used.
+ */
+export const settle = (server: Server, settings: ReadonlyArray<readonly [name: string, value: string]>) =>
+  // For one user, whose statements end before there is any.
+  run(server, "postgres", [
+    "--single",
+    ...["-D", server.data, "-c", "fsync=off", "-c", "dynamic_shared_memory_type=mmap"],
+    ...settings.flatMap(([name, value]) => ["-c", `${name}=${value}`]),
+    "template1"
+  ])
