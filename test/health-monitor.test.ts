@@ -284,14 +284,35 @@ describe("the monitor", () => {
             running--
           })
       )
-      yield* Effect.all(
-        Array.from({ length: 5 }, () => Effect.forkScoped(monitor.check(replica.engine))),
-        { discard: true }
-      )
+      for (let i = 0; i < 5; i++) {
+        yield* Effect.forkScoped(monitor.check(replica.engine))
+        yield* TestClock.adjust("600 millis")
+      }
       replica.fail(refused)
       yield* pass(20)
       assert.strictEqual(most, 1)
       assert.isAbove(replica.probes, 5)
+    })
+  )
+
+  it.scoped("of all that ask meanwhile the next probe is the answer, and no earlier one", () =>
+    Effect.gen(function* () {
+      const { monitor, replica } = yield* watched
+      const before = replica.probes
+      let answered = 0
+      const asking = Effect.forkScoped(
+        Effect.map(monitor.check(replica.engine), () => {
+          answered++
+        })
+      )
+      replica.answer = Effect.as(Effect.sleep("3 seconds"), report)
+      yield* asking
+      yield* TestClock.adjust("1 second")
+      yield* Effect.replicateEffect(asking, 20)
+      yield* TestClock.adjust("2100 millis")
+      assert.deepStrictEqual([answered, replica.probes - before], [1, 2])
+      yield* TestClock.adjust("3 seconds")
+      assert.deepStrictEqual([answered, replica.probes - before], [21, 2])
     })
   )
 

@@ -22,6 +22,7 @@ import { printable } from "./config/print.js"
 import { isSameServer } from "./election.js"
 import { log, logBalanced, logReadOnly, logRebound, logRenewed, logSerializable } from "./eventLog.js"
 import { acquireFailed, isOfStatement, isServerError, judge, saysSerializableDefault } from "./failure.js"
+import { Later } from "./later.js"
 import { Lock } from "./lock.js"
 import * as Log from "./log.js"
 import { Outlier } from "./outlier.js"
@@ -36,6 +37,8 @@ const maxEvents = 1_024
 interface Watched {
   readonly engine: Engine
   readonly lock: Lock
+  /** A probe that begins later. */
+  readonly check: Later<void>
   /** Open when a probe is to run at once. */
   readonly hurry: Effect.Latch
   /** Whether the next probe has to connect anew: what made the server suspect may not touch a connection that is open. */
@@ -138,13 +141,9 @@ export class Monitor {
     })
   }
 
-  /** Probes an engine now. */
+  /** Probes an engine now: once for all who want to know, after what each of them has seen. */
   check(engine: Engine): Effect.Effect<void> {
-    const { config } = this.options
-    return Effect.suspend(() => {
-      const watched = this.watched.get(engine)
-      return config === undefined || watched === undefined ? Effect.void : this.probe(watched, config)
-    })
+    return Effect.suspend(() => this.watched.get(engine)?.check.get ?? Effect.void)
   }
 
   /** Probes all engines now, each once. */
@@ -230,9 +229,11 @@ export class Monitor {
   }
 
   private note(engine: Engine): Watched {
+    const { config } = this.options
     const watched: Watched = {
       engine,
       lock: new Lock(),
+      check: new Later(config === undefined ? Effect.void : Effect.suspend(() => this.probe(watched, config))),
       hurry: Effect.unsafeMakeLatch(false),
       fresh: false,
       outlier: new Outlier(this.options.config),
