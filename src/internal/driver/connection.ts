@@ -142,7 +142,9 @@ export class Connection {
   /** Whether what runs is being cancelled, for its pool. */
   isCancelling = false
 
-  private readonly client: Pg.Client
+  // Both have the password: no output of a connection may show it, nor may one with hidden properties.
+  readonly #client: Pg.Client
+  readonly #config: Config
   private running = 0
   // Every statement ends with one Sync, or is one simple query: the server becomes ready once for each.
   private unanswered = 0
@@ -156,14 +158,12 @@ export class Connection {
   private deadline: NodeJS.Timeout | undefined
 
   /** `ended` is called once, when the socket is closed. */
-  constructor(
-    private readonly config: Config,
-    ended: (connection: Connection) => void
-  ) {
-    this.client = makeClient(config)
+  constructor(config: Config, ended: (connection: Connection) => void) {
+    this.#config = config
+    this.#client = makeClient(config)
     // The driver lets a URL win, one without a password too.
-    if (typeof config.password === "function") this.internals.password = config.password
-    const { connection } = this.internals
+    if (typeof config.password === "function") this.#internals.password = config.password
+    const { connection } = this.#internals
     // A host that vanishes says nothing. Who waits for an answer sends nothing either, and would never learn of it.
     connection.stream.setKeepAlive?.(true, Duration.toMillis(limits.keepAlive))
     // These run before the driver's own listeners, and so before the callbacks of statements.
@@ -183,7 +183,7 @@ export class Connection {
       this.lastError = error
     })
     connection.on("parameterDescription", (message) => {
-      const { _activeQuery } = this.internals
+      const { _activeQuery } = this.#internals
       if (_activeQuery instanceof Statement) _activeQuery.handleParameterDescription(message)
     })
     // When a backend is stopped at once, or waits with a commit for a standby, it says why in a warning.
@@ -191,9 +191,9 @@ export class Connection {
       if (notice.code?.startsWith("57P") === true) this.lastError = Object.assign(new Error(notice.message), notice)
     })
     // Without a listener, a connection that breaks ends the process.
-    this.client.on("error", (error: Error) => this.fail(this.lastError ?? error))
-    this.client.on("drain", () => this.wake())
-    this.client.on("end", () => {
+    this.#client.on("error", (error: Error) => this.fail(this.lastError ?? error))
+    this.#client.on("drain", () => this.wake())
+    this.#client.on("end", () => {
       this.transactionEnded()
       this.wake()
       ended(this)
@@ -202,12 +202,12 @@ export class Connection {
 
   /** Tells of every notification. */
   onNotification(listener: (channel: string, payload: string) => void): void {
-    this.client.on("notification", ({ channel, payload }) => listener(channel, payload ?? ""))
+    this.#client.on("notification", ({ channel, payload }) => listener(channel, payload ?? ""))
   }
 
   connect(callback: (error: Error | undefined) => void): void {
     let hasEnded = false
-    this.client.connect((error: Error | null) => {
+    this.#client.connect((error: Error | null) => {
       // The driver goes on with what it has received after an error.
       if (hasEnded) return
       hasEnded = true
@@ -219,7 +219,7 @@ export class Connection {
 
   /** Whether it can run another statement. */
   get isUsable(): boolean {
-    const { _ending, _queryable, connection } = this.internals
+    const { _ending, _queryable, connection } = this.#internals
     return _queryable && !_ending && !connection.stream.destroyed
   }
 
@@ -248,7 +248,7 @@ export class Connection {
       !this.isCancelling &&
       this.waiting.length === 0 &&
       this.surroundings.isHome &&
-      !this.internals.connectionParameters.query_timeout
+      !this.#internals.connectionParameters.query_timeout
     )
   }
 
@@ -277,7 +277,7 @@ export class Connection {
    */
   query(query: Query, callback: Callback): void {
     const { sampler } = query
-    const { _queryQueue, connection } = this.internals
+    const { _queryQueue, connection } = this.#internals
     const { stream } = connection
     // While the driver has others to do first, it sends nothing.
     const isNow = query.isShared === true || this.isDriverFree
@@ -318,7 +318,7 @@ export class Connection {
 
   /** Asks for what makes types unsafe, behind the first statement that is prepared: that has ended when both are answered. */
   private submitAsking(query: Query, isNow: boolean, done: Done): void {
-    const { _queryQueue, connection } = this.internals
+    const { _queryQueue, connection } = this.#internals
     let ended: (() => void) | undefined
     let isAnswered = false
     const question = new CastQuestion((types) => {
@@ -349,7 +349,7 @@ export class Connection {
 
   private uncork(): void {
     try {
-      this.internals.connection.stream.uncork()
+      this.#internals.connection.stream.uncork()
     } catch (cause) {
       this.unsent(cause)
     }
@@ -357,16 +357,16 @@ export class Connection {
 
   private submit({ asArrays, isShared, name, opening, text, values = [] }: Query, done: Done): void {
     if (name === undefined) {
-      this.client.query(new Plain(text, values, asArrays === true, done))
+      this.#client.query(new Plain(text, values, asArrays === true, done))
       return
     }
     const prepared = this.prepared.get(name)
     const statement = new Statement(name, text, values, asArrays === true, prepared, opening, done)
     if (isShared !== true || this.isDriverFree) {
-      this.client.query(statement)
+      this.#client.query(statement)
       return
     }
-    const { _queryQueue, _types, binary, connection } = this.internals
+    const { _queryQueue, _types, binary, connection } = this.#internals
     statement.prepareResult(_types, binary)
     statement.send(connection)
     _queryQueue.push(statement)
@@ -374,14 +374,14 @@ export class Connection {
 
   /** Whether the driver sends at once what it is given. */
   private get isDriverFree(): boolean {
-    const { _queryQueue, readyForQuery } = this.internals
+    const { _queryQueue, readyForQuery } = this.#internals
     return readyForQuery === true && _queryQueue.length === 0
   }
 
   /** What is sent until the program has nothing else to do goes out in one packet. */
   private corkForNow(): void {
     if (this.isCorked) return
-    const { stream } = this.internals.connection
+    const { stream } = this.#internals.connection
     this.isCorked = true
     stream.cork()
     process.nextTick(() => {
@@ -403,7 +403,7 @@ export class Connection {
   private submitOwn(statement: Portal | Batch): void {
     this.unanswered++
     try {
-      this.client.query(statement)
+      this.#client.query(statement)
     } catch (cause) {
       statement.handleError(this.unsent(cause))
     }
@@ -426,12 +426,12 @@ export class Connection {
 
   /** Makes the server forget a portal, if it is there. Answered with the next statement. */
   closePortal(name: string): void {
-    this.internals.connection.close({ type: "P", name })
+    this.#internals.connection.close({ type: "P", name })
   }
 
   /** Makes the driver forget that it has parsed a prepared statement, and the server forget the statement, if it is there. */
   closeStatement(name: string): void {
-    const { connection } = this.internals
+    const { connection } = this.#internals
     delete connection.parsedStatements[name]
     // Unlike DEALLOCATE it never fails, so it cannot abort a transaction. It is answered with the next statement.
     connection.close({ type: "S", name })
@@ -458,7 +458,7 @@ export class Connection {
 
   /** The server has forgotten, or is about to forget, all prepared statements. */
   private forgetPrepared(): void {
-    const { parsedStatements } = this.internals.connection
+    const { parsedStatements } = this.#internals.connection
     for (const name of Object.keys(parsedStatements)) delete parsedStatements[name]
     this.prepared.clear()
     this.asked.isPrepared = false
@@ -511,7 +511,7 @@ export class Connection {
 
   /** Closes the socket at once. */
   destroy(): void {
-    this.internals.connection.stream.destroy()
+    this.#internals.connection.stream.destroy()
     this.wake()
   }
 
@@ -522,22 +522,22 @@ export class Connection {
       return
     }
     const timer = setTimeout(() => this.destroy(), endMillis).unref()
-    this.client.once("end", () => clearTimeout(timer))
-    this.client.end(() => {})
+    this.#client.once("end", () => clearTimeout(timer))
+    this.#client.end(() => {})
   }
 
   /** What a request to cancel has to say; `undefined` when the server has not said who it is. */
   get cancelTarget(): CancelTarget | undefined {
-    const { connection, processID, secretKey, ssl, sslNegotiation } = this.internals
+    const { connection, processID, secretKey, ssl, sslNegotiation } = this.#internals
     if (processID === null || secretKey === null) return undefined
-    const { host, port } = this.client
-    const { stream } = this.config
+    const { host, port } = this.#client
+    const { stream } = this.#config
     const address = stream === undefined ? connection.stream.remoteAddress : undefined
     return { processID, secretKey, host, port, address, ssl, sslNegotiation, stream }
   }
 
-  private get internals(): Internals {
-    return this.client as unknown as Internals
+  get #internals(): Internals {
+    return this.#client as unknown as Internals
   }
 
   // Others that share the connection may take their time.

@@ -102,14 +102,19 @@ export class Connections {
   /** Why the last one has failed; `undefined` once one has succeeded. */
   private lastFailure: Error | undefined
 
+  /** It has the password, which is not to be printed with what reaches it. */
+  #config: Pg.ClientConfig
+
   constructor(
-    private config: Pg.ClientConfig,
+    config: Pg.ClientConfig,
     private limits: Limits
-  ) {}
+  ) {
+    this.#config = config
+  }
 
   /** Opens connections with another configuration from now on. Those that are open stay. */
   renew(config: Pg.ClientConfig, limits: Bounds): void {
-    this.config = config
+    this.#config = config
     this.limits = { ...this.limits, ...limits }
   }
 
@@ -384,7 +389,7 @@ export class Connections {
   private openOne(): void {
     let connection: Connection
     try {
-      connection = new Connection(this.config, (ended) => this.forget(ended))
+      connection = new Connection(this.#config, (ended) => this.forget(ended))
     } catch (error) {
       // The driver refuses a contradiction in the configuration.
       this.nextWaiter()?.got(error as Error, undefined)
