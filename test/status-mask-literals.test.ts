@@ -17,6 +17,25 @@ describe("a text of SQL without its constants", () => {
     [`SELECT "unterminated, 'S3CRET'`, "SELECT ?"],
     ["SET LOCAL app.token = S3CRET", "SET LOCAL app.token = ?"],
     ["SET app.token TO S3CRET; SELECT a", "SET app.token TO ?; SELECT a"],
+    ["SELECT 1; SET app.token = S3CRET; SELECT a", "SELECT ?; SET app.token = ?; SELECT a"],
+    ['set "app" . token=S3CRET', 'set "app" . token=?'],
+    ["SET search_path TO S3CRET, S3CRET", "SET search_path TO ?"],
+    ["ALTER DATABASE d SET app.token TO S3CRET", "ALTER DATABASE d SET app.token TO ?"],
+    ["alter role r in database d set app.token=S3CRET", "alter role r in database d set app.token=?"],
+    ['ALTER USER "a;b" SET app.token TO "S3CRET; S3CRET"', 'ALTER USER "a;b" SET app.token TO ?'],
+    ["ALTER SYSTEM SET app.token = S3CRET;", "ALTER SYSTEM SET app.token = ?;"],
+    ["ALTER FUNCTION f(int) SET app.token TO S3CRET", "ALTER FUNCTION f(int) SET app.token TO ?"],
+    ["ALTER PROCEDURE p SET a.b TO S3CRET SET c.d TO S3CRET", "ALTER PROCEDURE p SET a.b TO ?"],
+    [
+      "CREATE OR REPLACE FUNCTION f() RETURNS int SET a.b = S3CRET AS $$x$$",
+      "CREATE OR REPLACE FUNCTION f() RETURNS int SET a.b = ?"
+    ],
+    ['ALTER ROLE r SET a.b TO S3CRET "', "ALTER ROLE r SET a.b TO ??"],
+    ["ALTER TABLE t SET SCHEMA s", "ALTER TABLE t SET SCHEMA s"],
+    [
+      "INSERT INTO t VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = b",
+      "INSERT INTO t VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = b"
+    ],
     ["UPDATE t SET a = b WHERE c = $2", "UPDATE t SET a = b WHERE c = $2"],
     ["SELECT 'a\\", "SELECT ?"],
     ["", ""]

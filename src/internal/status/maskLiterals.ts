@@ -46,8 +46,15 @@ const endOfText = (sql: string, from: number): number => {
 
 const prefixes = new Set(["e", "b", "x", "n"])
 
-// The value of a setting may be a bare word.
-const setting = /^(\s*SET\s+(?:(?:SESSION|LOCAL)\s+)?[^\s=]+\s*(?:=|\sTO\s)\s*)[^;]+/i
+// The value of a setting may be a bare word, which looks like a name.
+const statements = /(?:"(?:[^"]|"")*"|[^;"])+/g
+const setsSettings =
+  /^\s*(?:SET|ALTER\s+(?:DATABASE|ROLE|USER|SYSTEM|FUNCTION|PROCEDURE|ROUTINE)|CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE))\b/i
+const setting =
+  /(\bSET\s+(?:(?:SESSION|LOCAL)\s+)?(?:"(?:[^"]|"")*"|[^\s="]|\s*\.\s*)+(?:\s*=\s*|\s+TO\b\s*))(?:"(?:[^"]|"")*"|[^;"])+/i
+
+const maskSettings = (sql: string): string =>
+  sql.replace(statements, (statement) => (setsSettings.test(statement) ? statement.replace(setting, "$1?") : statement))
 
 /** A text of SQL without its constants and comments. */
 export const maskLiterals = (sql: string): string => {
@@ -73,11 +80,11 @@ export const maskLiterals = (sql: string): string => {
       masked += "?"
     } else if (found[0].startsWith('"') && (found[0].length === 1 || !found[0].endsWith('"'))) {
       // A quote without its other one: what is a name and what a text is not known.
-      return `${masked}?`
+      return `${maskSettings(masked)}?`
     } else if (name === undefined || sql[at] !== "'" || !prefixes.has(name.toLowerCase())) {
       masked += found[0]
     }
     token.lastIndex = at
   }
-  return (masked + sql.slice(at)).replace(setting, "$1?")
+  return maskSettings(masked + sql.slice(at))
 }
