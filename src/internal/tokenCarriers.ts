@@ -70,29 +70,36 @@ const asToken = (
     })
 })
 
+// `name`, `name=token` or `name="text"`; what stands in quotes is no directive.
+const directive = /"(?:[^"\\]|\\.)*(?:"|$)|([^\s,;="]+)(\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|$)|([^\s,;"]*)))?/g
+
+/** Whether a header lets shared caches keep a response, or parts of it: `private="x-field"` keeps that field alone from them. */
+const letsKeep = (text: string): boolean => {
+  let lets = false
+  for (const [, written, argument, quoted, token] of text.matchAll(directive)) {
+    const name = written?.toLowerCase()
+    if ((name === "private" || name === "no-store") && argument === undefined) return false
+    const value = quoted ?? token ?? ""
+    if (name === "public" || ((name === "s-maxage" || name === "max-age") && /^0*[1-9]/.test(value))) lets = true
+  }
+  return lets
+}
+
+/** Headers for shared caches of one kind: `CDN-Cache-Control`, and what vendors put before it (RFC 9213). */
+const targeted = /^(?:.+-)?cdn-cache-control$|^surrogate-control$/
+
 /**
  * Whether a shared cache may keep a response for other clients, by what its headers say (RFC 9111, sections 3 and 5.2.2; RFC 9213):
  * a token in it would be theirs then, too.
  */
 const isForOthers = ({ headers }: Response, now: number): boolean => {
-  const directives = (name: string) =>
-    (headers[name] ?? "")
-      .toLowerCase()
-      .split(",")
-      .map((text) => text.trim())
-  const keeps = (all: ReadonlyArray<string>) =>
-    !all.some((one) => /^(?:private|no-store)(?:=|$)/.test(one)) &&
-    all.some((one) => one === "public" || /^(?:s-maxage|max-age)="?0*[1-9]/.test(one))
-  const general = directives("cache-control")
-  return (
-    keeps(general) ||
-    ["cdn-cache-control", "surrogate-control"].some((name) => keeps(directives(name))) ||
-    (headers["cache-control"] === undefined &&
-      headers.expires !== undefined &&
-      /GMT$/.test(headers.expires) &&
-      Date.parse(headers.expires) > now)
-  )
+  const { "cache-control": general, expires } = headers
+  if (general !== undefined ? letsKeep(general) : isLater(expires, now)) return true
+  return Object.entries(headers).some(([name, value]) => targeted.test(name) && letsKeep(value))
 }
+
+const isLater = (date: string | undefined, now: number): boolean =>
+  date !== undefined && /GMT$/.test(date) && Date.parse(date) > now
 
 /** Throws what is wrong, as a middleware has no layer to fail. */
 const checked = <A>(given: Either.Either<A, RouterConfigError>): A => Either.getOrThrowWith(given, (error) => error)
