@@ -4,6 +4,7 @@ import { parseArgs } from "node:util"
 export const sections = {
   select: "a SELECT by primary key, at 1, 10 and 50 fibers",
   others: "the same at 50 fibers, against other clients, routed or fast",
+  requests: "whole HTTP requests, 50 clients in another process",
   write: "INSERT, UPDATE, transactions and sessions, at 10 fibers",
   rows: "10,000 rows at once, 100,000 as a stream: time and memory",
   causal: "reads after a write, and without one, that must see what was written",

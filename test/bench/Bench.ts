@@ -11,6 +11,7 @@ import * as PgBouncer from "./PgBouncer.js"
 import * as PgPool from "./PgPool.js"
 import * as Replicas from "./Replicas.js"
 import * as Report from "./Report.js"
+import * as Requests from "./Requests.js"
 import * as Results from "./Results.js"
 import type { Line } from "./Row.js"
 import * as Select from "./Select.js"
@@ -40,6 +41,7 @@ const measure = ({ only, quick }: Options) =>
         const servers = yield* Servers.pair
         yield* section("select", Select.run(servers, pace))
         yield* section("others", Others.run(servers, pace))
+        yield* section("requests", Requests.run(servers, pace))
         yield* section("write", Write.run(servers, pace))
         yield* section("rows", Results.run(servers, pace))
         yield* section("causal", Causal.run(servers, pace))
