@@ -185,7 +185,7 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
           })
           assert.deepStrictEqual(hedged, { "replica1 second": 1 })
         }),
-      { hedge: { after: "100 millis", maxShare: 1 } },
+      { hedge: { after: "1 second", maxShare: 1 } },
       2
     )
   )
