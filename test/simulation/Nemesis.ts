@@ -210,6 +210,14 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
   stall: ({ world }, fault) => {
     world.stall(fault.millis)
     return undefined
+  },
+  restore: (scene, fault, chance) => {
+    const server = standbyOf(scene, fault)
+    if (server === undefined) return undefined
+    const age = chance.between(500, 4000)
+    const behind = chance.between(500, 3000)
+    server.crash("process")
+    return () => server.restore(age, behind)
   }
 }
 

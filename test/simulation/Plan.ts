@@ -24,17 +24,19 @@ export type Op =
   | { readonly _tag: "poll"; readonly register: number; readonly times: number; readonly millis: number }
   /** Many reads at once, of which some are interrupted. */
   | { readonly _tag: "burst"; readonly count: number; readonly interrupted: number; readonly millis: number }
+  /** Statements of some length at once, which run on the primary: most of them wait for a connection. */
+  | { readonly _tag: "crowd"; readonly count: number; readonly millis: number }
   /** A write that fails by itself. `isCaught`: what it is in goes on. */
   | { readonly _tag: "mistake"; readonly isCaught: boolean }
   | { readonly _tag: "rows"; readonly count: number; readonly take: number }
   | { readonly _tag: "notify" }
-  /** Reads of a session at once, of which all but one are interrupted as soon as that one has ended. */
   /** COPY FROM STDIN, which has no source here. */
   | { readonly _tag: "copy"; readonly isCaught: boolean }
   /** A statement that takes some time. */
   | { readonly _tag: "sleep"; readonly millis: number }
   /** Requests that a resolver answers together. `isWrite`: each inserts a row, else each reads a register. */
   | { readonly _tag: "batch"; readonly count: number; readonly isWrite: boolean }
+  /** Reads of a session at once, of which all but one are interrupted as soon as that one has ended. */
   | { readonly _tag: "jostle"; readonly count: number; readonly register: number }
   | { readonly _tag: "setLocal" }
   | { readonly _tag: "hooks" }
@@ -108,7 +110,8 @@ export const faultKinds = [
   "promote",
   "split brain",
   "long split brain",
-  "stall"
+  "stall",
+  "restore"
 ] as const
 
 export type FaultKind = (typeof faultKinds)[number]
@@ -158,6 +161,7 @@ export const opKinds = Object.keys({
   mistake: 0,
   poll: 0,
   burst: 0,
+  crowd: 0,
   rows: 0,
   reserve: 0,
   notify: 0,
@@ -209,6 +213,7 @@ interface Bent {
   readonly steps?: readonly [number, number]
   /** Whether there is always a second system. */
   readonly hasOther?: boolean
+  readonly hasCrowds?: boolean
 }
 
 /**
@@ -234,6 +239,7 @@ const themes = {
     others: 0.1,
     flows: 2,
     steps: [20, 35],
+    always: ["restore"],
     faults: ["crash", "stop", "lose host"],
     lengths: [20, 200, 1000],
     rates: [1],
@@ -258,11 +264,17 @@ const themes = {
   /** More statements than connections, which wait without a limit, while servers fail. */
   crowds: {
     share: 1,
-    ops: { burst: 6, fork: 3, primary: 6, write: 2, session: 0, snapshot: 0, tenantReads: 0, reserve: 0, request: 0 },
-    faults: ["refuse", "crash", "partition", "freeze", "lose host", "reset", "terminate", "promote"],
+    ops: { crowd: 3, burst: 3, fork: 2, primary: 3 },
+    // Anything that begins at a server wakes what waits there.
+    others: 0.2,
+    hasCrowds: true,
+    flows: 2,
+    steps: [5, 9],
+    always: ["reset", "lose host"],
+    faults: ["refuse", "crash", "partition", "freeze", "terminate", "promote"],
     rates: [1, 2.5],
-    lengths: [1000, 3000, 15_000],
-    router: (chance) => ({ connectTimeout: 0, maxConnections: chance.pick([1, 2, 3]) })
+    lengths: [1000, 15_000],
+    router: (chance) => ({ connectTimeout: 0, maxConnections: chance.pick([1, 2]) })
   },
   /** HTTP requests with tokens. */
   requests: { share: 1, ops: { request: 8, token: 2 } },
@@ -326,6 +338,7 @@ const op = (chance: Chance, place: Place): Op => {
     mistake: 1,
     poll: inSession ? 0 : 2,
     burst: inSession ? 0 : 2,
+    ...(inSession || place.bent.hasCrowds !== true ? {} : { crowd: 10 }),
     rows: 1,
     copy: 0.5,
     batch: 2,
@@ -368,6 +381,8 @@ const op = (chance: Chance, place: Place): Op => {
       const count = 4 + chance.below(12)
       return { _tag: tag, count, interrupted: chance.pick([0, 1, 2, count]), millis: chance.between(0, 4) }
     }
+    case "crowd":
+      return { _tag: tag, count: 6 + chance.below(12), millis: chance.pick([20, 60, 150]) }
     case "sleep":
       return { _tag: tag, millis: place.limit! * chance.pick([0.2, 4]) }
     case "batch":
@@ -471,6 +486,9 @@ const op = (chance: Chance, place: Place): Op => {
   }
 }
 
+/** Those of plans that concentrate on nothing. */
+const usual = faultKinds.filter((kind) => kind !== "restore")
+
 /** How long a fault lasts, in milliseconds. */
 const lengths: ReadonlyArray<number> = [20, 200, 1000, 3000]
 const longLengths: ReadonlyArray<number> = [5000, 8000]
@@ -478,7 +496,7 @@ const longLengths: ReadonlyArray<number> = [5000, 8000]
 const faultsOf = (chance: Chance, routers: number, bent: Bent): ReadonlyArray<Fault> => {
   const until = bent.until ?? 3000
   // A swizzle: only some kinds in one run, so that each gets its turn.
-  const kinds = [...(bent.always ?? []), ...(bent.faults ?? faultKinds).filter(() => chance.is(0.35))]
+  const kinds = [...(bent.always ?? []), ...(bent.faults ?? usual).filter(() => chance.is(0.35))]
   const rate = chance.pick(bent.rates ?? [0.3, 1, 2.5])
   if (kinds.length === 0 || chance.is(0.1)) return []
   return Array.from({ length: Math.ceil((until / 1000) * rate) }, (_, i) => {

@@ -515,6 +515,17 @@ export class Server implements Facts, Host {
     for (const standby of [...this.feeds.keys()]) standby.loseReceiver(this)
   }
 
+  /** A standby comes back with a copy of its data from so long ago, in milliseconds, and needs some time to replay the rest. */
+  restore(age: number, millis: number): void {
+    if (this.state !== "down" || !this.isStandby) return
+    const since = this.world.now - age
+    while (this.replayedCount > 1 && this.log[this.replayedCount - 1]!.at > since) this.replayedCount--
+    this.minRecoveryEndTimeline = this.log[this.replayedCount - 1]!.timeline
+    this.start()
+    this.isReplayPaused = true
+    this.later(millis, () => this.setReplayPaused(false))
+  }
+
   /** Starts what is down. */
   start(): void {
     this.isWanted = this.state === "stopping"

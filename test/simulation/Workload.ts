@@ -206,6 +206,8 @@ export class Workload {
         )
       case "burst":
         return this.burst(op, context)
+      case "crowd":
+        return this.crowd(op, context)
       case "readAll":
         return Effect.asVoid(this.read(context, "SELECT $1::text AS op, id, value FROM register ORDER BY id", []))
       case "rows":
@@ -457,6 +459,17 @@ export class Workload {
         } else if (!Exit.isInterrupted(exit)) return yield* Effect.asVoid(exit)
       }
     })
+  }
+
+  private crowd({ count, millis }: Extract<Op, { readonly _tag: "crowd" }>, context: Context): Run {
+    const one = Effect.exit(this.query(context, `SELECT pg_sleep(${millis / 1000})`, []))
+    return Effect.flatMap(
+      Effect.all(
+        Array.from({ length: count }, () => one),
+        { concurrency: "unbounded" }
+      ),
+      (exits) => Effect.asVoid(exits.find(Exit.isFailure) ?? Effect.void)
+    )
   }
 
   private copy(isCaught: boolean, context: Context): Run {
