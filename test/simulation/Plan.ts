@@ -235,13 +235,13 @@ const themes = {
   restarts: {
     share: 2,
     // What has been written since then would hide what they lack.
-    ops: { pause: 6, poll: 9, write: 1, read: 1 },
+    ops: { pause: 6, poll: 3, readAll: 18, write: 0.7, read: 0.5 },
     others: 0.1,
     flows: 2,
     steps: [20, 35],
     always: ["restore"],
     faults: ["crash", "stop", "lose host"],
-    lengths: [20, 200, 1000],
+    lengths: [20, 100, 1000],
     rates: [1],
     begins: [300, 2500],
     router: (chance) => ({ interval: chance.pick([500, 500, 1000]) })

@@ -521,13 +521,13 @@ export class Server implements Facts, Host {
     const since = this.world.now - age
     while (this.replayedCount > 1 && this.log[this.replayedCount - 1]!.at > since) this.replayedCount--
     this.minRecoveryEndTimeline = this.log[this.replayedCount - 1]!.timeline
-    this.start()
+    this.start(200)
     this.isReplayPaused = true
     this.later(millis, () => this.setReplayPaused(false))
   }
 
-  /** Starts what is down. */
-  start(): void {
+  /** Starts what is down. It is up after so many milliseconds at most. */
+  start(within = 1500): void {
     this.isWanted = this.state === "stopping"
     if (this.state !== "down") return
     this.life++
@@ -550,7 +550,7 @@ export class Server implements Facts, Host {
       this.store.apply(record)
       this.timeline = record.timeline
     }
-    this.later(this.chance.between(50, 1500), () => {
+    this.later(this.chance.between(50, within), () => {
       this.state = "up"
       this.later(15_000, () => this.background())
       this.replay()
