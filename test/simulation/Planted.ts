@@ -73,14 +73,14 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "a COMMIT that was answered with ROLLBACK counts as done",
     "internal/transaction.ts",
-    '"command" in result && result.command === "COMMIT"',
-    '"command" in result'
+    'if (tag === "COMMIT") return Effect.void',
+    "if (tag !== undefined) return Effect.void"
   ),
   plant(
     "a COMMIT without an answer counts as not done",
     "internal/transaction.ts",
-    'RouterError.toSqlError(RouterError.outcomeUnknown("commit", { ...this.where, cause }))',
-    "cause"
+    "error instanceof Unanswered || !this.connection.isUsable ? this.unknown(error) : Effect.fail(error)",
+    "Effect.fail(error)"
   ),
   plant(
     "a write without an answer counts as not done",
@@ -259,7 +259,7 @@ export const planted: ReadonlyArray<Planted> = [
       },
       {
         file: "internal/listen.ts",
-        find: "if (engine.binding === listening.binding) engine.heard(error)",
+        find: "if (engine.binding === listening.binding && !isAbandoned) engine.heard(error)",
         replace: ""
       }
     ]
