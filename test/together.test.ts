@@ -89,4 +89,25 @@ describe("an attempt", () => {
       assert.isTrue(Exit.isInterrupted(yield* Effect.exit(together.join(Effect.interrupt))))
     })
   )
+
+  it.effect(
+    "that is short is made in the fiber that begins it, and made again for the others when that is interrupted",
+    () =>
+      Effect.gen(function* () {
+        const { attempt, outcome, told, together } = yield* make
+        const first = yield* Effect.fork(together.join(attempt, true))
+        yield* settle
+        const others = yield* Effect.all(Arr.makeBy(3, () => Effect.fork(together.join(attempt))))
+        yield* settle
+        const [left] = others
+        yield* Fiber.interrupt(left!)
+        assert.deepStrictEqual(told, { begun: 1, ended: 0 })
+        yield* Fiber.interrupt(first)
+        yield* settle
+        assert.deepStrictEqual(told, { begun: 2, ended: 1 })
+        yield* Deferred.succeed(outcome, 4)
+        assert.deepStrictEqual(yield* Effect.all(Arr.map(others.slice(1), (other) => Fiber.join(other))), [4, 4])
+        assert.strictEqual(told.begun, 2)
+      })
+  )
 })

@@ -140,7 +140,10 @@ export class Session implements SessionWork {
         beginning = new Together()
         this.beginnings.set(group, beginning)
       }
-      return beginning.join(this.begin(group, engine))
+      const { settings, timeouts } = this.options
+      // It takes a connection that is there, and nothing is sent.
+      const isShort = this.roots.size + settings.length + timeouts.length === 0 && engine.poolStatus.idle > 0
+      return beginning.join(this.begin(group, engine), isShort)
     })
   }
 

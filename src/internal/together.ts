@@ -11,6 +11,9 @@ class Attempt<A, E> {
   isLeft = false
   fiber: Fiber.RuntimeFiber<unknown> | undefined
   readonly ended = Deferred.unsafeMake<Exit.Exit<A, E>>(FiberId.none)
+
+  /** `isOwn`: it ends with the fiber that makes it. */
+  constructor(readonly isOwn: boolean) {}
 }
 
 /**
@@ -21,17 +24,22 @@ class Attempt<A, E> {
 export class Together<A, E> {
   private current: Attempt<A, E> | undefined
 
-  /** Waits for the attempt that is under way, else makes one. The fiber that leaves last waits until what it has interrupted has ended. */
-  join(make: Effect.Effect<A, E>): Effect.Effect<A, E> {
+  /**
+   * Waits for the attempt that is under way, else makes one: where it `isShort`, which ends without waiting, in this fiber. The
+   * fiber that leaves last waits until what it has interrupted has ended.
+   */
+  join(make: Effect.Effect<A, E>, isShort = false): Effect.Effect<A, E> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() => {
         const begun = this.current
-        const attempt = begun ?? new Attempt<A, E>()
+        const attempt = begun ?? new Attempt<A, E>(isShort)
         this.current = attempt
         attempt.waiting++
+        if (begun === undefined && isShort) return this.make(attempt, restore(make))
         const outcome = Effect.flatMap(
           Effect.onInterrupt(restore(Deferred.await(attempt.ended)), () => this.leave(attempt)),
-          (exit) => (attempt.isLeft && Exit.isInterrupted(exit) ? restore(this.join(make)) : exit)
+          (exit) =>
+            (attempt.isLeft || attempt.isOwn) && Exit.isInterrupted(exit) ? restore(this.join(make, isShort)) : exit
         )
         return begun === undefined ? Effect.zipRight(this.begin(attempt, make), outcome) : outcome
       })
@@ -39,12 +47,17 @@ export class Together<A, E> {
   }
 
   private begin(attempt: Attempt<A, E>, make: Effect.Effect<A, E>): Effect.Effect<void> {
-    const made = Effect.flatMap(Effect.exit(Effect.interruptible(make)), (exit) => {
-      this.current = undefined
-      return Deferred.succeed(attempt.ended, exit)
-    })
-    return Effect.map(Effect.forkDaemon(Effect.uninterruptible(made)), (fiber) => {
+    const made = this.make(attempt, Effect.interruptible(make))
+    return Effect.map(Effect.forkDaemon(Effect.uninterruptible(Effect.exit(made))), (fiber) => {
       attempt.fiber = fiber
+    })
+  }
+
+  private make(attempt: Attempt<A, E>, make: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.flatMap(Effect.exit(make), (exit) => {
+      this.current = undefined
+      Deferred.unsafeDone(attempt.ended, Exit.succeed(exit))
+      return exit
     })
   }
 
