@@ -1,10 +1,10 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect } from "effect"
 import { DbRouter } from "effect-db-router"
 import * as Sessions from "./support/session.js"
 
-/** What a trigger does, and whether somebody has to see to it. */
+/** What triggers do, by the name of the table that has one. */
 const bodies: Readonly<Record<string, string>> = {
   set_config: "PERFORM set_config('app.tenant', 'a', false)",
   set_config_nested: "PERFORM set_config('app.tenant', coalesce(lower('A'), current_setting('x', true)), NOT true)",
@@ -129,19 +129,7 @@ const texts = [
 layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 minutes" })(
   "what a statement leaves on a connection without saying so",
   (it) => {
-    const ways = {
-      "a statement": (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe(text)),
-      "a stream": (text: string) =>
-        Effect.flatMap(SqlClient.SqlClient, (sql) => Stream.runDrain(sql.unsafe(text).stream)),
-      "a session": (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => DbRouter.session(sql.unsafe(text))),
-      "a transaction": (text: string) =>
-        Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(sql.unsafe(text))),
-      "a connection from reserve": (text: string) =>
-        Effect.flatMap(SqlClient.SqlClient, (sql) =>
-          Effect.scoped(Effect.flatMap(sql.reserve, (connection) => connection.executeRaw(text, [])))
-        )
-    }
-    for (const [way, run] of Object.entries(ways)) {
+    for (const [way, run] of Object.entries(Sessions.ways)) {
       it.effect(`is not there for its next user: ${way}`, () =>
         Effect.gen(function* () {
           yield* Sessions.setUp

@@ -1,6 +1,6 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Layer } from "effect"
 import { DbRouter } from "effect-db-router"
 import * as Sessions from "./support/session.js"
 
@@ -59,19 +59,7 @@ const texts = [
 layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 minutes" })(
   "what a statement leaves on a connection",
   (it) => {
-    const ways = {
-      "a statement": (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe(text)),
-      "a stream": (text: string) =>
-        Effect.flatMap(SqlClient.SqlClient, (sql) => Stream.runDrain(sql.unsafe(text).stream)),
-      "a session": (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => DbRouter.session(sql.unsafe(text))),
-      "a transaction": (text: string) =>
-        Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(sql.unsafe(text))),
-      "a connection from reserve": (text: string) =>
-        Effect.flatMap(SqlClient.SqlClient, (sql) =>
-          Effect.scoped(Effect.flatMap(sql.reserve, (connection) => connection.executeRaw(text, [])))
-        )
-    }
-    for (const [way, run] of Object.entries(ways)) {
+    for (const [way, run] of Object.entries(Sessions.ways)) {
       it.effect(`is not there for its next user: ${way}`, () =>
         Effect.gen(function* () {
           yield* Sessions.setUp

@@ -1,6 +1,6 @@
 import { SqlClient, SqlError } from "@effect/sql"
 import { assert } from "@effect/vitest"
-import { Deferred, Effect, Layer, Logger, LogLevel, Option } from "effect"
+import { Deferred, Effect, Layer, Logger, LogLevel, Option, Stream } from "effect"
 import { DbRouter, RouterError, Session } from "effect-db-router"
 import * as RouterTest from "./router.js"
 
@@ -45,6 +45,19 @@ export const setUp = Effect.gen(function* () {
 
 /** Inserts one row by the routed client. */
 export const insert = (id: number) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO note VALUES (${id})`)
+
+/** The ways in which a text runs on a connection that others use after it. */
+export const ways = {
+  "a statement": (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe(text)),
+  "a stream": (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => Stream.runDrain(sql.unsafe(text).stream)),
+  "a session": (text: string) => Effect.flatMap(SqlClient.SqlClient, (sql) => DbRouter.session(sql.unsafe(text))),
+  "a transaction": (text: string) =>
+    Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(sql.unsafe(text))),
+  "a connection from reserve": (text: string) =>
+    Effect.flatMap(SqlClient.SqlClient, (sql) =>
+      Effect.scoped(Effect.flatMap(sql.reserve, (connection) => connection.executeRaw(text, [])))
+    )
+}
 
 /** The rows that are there, from outside. */
 export const stored = Effect.map(onPrimary<{ id: number }>("SELECT id FROM note ORDER BY id"), (rows) =>

@@ -175,7 +175,7 @@ const stepsOf = (
   })
 }
 
-/** Where those that race are interruptible, whoever runs them: in a daemon, or a loop of its own. */
+/** Where racing effects are interruptible, whatever fiber runs them: in a daemon, or a loop of its own. */
 const racing: ReadonlySet<string> = new Set([
   "internal/monitor.ts",
   "internal/probe.ts",
