@@ -59,6 +59,7 @@ const statementKey = keyOf.counter(instruments.statements)
 const durationKey = histogramKey(instruments.duration)
 const movedKey = keyOf.counter(instruments.movedReads)
 const transactionKey = keyOf.counter(instruments.transactions)
+const transactionsOf = (labels: Labels) => series(transactionKey, labels)
 const sessionKey = keyOf.counter(instruments.sessions)
 const sessionSeries = (outcome: string) => series(sessionKey, { [attributes.outcome]: outcome })
 /** How sessions end. */
@@ -250,6 +251,7 @@ export const countMoved = (engine: Engine, rule: Extract<Rule, "again" | "moved"
 /** What one router measures. */
 export class Telemetry {
   private readonly engines = new WeakMap<Engine, EngineStatements>()
+  private readonly transactions = new WeakMap<Engine, Map<string, ReturnType<typeof transactionsOf>>>()
   private readonly nowhere = nowhere()
   private readonly errorTypes = new Set<string>()
   private readonly gauges = new Map<Engine, EngineGauges>()
@@ -300,13 +302,23 @@ export class Telemetry {
   }
 
   /** A transaction has ended. */
-  transaction(fiber: AnyFiber, group: string, { name }: Engine, outcome: Ended): void {
-    const labels = {
-      [attributes.group]: group,
-      [attributes.engine]: name,
-      [attributes.outcome]: endedAs[outcome]
+  transaction(fiber: AnyFiber, group: string, engine: Engine, outcome: Ended): void {
+    let ofEngine = this.transactions.get(engine)
+    if (ofEngine === undefined) {
+      ofEngine = new Map()
+      this.transactions.set(engine, ofEngine)
     }
-    series(transactionKey, labels).unsafeUpdate(1, tagsOf(fiber))
+    const key = `${outcome} ${group}`
+    let transactions = ofEngine.get(key)
+    if (transactions === undefined) {
+      transactions = transactionsOf({
+        [attributes.group]: group,
+        [attributes.engine]: engine.name,
+        [attributes.outcome]: endedAs[outcome]
+      })
+      ofEngine.set(key, transactions)
+    }
+    transactions.unsafeUpdate(1, tagsOf(fiber))
   }
 
   /** A session has begun its first transaction. */
