@@ -201,7 +201,7 @@ class Simulation {
     const flows = yield* Effect.forEach(plan.flows, ({ begin, ops, router }, i) =>
       Effect.fork(Effect.delay(workload.flow(i + 1, site!.handles[router]!, ops), begin))
     )
-    const done = Fiber.awaitAll(flows)
+    const done = Effect.zipRight(Fiber.awaitAll(flows), workload.awayEnded)
     const faults = this.sites.flatMap((site) => site.faults)
     const begun = Math.max(0, ...faults.map(overAt))
     const watching = yield* Effect.forkDaemon(Effect.repeat(this.look, Schedule.spaced(lookEvery)))
@@ -216,7 +216,7 @@ class Simulation {
       const stuck = yield* Effect.filter(flows, (fiber) => Effect.map(fiber.poll, (exit) => exit._tag === "None"))
       truth.violate(
         "ends",
-        `after ${recovery * 2} ms ${stuck.length} of ${flows.length} flows have not ended (${stuck.map((fiber) => flows.indexOf(fiber) + 1).join(", ")})`
+        `after ${recovery * 2} ms ${stuck.length} of ${flows.length} flows have not ended (${stuck.map((fiber) => flows.indexOf(fiber) + 1).join(", ")}), or what they do in other processes`
       )
       yield* Effect.forEach(stuck, Fiber.interruptFork)
     }

@@ -108,6 +108,8 @@ export class Workload {
   /** How many steps of each kind have begun. */
   readonly kinds = new Map<string, number>()
   private ids = 0
+  /** What flows have begun in other processes, and requests that are answered. */
+  private readonly away = new Set<Promise<unknown>>()
 
   constructor(
     private readonly truth: Truth,
@@ -131,6 +133,23 @@ export class Workload {
       client: { token: undefined, seen: new Seen() }
     }
     return Effect.forEach(ops, (op) => this.report(op, this.op(op, context), context), { discard: true })
+  }
+
+  /** Ends with what flows have begun elsewhere: it goes on where the flow that waits for it is interrupted. */
+  readonly awayEnded: Effect.Effect<void> = Effect.suspend(() =>
+    this.away.size === 0
+      ? Effect.void
+      : Effect.zipRight(
+          Effect.promise(() => Promise.allSettled(this.away)),
+          this.awayEnded
+        )
+  )
+
+  private goesOn<A>(promise: Promise<A>): Promise<A> {
+    this.away.add(promise)
+    const over = () => this.away.delete(promise)
+    promise.then(over, over)
+    return promise
   }
 
   private report(op: Op, run: Run, { flow, mayStop }: Context): Effect.Effect<void> {
@@ -319,7 +338,7 @@ export class Workload {
           // A new flow, as in another process: what it knows, it knows from the token.
           const done = yield* Deferred.make<Exit.Exit<void, Failure>>()
           const other: Context = { ...context, handle: there, seen, ...(there === handle ? {} : { tenant: undefined }) }
-          yield* Effect.forkDaemon(
+          const fiber = yield* Effect.forkDaemon(
             Effect.flatMap(
               Effect.exit(
                 DbRouter.reset.pipe(
@@ -330,6 +349,7 @@ export class Workload {
               (exit) => Deferred.succeed(done, exit)
             )
           )
+          void this.goesOn(new Promise((ended) => fiber.addObserver(ended)))
           yield* yield* Deferred.await(done)
         })
       case "request":
@@ -590,7 +610,7 @@ export class Workload {
             Duration.millis(op.hangsUp)
           )
         )
-      const response = yield* Effect.promise(() => handler(asked))
+      const response = yield* Effect.promise(() => this.goesOn(handler(asked)))
       const { status } = response
       const token = response.headers.get(tokenHeader)
       if (ran !== undefined && Exit.isFailure(ran))
