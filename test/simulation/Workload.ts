@@ -108,6 +108,8 @@ export class Workload {
   /** How many steps of each kind have begun. */
   readonly kinds = new Map<string, number>()
   private ids = 0
+  /** Errors that have told what became of a unit of work, or of a statement in none. */
+  private readonly told = new WeakSet<Failure>()
   /** What flows have begun in other processes, and requests that are answered. */
   private readonly away = new Set<Promise<unknown>>()
 
@@ -395,7 +397,8 @@ export class Workload {
     handle.written?.add(register, commit)
   }
 
-  private failed(op: string, error: unknown): void {
+  private failed(op: string, error: Failure): void {
+    this.told.add(error)
     const outcome = RouterError.outcomeOf(error)
     if (outcome === "not done") this.truth.notDone(op, messageOf(error))
   }
@@ -755,9 +758,11 @@ export class Workload {
     }
     const failures = [...Cause.failures(exit.cause)]
     const isRefused = failures.some((error) => error instanceof Refused) || [...Cause.defects(exit.cause)].length > 0
-    const isUnknown = failures.some((error) => RouterError.outcomeOf(error) === "unknown")
-    const isNotDone =
-      isRefused || (failures.length > 0 && failures.every((error) => RouterError.outcomeOf(error) === "not done"))
+    // What a unit of its own inside has failed with says nothing of this one, which it has ended.
+    const outcomes = failures.map((error) => (this.told.has(error) ? "not done" : RouterError.outcomeOf(error)))
+    for (const error of failures) this.told.add(error)
+    const isUnknown = outcomes.includes("unknown")
+    const isNotDone = isRefused || (outcomes.length > 0 && outcomes.every((outcome) => outcome === "not done"))
     if (isNotDone) for (const op of level.ops) truth.notDone(op, `${name}: ${textOf(exit.cause)}`)
     for (const hook of level.hooks) {
       truth.check(
