@@ -89,7 +89,7 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `ReadOnlyViolation`: a write inside `readOnly`, or inside a session that is read-only
  * - `PartialCommit`: of several groups that a session wrote to, some committed and some did not
  * - `CommitRolledBack`: COMMIT was answered with ROLLBACK, because a statement of the transaction had failed; or a ROLLBACK that
- *   was sent as text had ended the transaction
+ *   was sent as text had ended the transaction; or an atomic block of another fiber was half done when its session ended
  * - `ConnectionLost`: the connection of a transaction broke before its COMMIT; nothing of it is there. Or a stream of `listen` has
  *   lost the server that it listened to; notifications may have been missed
  * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not. Or a COMMIT that was sent as text
@@ -333,6 +333,20 @@ export const commitRolledBack = (options: Where = {}): RouterError =>
     remedy:
       "Let the error of the failed statement fail the transaction, or run that statement in sql.withTransaction, a savepoint",
     ...options
+  })
+
+/**
+ * A unit of work has ended while an atomic block of another fiber inside it was half done, in a transaction that both have used.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const blockUnfinished = (): RouterError =>
+  new RouterError({
+    reason: "CommitRolledBack",
+    description:
+      "An atomic block of another fiber was half done when the session, or the block around it, ended: its transaction was rolled back",
+    remedy: "Wait for the fiber, or let it run the block in DbRouter.newSession, which has a transaction of its own"
   })
 
 /**

@@ -259,6 +259,10 @@ export type Current = "commit" | "rollback" | "append" | "savepoint" | "fail"
  * Blocks beside each other in one session (fibers of an `Effect.all`) take turns, and `commit`, `rollback` and `close` of other fibers
  * wait for the block that runs. Statements of other fibers that are in no block are part of it: they share its transaction.
  *
+ * The end of the session, or of a block around, does not wait for a block of a fiber that it has not joined: that block is rolled
+ * back, and fails with the reason `SessionClosed`. What shares its transaction is rolled back with it, and then the session, or the
+ * block around, fails with the reason `CommitRolledBack`.
+ *
  * Inside `sql.withTransaction` nothing can be committed or rolled back behind its back: there `"append"` and `"savepoint"`
  * do not commit, and the others fail with the reason `TransactionActive`.
  *
@@ -302,7 +306,9 @@ export const atomic: {
           runner,
           work,
           Effect.suspend(() =>
-            current === "savepoint" && around.isActive ? runner.withTransaction(self) : block(self, around, current)
+            current === "savepoint" && around.isActive
+              ? runner.withTransaction(self)
+              : block(runner, self, work, around, current)
           )
         )
       })
@@ -313,22 +319,41 @@ export const atomic: {
  * Runs what ends the session's transaction by itself, when its turn has come: in between it could commit or roll back half of what
  * another fiber does.
  */
-const inTurn = <A, E, R>(runner: Runner, work: Work, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  work.turns.run(runner.provideWork(work.inTurn, 0)(effect))
+const inTurn = <A, E, R>(
+  runner: Runner,
+  work: Work,
+  effect: Effect.Effect<A, E | SqlError, R>
+): Effect.Effect<A, E | SqlError, R> =>
+  Effect.suspend(() => {
+    const { turns } = work
+    const inside = runner.provideWork(work.inTurn, 0)(effect)
+    return turns.run(
+      Effect.suspend(() => {
+        if (work.hasEnded) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("its turn")))
+        // The block around has ended meanwhile.
+        return turns === work.turns ? inside : inTurn(runner, work, effect)
+      })
+    )
+  })
 
 /** Ends what is open as `current` says, runs an effect, and commits it, or rolls it back. */
 const block = <A, E, R>(
+  runner: Runner,
   self: Effect.Effect<A, E, R>,
+  work: Work,
   around: SessionWork,
   current: Current
 ): Effect.Effect<A, E | SqlError, R> => {
   const own = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.exit(restore(self)), (exit) =>
-      Effect.zipRight(
-        Exit.isSuccess(exit) ? around.commit(undefined, restore) : Effect.exit(around.rollback(undefined, "rollback")),
-        exit
+    Effect.suspend(() => {
+      const block = around.beginBlock(work.block)
+      const inside = runner.provideWork(work.within(block), 0)
+      return inside(
+        Effect.flatMap(Effect.exit(restore(self)), (exit) =>
+          Effect.zipRight(around.endBlock(block, exit, restore), exit)
+        )
       )
-    )
+    })
   )
   if (!around.isActive || current === "append") return own
   return current === "fail"
@@ -477,9 +502,13 @@ const register = <E, R>(
   outside: (effect: Effect.Effect<void, E, R>) => Effect.Effect<void, E, R>
 ): Effect.Effect<void, E, R | DbRouter> =>
   Effect.flatMap(DbRouter, ({ runner }) =>
-    Effect.flatMap(currentWork, (work) =>
-      work === undefined ? outside(self) : Effect.flatMap(runner.deferred(self), (effect) => add(work.hooks, effect))
-    )
+    Effect.flatMap(currentWork, (work) => {
+      if (work === undefined) return outside(self)
+      return Effect.flatMap(runner.deferred(self), (effect) => {
+        work.session?.joins(work.block)
+        return add(work.hooks, effect)
+      })
+    })
   )
 
 /**
@@ -544,7 +573,7 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
 const closeScoped = (opened: unit.Unit, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isFailure(exit)
     ? Effect.orDie(unit.end(opened, exit))
-    : Effect.exit(opened.runner.provideWork(opened.work, 0)(opened.session.hooks.beforeCommit)).pipe(
+    : Effect.exit(opened.runner.provideWork(opened.work, 0)(opened.session.beforeCommit)).pipe(
         Effect.flatMap((prepared) => Effect.zipRight(unit.end(opened, prepared), prepared)),
         Effect.orDie
       )

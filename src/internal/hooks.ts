@@ -58,9 +58,14 @@ export class Hooks {
     })
   }
 
+  /** Whether nothing is to happen. */
+  get isEmpty(): boolean {
+    return this.beforeCommits.length + this.afterCommits.length + this.afterRollbacks.length === 0
+  }
+
   /** `close` where nothing is to happen. */
   unsafeCloseEmpty(outcome: Outcome): boolean {
-    if (this.beforeCommits.length + this.afterCommits.length + this.afterRollbacks.length > 0) return false
+    if (!this.isEmpty) return false
     this.end = outcome
     return true
   }

@@ -222,7 +222,7 @@ export class RequestSession {
   private get commit(): Effect.Effect<unknown, unknown> {
     const { runner, session, work } = this.opened
     const { beforeCommit, isInterruptible } = this
-    return Effect.zipRight(session.hooks.beforeCommit, beforeCommit ?? Effect.void).pipe(
+    return Effect.zipRight(session.beforeCommit, beforeCommit ?? Effect.void).pipe(
       runner.provideWork(work, 0),
       isInterruptible ? Effect.interruptible : identity,
       Effect.exit,

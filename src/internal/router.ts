@@ -141,7 +141,7 @@ export class Router extends Routes implements Writer {
       return Effect.fail(RouterError.toSqlError(RouterError.settingsEnded()))
     }
     const enter = (transaction: Transaction) => {
-      this.enter(transaction, decision, trip)
+      this.enter(work, transaction, decision, trip)
       return orElse(this.inTransaction(fiber, decision, transaction, request, trip), (error) => {
         this.failed(fiber, trip, error)
         const next = this.afterFailure(fiber, work, transaction, decision, error)
@@ -198,7 +198,8 @@ export class Router extends Routes implements Writer {
     return movable || group === this.defaultGroup.name
   }
 
-  private enter(transaction: Transaction, decision: Decision, trip: Trip): void {
+  private enter(work: Work | undefined, transaction: Transaction, decision: Decision, trip: Trip): void {
+    work?.session?.joins(work.block, transaction.group)
     transaction.writes.note(decision)
     // Another fiber may have begun it, on another engine.
     if (transaction.engine !== decision.engine) redirect(trip, { ...decision, engine: transaction.engine })
@@ -324,7 +325,7 @@ export class Router extends Routes implements Writer {
     }
     this.tell(trip, decision, sql, fiber)
     const inside = (transaction: Transaction) => {
-      this.enter(transaction, decision, trip)
+      this.enter(work, transaction, decision, trip)
       const all = transaction.stream(
         sql,
         params,

@@ -190,7 +190,7 @@ export class Routes {
   ): Decision | RouterError.RouterError {
     let classification = this.classifier.classify(sql)
     const session = work?.session
-    if (session?.ended === true) return RouterError.sessionClosed()
+    if (work?.hasEnded === true) return RouterError.sessionClosed()
     const isGuess = session?.readOnly === true && classification.kind === "write" && this.isGuess(sql)
     if (session?.readOnly === true && classification.kind !== "read" && !isGuess) {
       const violation = violationOf(classification, sql, opening)
@@ -417,7 +417,7 @@ export class Routes {
   engineForTransaction(fiber: AnyFiber, work: Work | undefined): Target | RouterError.RouterError {
     const bound = fiber.getFiberRef(RoutingContext.bindGroup)
     const name = bound._tag === "Some" ? bound.value : (work?.level?.group ?? this.defaultGroup.name)
-    if (work?.session?.ended === true) return RouterError.sessionClosed()
+    if (work?.hasEnded === true) return RouterError.sessionClosed()
     // One snapshot, also for who reads it in a transaction.
     if (work?.session?.isSnapshot === true && work.level === undefined && bound._tag === "None") {
       return this.decide(fiber, work, "SELECT 1", "choose")

@@ -222,7 +222,7 @@ export class Runner implements Works {
           return Effect.uninterruptibleMask((restore) =>
             Effect.suspend(() => {
               const { session, work } = this.unitOf(rules)
-              const inside = Effect.zipLeft(this.withTransaction(effect), session.hooks.beforeCommit)
+              const inside = Effect.zipLeft(this.withTransaction(effect), session.beforeCommit)
               return Effect.flatMap(Effect.exit(restore(this.provideWork(work, 0)(inside))), (exit) =>
                 Effect.zipRight(session.end(exit), exit)
               )

@@ -5,7 +5,9 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
+import { Block, unended } from "./block.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
+import * as Log from "./log.js"
 import type { Restore } from "./restore.js"
 import type { Router } from "./router.js"
 import * as rules from "./rules.js"
@@ -52,6 +54,8 @@ export class Session implements SessionWork {
   private readonly beginnings = new Map<string, Together<Transaction, SqlError>>()
   /** What ends with the ROLLBACK that is under way on a group: what comes meanwhile begins anew, after it, as after a COMMIT. */
   private readonly endings = new Map<string, Effect.Latch>()
+  /** The innermost atomic block that is not whole yet. */
+  private block: Block | undefined
 
   constructor(
     private readonly router: Router,
@@ -109,7 +113,7 @@ export class Session implements SessionWork {
 
   /** Ends it if it has begun nothing, and nothing waits for its end. */
   unsafeEndUnused(fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean {
-    if (this.hasBegun || !this.hooks.unsafeCloseEmpty("committed")) return false
+    if (this.hasBegun || this.block !== undefined || !this.hooks.unsafeCloseEmpty("committed")) return false
     this.ended = true
     this.router.telemetry?.sessionEnded(fiber, "committed", false)
     return true
@@ -147,15 +151,33 @@ export class Session implements SessionWork {
     })
   }
 
-  /** Ends the session: commits on success, else rolls back. The caller has run `hooks.beforeCommit`. */
+  /** What comes before the COMMIT of its end. */
+  get beforeCommit(): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() =>
+      this.block === undefined
+        ? this.hooks.beforeCommit
+        : Effect.zipRight(this.stopBlocks(undefined), this.hooks.beforeCommit)
+    )
+  }
+
+  /** Ends the session: commits on success, else rolls back. The caller has run `beforeCommit`. */
   end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, SqlError> {
     return Effect.uninterruptible(
       Effect.suspend(() => {
         // First of all, so that nothing begins behind its back.
         this.ended = true
-        return Exit.isSuccess(exit)
-          ? this.commitRoots(this.rootsOf(undefined), "now", (outcome) => this.close(outcome))
-          : this.rollbackRootsThen(this.rootsOf(undefined), (outcome) => this.close(outcome))
+        const close = (outcome: Outcome) => this.close(outcome)
+        const undo = Effect.suspend(() => this.rollbackRootsThen(this.rootsOf(undefined), close))
+        const end = Exit.isSuccess(exit)
+          ? Effect.suspend(() => this.commitRoots(this.rootsOf(undefined), "now", close))
+          : undo
+        const isAlone = this.block === undefined && this.endings.size === 0
+        if (isAlone) return end
+        const due = Exit.isSuccess(exit) ? Effect.onError(this.stopBlocks(undefined), () => undo) : Effect.void
+        // What a ROLLBACK that is under way takes with it must not be told that it is committed.
+        const latches = [...this.endings.values()]
+        const settled = Effect.forEach(latches, (ending) => ending.await, { discard: true })
+        return Effect.zipRight(Effect.zipRight(due, settled), end)
       })
     )
   }
@@ -167,24 +189,93 @@ export class Session implements SessionWork {
     })
   }
 
-  /**
-   * Fails, and rolls back all of it, when it is interrupted before the COMMIT is sent. `given` makes what comes before it
-   * interruptible, for a caller that is not.
-   */
-  commit(group: string | undefined, given?: Restore): Effect.Effect<void, SqlError> {
-    return Effect.uninterruptibleMask((own) =>
+  /** Fails, and rolls back all of it, when it is interrupted before the COMMIT is sent. */
+  commit(group: string | undefined): Effect.Effect<void, SqlError> {
+    return Effect.uninterruptibleMask((restore) =>
       Effect.zipRight(
         this.check(group, "commit"),
         Effect.suspend(() => {
           // What was asked for around the commit of the whole waits for the rest of it.
           if (!this.isWhole(group)) return this.commitRoots(this.rootsOf(group), "settled", () => Effect.void)
-          const settle = (outcome: Outcome) => Effect.suspend(() => this.hooks.take()(outcome))
-          const restore = given ?? own
           return Effect.onError(restore(this.hooks.beforeCommit), () => this.rollbackAll(undefined)).pipe(
-            Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(group), "settled", settle)))
+            Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(group), "settled", this.settle)))
           )
         })
       )
+    )
+  }
+
+  private readonly settle = (outcome: Outcome): Effect.Effect<void> => Effect.suspend(() => this.hooks.take()(outcome))
+
+  beginBlock(outer: Block | undefined): Block {
+    const block = new Block(outer, this.isActive || !this.hooks.isEmpty)
+    this.block = block
+    return block
+  }
+
+  joins(block: Block | undefined, group?: string): void {
+    if (this.block === undefined || (group !== undefined && this.isReading(group))) return
+    for (let open: Block | undefined = this.block; open !== undefined; open = open.outer) {
+      if (block?.isWithin(open) === true) return
+      open.isShared = true
+    }
+  }
+
+  endBlock(block: Block, exit: Exit.Exit<unknown, unknown>, restore: Restore): Effect.Effect<void, SqlError> {
+    const undo = Effect.suspend(() => {
+      if (this.ended || block.isDead) return Effect.void
+      this.leave(block)
+      return this.rollbackAll(undefined)
+    })
+    if (Exit.isFailure(exit)) return undo
+    const alive = Effect.suspend(() =>
+      this.ended || block.isDead
+        ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("the end of an atomic block")))
+        : Effect.void
+    )
+    const prepared = Effect.suspend(() => Effect.zipRight(this.stopBlocks(block), this.hooks.beforeCommit))
+    const whole: Effect.Effect<void, SqlError> = Effect.zipRight(
+      alive,
+      Effect.suspend(() => {
+        // One that has begun inside it meanwhile.
+        if (this.block !== block && this.block?.isWithin(block)) return Effect.zipRight(this.stopBlocks(block), whole)
+        this.leave(block)
+        return Effect.void
+      })
+    )
+    return Effect.onError(Effect.zipRight(alive, Effect.zipRight(restore(prepared), whole)), () => undo).pipe(
+      Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(undefined), "settled", this.settle)))
+    )
+  }
+
+  /** A block has ended: by itself, with those inside it. */
+  private leave(block: Block): void {
+    block.isOver = true
+    if (this.block?.isWithin(block) !== true) return
+    for (let open = this.block; open !== block; open = open.outer!) open.isStopped = true
+    this.block = unended(block.outer)
+  }
+
+  /**
+   * Stops the blocks that are not whole, those inside `within` if that is given, and rolls them back: a COMMIT must not take half
+   * of one with it. Fails when that takes with it what is not theirs.
+   */
+  private stopBlocks(within: Block | undefined): Effect.Effect<void, SqlError> {
+    return Effect.uninterruptible(
+      Effect.suspend(() => {
+        let outermost: Block | undefined
+        if (within !== undefined && this.block?.isWithin(within) !== true) return Effect.void
+        for (let open = this.block; open !== undefined && open !== within; open = open.outer) {
+          open.isStopped = true
+          outermost = open
+        }
+        if (outermost === undefined) return Effect.void
+        this.block = within
+        const told = outermost.isShared
+          ? Effect.fail(RouterError.toSqlError(RouterError.blockUnfinished()))
+          : Log.warning(RouterError.blockUnfinished().message)
+        return Effect.zipRight(this.rollbackAll(undefined), told)
+      })
     )
   }
 

@@ -79,7 +79,7 @@ export const run = <A, E, R>(
   Effect.flatMap(open(runner, options), (unit) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(sharedFlow, (flow) =>
-        Effect.zipLeft(self, unit.session.hooks.beforeCommit).pipe(
+        Effect.zipLeft(self, unit.session.beforeCommit).pipe(
           runner.provideWork(unit.work, 0),
           Effect.locally(RoutingContext.flow, flow),
           restore,

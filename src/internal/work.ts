@@ -1,7 +1,9 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import type * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import type { Engine } from "../Engine.js"
-import type { Hooks } from "./hooks.js"
+import type { Block } from "./block.js"
+import { Hooks } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Restore } from "./restore.js"
 import type { Rules } from "./rules.js"
@@ -37,33 +39,69 @@ export interface SessionWork {
   /** Whether a transaction is open that may have to be committed. */
   readonly isActive: boolean
   /** Commits what is open, of one group or of all; the next statement begins anew. */
-  readonly commit: (group: string | undefined, given?: Restore) => Effect.Effect<void, SqlError>
+  readonly commit: (group: string | undefined) => Effect.Effect<void, SqlError>
   /** Rolls back what is open, of one group or of all; the next statement begins anew. */
   readonly rollback: (group: string | undefined, operation: string) => Effect.Effect<void, SqlError>
+  /** An atomic block begins, inside another one or not. */
+  readonly beginBlock: (outer: Block | undefined) => Block
+  /** Ends an atomic block: commits it, with `restore` interruptibly before the COMMIT, or rolls it back. */
+  readonly endBlock: (
+    block: Block,
+    exit: Exit.Exit<unknown, unknown>,
+    restore: Restore
+  ) => Effect.Effect<void, SqlError>
+  /** Something uses the session's transaction on a group, or waits for its end: in a block, or beside those that run. */
+  readonly joins: (block: Block | undefined, group?: string) => void
   /** The session's transaction on a group, begun on the engine when there is none. It may be about to end. */
   readonly transaction: (group: string, engine: Engine) => Effect.Effect<Transaction, SqlError>
 }
 
+/** The hooks of what was rolled back. */
+const rolledBack = new Hooks()
+rolledBack.unsafeCloseEmpty("rolled back")
+
 /** The transactions and the session around a statement, innermost first. */
 export class Work {
   private lock: Lock | undefined
+  /** The place around an atomic block. */
+  private around: Work | undefined
 
   constructor(
     readonly session: SessionWork | undefined,
     readonly level: Transaction | undefined,
-    readonly hooks: Hooks,
-    private readonly outer: Work | undefined
+    private readonly own: Hooks,
+    private readonly outer: Work | undefined,
+    /** The atomic block that it is in. */
+    readonly block: Block | undefined = outer?.block
   ) {}
+
+  get hooks(): Hooks {
+    return this.block?.isDead === true ? rolledBack : this.own
+  }
+
+  /** Whether nothing runs in it any more. */
+  get hasEnded(): boolean {
+    return this.session !== undefined && (this.session.ended || this.block?.isDead === true)
+  }
 
   /** Whose turn it is, of those beside each other that end the session's transaction by themselves. */
   get turns(): Lock {
+    // What has outlived a block is beside those that come after it.
+    if (this.around !== undefined && this.block?.isOver === true) return this.around.turns
     this.lock ??= new Lock()
     return this.lock
   }
 
   /** The same place within a turn: those in there take turns of their own. */
   get inTurn(): Work {
-    return new Work(this.session, this.level, this.hooks, this.outer)
+    return new Work(this.session, this.level, this.own, this.outer, this.block)
+  }
+
+  /** The same place within an atomic block. */
+  within(block: Block): Work {
+    const inside = new Work(this.session, this.level, this.own, this.outer, block)
+    inside.around = this
+    return inside
   }
 
   /** What holds for all that is composed inside. */
