@@ -89,7 +89,7 @@ export class Connections {
   private reason: Error | undefined
   private timer: NodeJS.Timeout | undefined
   private timerDue = Number.POSITIVE_INFINITY
-  /** Who waits until there is no connection. */
+  /** What waits until there is no connection, and nothing waits for one. */
   private readonly whenEmpty = new Set<() => void>()
   /** When the last connection was taken or opened, one was given back, or a statement has ended on one that others share. */
   movedAt = 0
@@ -194,6 +194,7 @@ export class Connections {
       return
     }
     wish.place?.leave()
+    this.tellEmpty()
     wish.got(this.whyOverdue(millis), undefined)
   }
 
@@ -229,7 +230,9 @@ export class Connections {
   withdraw(wish: Wish): void {
     if (wish.place?.leave() !== true) return
     clearTimeout(wish.timer)
-    if (this.state !== "open") this.stopOpening()
+    if (this.state === "open") return
+    this.stopOpening()
+    this.tellEmpty()
   }
 
   /** Takes a connection back, once the server has finished with it. */
@@ -349,15 +352,26 @@ export class Connections {
     )
   })
 
-  /** Whether every connection is closed within a limit. */
+  /** Whether nothing waits any more, and every connection is closed, within a limit. */
   private awaitEmpty(limit: Duration.Duration): Effect.Effect<boolean> {
     const empty = Effect.async<void>((resume) => {
-      if (this.all.size === 0) return resume(Effect.void)
+      if (this.isEmpty) return resume(Effect.void)
       const tell = () => resume(Effect.void)
       this.whenEmpty.add(tell)
       return Effect.sync(() => this.whenEmpty.delete(tell))
     })
     return Effect.map(bounded.run(empty, limit), ({ state }) => state === "answered")
+  }
+
+  /** What waits for the time to open a connection has none yet. */
+  private get isEmpty(): boolean {
+    return this.all.size === 0 && this.waiters.size === 0
+  }
+
+  private tellEmpty(): void {
+    if (!this.isEmpty) return
+    for (const tell of this.whenEmpty) tell()
+    this.whenEmpty.clear()
   }
 
   /** Opens a connection for everybody who waits and has none on its way, as far as the limit allows. */
@@ -485,9 +499,7 @@ export class Connections {
     const index = this.free.indexOf(connection)
     if (index >= 0) this.free.splice(index, 1)
     this.open()
-    if (this.all.size > 0) return
-    for (const tell of this.whenEmpty) tell()
-    this.whenEmpty.clear()
+    this.tellEmpty()
   }
 
   private nextWaiter(): Wish | undefined {
