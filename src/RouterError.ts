@@ -101,6 +101,7 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `RouterClosed`: a statement came after the layer had begun to close
  * - `PoolBusy`: all connections to a server stayed in use for as long as a statement waits for one; it was not sent
  * - `ListenerBehind`: a stream of `listen` had not taken as many notifications as are kept for one; later ones were missed
+ * - `CopyUnsupported`: COPY FROM STDIN or TO STDOUT, which `SqlClient` has no means to feed or to read; it was not sent
  *
  * @since 0.1.0
  * @category errors
@@ -119,7 +120,8 @@ export const Reason = Schema.Literal(
   "TransactionActive",
   "RouterClosed",
   "PoolBusy",
-  "ListenerBehind"
+  "ListenerBehind",
+  "CopyUnsupported"
 )
 
 /**
@@ -148,7 +150,8 @@ export const codes = {
   TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
   RouterClosed: "DB_ROUTER_CLOSED",
   PoolBusy: "DB_ROUTER_POOL_BUSY",
-  ListenerBehind: "DB_ROUTER_LISTENER_BEHIND"
+  ListenerBehind: "DB_ROUTER_LISTENER_BEHIND",
+  CopyUnsupported: "DB_ROUTER_COPY_UNSUPPORTED"
 } as const satisfies Record<Reason, string>
 
 /**
@@ -510,6 +513,20 @@ export const listenerBehind = (channel: string, most: number): RouterError =>
     description: `A stream that listens to ${JSON.stringify(channel)} had ${most} notifications to take when more came, which were missed`,
     remedy:
       "Take them sooner (hand slow work to other fibers), or allow more (maxPendingNotifications); listen again, and read what the missed ones would have told"
+  })
+
+/**
+ * COPY through the connection, of which nothing was sent.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const copyUnsupported = (): RouterError =>
+  new RouterError({
+    reason: "CopyUnsupported",
+    description: "COPY FROM STDIN and COPY TO STDOUT are not supported here; the statement was not sent",
+    remedy:
+      "Insert with unnest of arrays, read with a SELECT as a stream, COPY from or to a file of the server, or use pg-copy-streams on a client of `pg`"
   })
 
 /**

@@ -58,6 +58,7 @@ const errors: ReadonlyArray<
   ["TransactionActive", RouterError.sessionActive(), ["inside another session", "newSession"]],
   ["RouterClosed", RouterError.routerClosed(), ["closed", "layer"]],
   ["ListenerBehind", RouterError.listenerBehind("news", 7), ['"news"', "7 notifications", "maxPendingNotifications"]],
+  ["CopyUnsupported", RouterError.copyUnsupported(), ["COPY FROM STDIN", "not sent", "unnest"]],
   ["PoolBusy", RouterError.poolBusy("main", 10, 5_000), ['All 10 connections to "main"', "5000 ms", "maxConnections"]]
 ]
 
@@ -113,7 +114,8 @@ describe("a RouterError", () => {
       TransactionActive: "DB_ROUTER_TRANSACTION_ACTIVE",
       RouterClosed: "DB_ROUTER_CLOSED",
       PoolBusy: "DB_ROUTER_POOL_BUSY",
-      ListenerBehind: "DB_ROUTER_LISTENER_BEHIND"
+      ListenerBehind: "DB_ROUTER_LISTENER_BEHIND",
+      CopyUnsupported: "DB_ROUTER_COPY_UNSUPPORTED"
     })
     for (const [reason, error] of errors) assert.strictEqual(error.code, RouterError.codes[reason])
   })

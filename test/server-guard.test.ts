@@ -68,8 +68,30 @@ const serve = (
     }))
   )
 
+/** The ways in which a statement is run. */
+const asks = {
+  "a statement": (connection: Connection, answered: (error: Error | undefined) => void) =>
+    connection.query({ text: "SELECT 1", values: [1] }, answered),
+  "a statement without values": (connection: Connection, answered: (error: Error | undefined) => void) =>
+    connection.query({ text: "SELECT 1" }, answered),
+  "a prepared statement": (connection: Connection, answered: (error: Error | undefined) => void) =>
+    connection.query({ text: "SELECT 1", name: "one" }, answered),
+  "a read that shares its connection": (connection: Connection, answered: (error: Error | undefined) => void) => {
+    connection.query({ text: "SELECT 1", name: "one", isShared: true }, answered)
+    connection.query({ text: "SELECT 2", name: "two", isShared: true }, () => {})
+  },
+  "a stream": (connection: Connection, answered: (error: Error | undefined) => void) =>
+    connection.open("SELECT 1", [], 10).read(answered),
+  "a cursor": (connection: Connection, answered: (error: Error | undefined) => void) =>
+    connection.fetch({ portal: "p", sql: "SELECT 1", values: [], state: "new" }, 10, answered)
+} as const
+
 /** Connects, and runs a statement if that succeeds. Tells the error of the one or the other. */
-const talkTo = ({ port }: Server, config: Config = {}, sql = "SELECT 1"): Effect.Effect<string | undefined> =>
+const talkTo = (
+  { port }: Server,
+  config: Config = {},
+  ask: (connection: Connection, answered: (error: Error | undefined) => void) => void = asks["a statement"]
+): Effect.Effect<string | undefined> =>
   Effect.async<string | undefined>((resume) => {
     const connection = new Connection(
       {
@@ -90,7 +112,7 @@ const talkTo = ({ port }: Server, config: Config = {}, sql = "SELECT 1"): Effect
     }
     connection.connect((error) => {
       if (error !== undefined) return end(error)
-      connection.query({ text: sql, values: [1] }, (error) => end(error))
+      ask(connection, end)
       return undefined
     })
   })
@@ -118,6 +140,31 @@ describe("a server that says what it must not", () => {
         const error = yield* talkTo(server)
         assert.match(error ?? "no error", expected)
         assert.notInclude(error, "usable")
+      })
+    )
+  }
+
+  const columns = Buffer.from([0, 0, 0])
+  const copies: ReadonlyArray<readonly [string, Buffer, RegExp]> = [
+    [
+      "that it copies out",
+      Buffer.concat([message("H", columns), message("d", text("x")), message("c")]),
+      /copies data/
+    ],
+    ["that it copies in", message("G", columns), /copies data/],
+    ["that it copies both ways", message("W", columns), /a type that there is not: "W"/],
+    ["data of a copy", message("d", text("x")), /copies data/],
+    ["the end of a copy", message("c"), /copies data/]
+  ]
+  for (const [what, line, expected] of copies) {
+    it.scopedLive(`${what}: however it was asked, it fails, and its connection is gone`, () =>
+      Effect.gen(function* () {
+        for (const [way, ask] of Object.entries(asks)) {
+          const server = yield* serve([letIn, Buffer.concat([line, message("C", text("COPY 1")), ready])])
+          const error = yield* talkTo(server, {}, ask)
+          assert.match(error ?? "no error", expected, way)
+          assert.notInclude(error, "usable", way)
+        }
       })
     )
   }

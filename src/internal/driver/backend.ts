@@ -152,7 +152,6 @@ for (const [type, check] of checks) byType[type] = check
 
 /** These may be long: what libpq takes for long too, and the types of 65,535 parameters. */
 const longTypes = new Set<number>([
-  type.copyData,
   type.dataRow,
   type.error,
   type.notice,

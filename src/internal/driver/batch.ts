@@ -8,7 +8,6 @@ interface Wire {
   describe(message: { readonly type: "P"; readonly name: string }): void
   execute(message: { readonly portal: string; readonly rows: number }): void
   sync(): void
-  sendCopyFail(message: string): void
 }
 
 /** A statement of which batches of rows are fetched, and how far that is. */
@@ -36,6 +35,10 @@ export class Batch extends RowReader {
     super()
   }
 
+  get text(): string {
+    return this.progress.sql
+  }
+
   submit(connection: Pg.Connection): void {
     const wire = connection as unknown as Wire
     const { portal, sql, state, values } = this.progress
@@ -58,13 +61,6 @@ export class Batch extends RowReader {
 
   handleEmptyQuery(): void {
     this.progress.state = "done"
-  }
-
-  handleCopyInResponse(connection: Pg.Connection): void {
-    const wire = connection as unknown as Wire
-    wire.sendCopyFail("COPY FROM STDIN has no source here")
-    // The server has dropped the first one: while it copies it waits for data.
-    wire.sync()
   }
 
   handleError(error: Error): void {

@@ -7,6 +7,7 @@ import { brokenBefore, isOnlyOfStatement, isServerError, ProtocolViolation, Unan
 import * as limits from "../limits.js"
 import { Batch, type Progress } from "./batch.js"
 import { CastQuestion } from "./casts.js"
+import { copyBegun } from "./copy.js"
 import { type Config, makeClient } from "./guard.js"
 import type { Opening } from "./opening.js"
 import { known } from "./parameters.js"
@@ -32,7 +33,7 @@ interface Internals {
   readonly readyForQuery?: boolean
   readonly _queryQueue: Array<object>
   readonly _types: unknown
-  readonly _activeQuery: unknown
+  readonly _activeQuery: { readonly text?: string } | null
   readonly binary: boolean
   readonly connectionParameters: { readonly query_timeout: number | false }
   readonly connection: Wire & {
@@ -48,6 +49,7 @@ interface Internals {
       event: "parameterStatus",
       listener: (message: { readonly parameterName: string; readonly parameterValue: string }) => void
     ): void
+    on(event: (typeof copies)[number], listener: () => void): void
     on(event: "errorMessage", listener: (error: Error) => void): void
     on(
       event: "parameterDescription",
@@ -107,6 +109,9 @@ export interface Query {
 
 type Callback = (error: Error | undefined, result: Result | undefined) => void
 type Done = (error: Error | null | undefined, result: Result | undefined) => void
+
+/** What a server says of data that is copied through the connection. */
+const copies = ["copyInResponse", "copyOutResponse", "copyData", "copyDone"] as const
 
 /** How long the server may take to become ready again after an error, and to end the conversation. */
 const readyMillis = 5_000
@@ -179,6 +184,11 @@ export class Connection {
       this.traces.hear(parameterName, parameterValue)
       if (parameterName === "search_path") this.surroundings.heard(parameterValue)
     })
+    for (const copy of copies) {
+      connection.on(copy, () => {
+        throw copyBegun(this.#internals._activeQuery?.text)
+      })
+    }
     connection.on("errorMessage", (error) => {
       this.lastError = error
     })

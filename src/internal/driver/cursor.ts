@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Progress } from "./batch.js"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
+import { refuseCopy } from "./copy.js"
 import type { Lease, Pool } from "./pool.js"
 import { batchSize } from "./stream.js"
 import { toWire, unsendable } from "./values.js"
@@ -46,6 +47,7 @@ export class PortalCursor implements Cursor {
     return Effect.async<ReadonlyArray<object>, SqlError>((resume) => {
       let isRunning = true
       try {
+        refuseCopy(this.sql)
         this.progress ??= { portal: this.portal, sql: this.sql, values: toWire(this.params), state: "new" }
       } catch (error) {
         return resume(Effect.fail(unsendable(error)))

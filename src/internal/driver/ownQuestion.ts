@@ -1,5 +1,5 @@
 import type { Duplex } from "node:stream"
-import { copyUnasked, suspendedUnasked } from "./unasked.js"
+import { suspendedUnasked } from "./unasked.js"
 
 /**
  * A question of the router's own behind a statement, of one row at most. For the driver, which calls the methods `submit` and
@@ -41,14 +41,6 @@ export abstract class OwnQuestion<A> {
 
   handlePortalSuspended(): void {
     throw suspendedUnasked()
-  }
-
-  handleCopyInResponse(): void {
-    throw copyUnasked()
-  }
-
-  handleCopyData(): void {
-    throw copyUnasked()
   }
 
   protected answer(answer: A): void {

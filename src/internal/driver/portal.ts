@@ -10,7 +10,6 @@ interface Wire {
   close(message: { readonly type: "P"; readonly name: "" }): void
   flush(): void
   sync(): void
-  sendCopyFail(message: string): void
 }
 
 type Callback = (error: Error | undefined, rows: ReadonlyArray<object>) => void
@@ -32,7 +31,7 @@ export class Portal extends RowReader {
   isDone = false
 
   constructor(
-    private readonly text: string,
+    readonly text: string,
     private readonly values: ReadonlyArray<unknown>,
     private readonly batchSize: number,
     private readonly onBusy: (busy: boolean) => void
@@ -79,10 +78,6 @@ export class Portal extends RowReader {
 
   handleEmptyQuery(): void {
     this.sync()
-  }
-
-  handleCopyInResponse(): void {
-    this.wire!.sendCopyFail("COPY FROM STDIN has no source here")
   }
 
   handleError(error: Error): void {

@@ -27,8 +27,6 @@ export abstract class RowReader {
     }
   }
 
-  handleCopyData(): void {}
-
   private get parser(): RowParser {
     return this._result as unknown as RowParser
   }

@@ -2,6 +2,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type { Leaves } from "../classifier/finding.js"
 import { giveUp } from "./cancel.js"
 import type { Connection, Member, Query, Result } from "./connection.js"
+import { refuseCopy } from "./copy.js"
 import type { Opening } from "./opening.js"
 import type { Sampler } from "./position.js"
 import { effectsOf, isOutOfDate, judge, type PreparedStatements, Stale, type Text } from "./prepared.js"
@@ -78,17 +79,18 @@ export abstract class Run implements Member {
       return
     }
     if (this.request.leaves !== undefined) connection.traces.note(this.request.leaves)
+    const { isShared, opening, runs, text } = this
+    const { asArrays, params, sampler, sql } = this.request
+    const effects = text === undefined ? effectsOf(sql, params.length > 0) : text.effects
     let values: ReadonlyArray<unknown>
     try {
-      values = toWire(this.request.params)
+      if (effects === "command" || effects === "schema") refuseCopy(sql)
+      values = toWire(params)
     } catch (cause) {
       this.end(connection, unsendable(cause), undefined)
       return
     }
-    const { isShared, opening, runs, text } = this
-    const { asArrays, params, sampler, sql } = this.request
     const now = runs.now()
-    const effects = text === undefined ? effectsOf(sql, params.length > 0) : text.effects
     if (effects !== "none") connection.affects(effects, sql, params, now)
     const asked = sampler?.isWanted === true ? sampler : undefined
     const isNamed = runs.prepared !== undefined

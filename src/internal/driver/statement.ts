@@ -13,7 +13,6 @@ export interface Wire {
   parse(message: { readonly name: string; readonly text: string }): void
   bind(message: { readonly statement: string; readonly values: ReadonlyArray<unknown>; readonly binary: boolean }): void
   describe(message: { readonly type: "P" | "S"; readonly name: string }): void
-  sendCopyFail(message: string): void
 }
 
 /** What the driver's results keep of the columns. */
@@ -137,12 +136,6 @@ export class Statement {
   }
 
   handleEmptyQuery(): void {}
-
-  handleCopyInResponse(connection: unknown): void {
-    ;(connection as Wire).sendCopyFail("No source stream defined")
-  }
-
-  handleCopyData(): void {}
 
   handlePortalSuspended(): void {
     throw suspendedUnasked()

@@ -6,6 +6,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { cancel } from "./cancel.js"
 import type { Connection } from "./connection.js"
+import { refuseCopy } from "./copy.js"
 import type { Pool } from "./pool.js"
 import type { Portal } from "./portal.js"
 import { toWire, unsendable } from "./values.js"
@@ -22,6 +23,7 @@ const open = (
   Effect.acquireRelease(
     Effect.try({
       try: () => {
+        refuseCopy(sql)
         const portal = connection.open(sql, toWire(params), batchSize)
         pool.inFlight++
         return portal

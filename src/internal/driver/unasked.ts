@@ -3,6 +3,3 @@ import { ProtocolViolation } from "../failure.js"
 
 export const suspendedUnasked = (): Error =>
   new ProtocolViolation("The server keeps rows back, though it was asked for all of them")
-
-export const copyUnasked = (): Error =>
-  new ProtocolViolation("The server copies data, though it was asked for its position")

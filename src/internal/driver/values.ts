@@ -1,5 +1,6 @@
 import { SqlError } from "@effect/sql/SqlError"
 import utils from "pg/lib/utils.js"
+import * as RouterError from "../../RouterError.js"
 
 /** The protocol counts the values of a statement in two bytes (PostgreSQL's "Message Formats", Bind). */
 export const maxValues = 65_535
@@ -49,4 +50,7 @@ const checkSize = (values: ReadonlyArray<unknown>): void => {
 }
 
 /** The error of a statement that was not sent. */
-export const unsendable = (cause: unknown): SqlError => new SqlError({ cause, message: "Failed to execute statement" })
+export const unsendable = (cause: unknown): SqlError =>
+  RouterError.isRouterError(cause)
+    ? RouterError.toSqlError(cause)
+    : new SqlError({ cause, message: "Failed to execute statement" })
