@@ -419,7 +419,7 @@ const inSession = <E, R, R0>(
             session.serve(
               request.headers.upgrade === undefined
                 ? session.limited(app, policy.bodyTimeout)
-                : withRequest(app, session.endedByUpgrade(request))
+                : withRequest(app, session.endedByUpgrade(request, scope.leave))
             )
           )
         )
@@ -427,6 +427,7 @@ const inSession = <E, R, R0>(
         Effect.flatMap(carriedOf(policy, router, request), (carried) =>
           Effect.flatMap(RequestFlow.begin(request, carried), (flow) => {
             if (policy.isSkipped(request)) {
+              if (request.headers.upgrade !== undefined) scope.leave()
               return PreResponse.around(flow.run(app), flow.run, (response) => flow.take(response))
             }
             if (isMade(given)) return inOwn(flow, given, scope)

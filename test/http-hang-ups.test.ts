@@ -109,6 +109,36 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("requests 
   )
 })
 
+layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a request that asks for an upgrade", (it) => {
+  for (const [what, early] of [
+    ["", ""],
+    [", after it has sent more", "more"]
+  ] as const) {
+    it.scoped(`is interrupted and rolled back when its client leaves before the answer${what}`, () =>
+      Effect.gen(function* () {
+        const { port } = yield* listen(HttpServer.serve(app, HttpSession.middleware()))
+        const id = `upgrade-${early.length}`
+        const socket = yield* Effect.acquireRelease(
+          Effect.async<ReturnType<typeof connect>>((resume) => {
+            const socket = connect(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
+            socket.on("error", () => {})
+          }),
+          (socket) => Effect.sync(() => socket.destroy())
+        )
+        socket.write(`GET /endless/${id} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n${early}`)
+        yield* eventually(
+          Effect.map(inUse, (n) => n === 1),
+          "it writes"
+        )
+        socket.write(early)
+        socket.end()
+        yield* nothingIsHeld
+        assert.deepStrictEqual(yield* existing(id), [])
+      }).pipe(Effect.provide(router()))
+    )
+  }
+})
+
 layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a web handler's response", (it) => {
   it.scoped("leaves no connection when its request is aborted and its body neither read nor cancelled", () =>
     Effect.gen(function* () {

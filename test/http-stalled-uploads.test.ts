@@ -1,3 +1,4 @@
+import type { IncomingMessage } from "node:http"
 import { connect, type Socket } from "node:net"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeContext } from "@effect/platform-node"
@@ -206,4 +207,45 @@ describe("bodyTimeout", () => {
       assert.throws(() => HttpSession.middleware({ bodyTimeout }), RouterError.RouterConfigError, /bodyTimeout/)
     }
   })
+})
+
+layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a body whose client has gone", (it) => {
+  for (const read of ["text", "arrayBuffer", "stream", "multipart"] as const) {
+    for (const [what, length] of [
+      ["in part", 100_000],
+      ["whole", beginning.length]
+    ] as const) {
+      it.scoped(`holds no connection where it is read without interruption, after it came ${what}: ${read}`, () =>
+        Effect.gen(function* () {
+          const gone = yield* Deferred.make<void>()
+          const ended = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+          const id = `gone-${read}-${length}`
+          const made = Effect.gen(function* () {
+            const { source } = yield* request
+            const { socket } = source as IncomingMessage
+            yield* insert(id)
+            socket.once("close", () => Deferred.unsafeDone(gone, Exit.void))
+            yield* Effect.zipRight(Deferred.await(gone), Effect.sleep("50 millis"))
+            yield* reads[read]
+            return created
+          }).pipe(
+            Effect.uninterruptible,
+            Effect.onExit((exit) => Deferred.succeed(ended, exit))
+          )
+          const port = yield* serving({ bodyTimeout: "500 millis" }, made)
+          const { socket } = yield* upload(port, `/${id}`, length, beginning)
+          const { status } = yield* DbRouter.DbRouter
+          yield* eventually(
+            Effect.map(status, ([primary]) => (primary?.pool.total ?? 0) > (primary?.pool.idle ?? 0)),
+            "it has written"
+          )
+          socket.destroy()
+          // What a multipart reader waits for is never told of it.
+          if (read !== "multipart") assert.isTrue(Exit.isFailure(yield* Deferred.await(ended)))
+          yield* nothingIsHeld
+          assert.deepStrictEqual(yield* existing(id), [])
+        }).pipe(Effect.provide(router()))
+      )
+    }
+  }
 })

@@ -61,7 +61,11 @@ export class RequestFlow {
 export class RequestScope {
   private session: RequestSession | undefined
 
-  private constructor(private readonly refs: FiberRefs.FiberRefs) {}
+  private constructor(
+    private readonly refs: FiberRefs.FiberRefs,
+    /** Ends the interruption of the request by its client's leaving. */
+    readonly leave: () => void
+  ) {}
 
   /** Interrupts the fiber when the client of its request hangs up, from now on. */
   static begin(
@@ -69,10 +73,9 @@ export class RequestScope {
     fiber: Fiber.RuntimeFiber<unknown, unknown>
   ): Effect.Effect<RequestScope, never, Scope.Scope> {
     return Effect.flatMap(Effect.scope, (scope) => {
-      const held = new RequestScope(fiber.getFiberRefs())
-      const leave = HangUp.unsafeFollow(request, fiber)
+      const held = new RequestScope(fiber.getFiberRefs(), HangUp.unsafeFollow(request, fiber))
       const close = (exit: Exit.Exit<unknown, unknown>) => {
-        leave()
+        held.leave()
         return held.close(exit)
       }
       return Effect.as(Scope.addFinalizerExit(scope, close), held)
@@ -159,14 +162,15 @@ export class RequestSession {
     )
   }
 
-  /** A request that ends the session when it becomes a socket, which may stay open for ever. */
-  endedByUpgrade(request: HttpServerRequest): HttpServerRequest {
+  /** A request that ends the session when it becomes a socket, which may stay open for ever. `leave` is called before that. */
+  endedByUpgrade(request: HttpServerRequest, leave: () => void): HttpServerRequest {
     return new Proxy(request, {
       get: (target, key) =>
         key === "upgrade"
-          ? Effect.zipLeft(target.upgrade, this.upgrade)
+          ? Effect.zipRight(Effect.sync(leave), Effect.zipLeft(target.upgrade, this.upgrade))
           : key === "modify"
-            ? (options: Parameters<HttpServerRequest["modify"]>[0]) => this.endedByUpgrade(target.modify(options))
+            ? (options: Parameters<HttpServerRequest["modify"]>[0]) =>
+                this.endedByUpgrade(target.modify(options), leave)
             : Reflect.get(target, key, target)
     })
   }

@@ -15,6 +15,7 @@ import * as FiberId from "effect/FiberId"
 import { hasProperty, isFunction } from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as bounded from "./bounded.js"
+import * as HangUp from "./hangUp.js"
 import * as limits from "./limits.js"
 import * as Log from "./log.js"
 
@@ -41,9 +42,10 @@ const incomingOf = ({ headers, source }: HttpServerRequest): IncomingMessage | u
     ? (source as unknown as IncomingMessage)
     : undefined
 
-/** Whether all that has come is read, and more is wanted. */
+/** Whether all that has come is read, and more is wanted. What a client that has gone leaves unread is never read. */
 const isAwaited = (incoming: IncomingMessage): boolean =>
-  incoming.readableLength === 0 && (incoming.readableFlowing === true || incoming.listenerCount("readable") > 0)
+  (incoming.readableLength === 0 || incoming.destroyed) &&
+  (incoming.readableFlowing === true || incoming.listenerCount("readable") > 0)
 
 /** How often it is looked at, in its limit. It is the looks that count: between two of them a busy process takes what has come. */
 const looks = 8
@@ -53,9 +55,10 @@ const stalls = (incoming: IncomingMessage, { isHolding, timeout }: Options): Eff
   let bytes = -1
   let quiet = 0
   const look = Effect.suspend(() => {
-    if (incoming.complete || incoming.destroyed) return Effect.never
+    if (incoming.readableEnded) return Effect.never
     const { bytesRead } = incoming.socket
-    quiet = bytesRead === bytes && isAwaited(incoming) && isHolding() ? quiet + 1 : 0
+    const comes = bytesRead !== bytes || (incoming.complete && !incoming.destroyed)
+    quiet = !comes && isAwaited(incoming) && isHolding() ? quiet + 1 : 0
     bytes = bytesRead
     return Effect.sleep(Duration.toMillis(timeout) / looks)
   })
@@ -84,7 +87,10 @@ const interrupt = <E>(handler: Handler<E>, cause: Cause.Cause<never>): void => {
 /** Ends a body with its socket. Node leaves one that is answered early as it is, and what cannot be interrupted would read on. */
 const endWithSocket = (incoming: IncomingMessage): void => {
   const { socket } = incoming
-  const end = () => incoming.destroy(new Error("The request was ended, as its body had stalled"))
+  const end = () => {
+    incoming.destroy(new Error("The request was ended, as its body had stalled"))
+    HangUp.failLaterReads(incoming)
+  }
   if (socket.destroyed) end()
   else socket.once("close", end)
 }
@@ -123,9 +129,10 @@ export const limited = <E, R>(
       const watch = yield* Effect.forkDaemon(Effect.interruptible(stalls(incoming, options)))
       // Interruptible wherever this runs: it is the handler that knows where it may be interrupted.
       const ended = yield* Effect.exit(Effect.interruptible(hasStalled(handler, watch)))
-      watch.unsafeInterruptAsFork(FiberId.none)
       if (ended._tag === "Failure") interrupt(handler, ended.cause)
-      return yield* ended._tag === "Success" && ended.value ? timedOut(handler, incoming, options) : join(handler)
+      const isStalled = ended._tag === "Success" ? ended.value : yield* hasStalled(handler, watch)
+      watch.unsafeInterruptAsFork(FiberId.none)
+      return yield* isStalled ? timedOut(handler, incoming, options) : join(handler)
     })
   )
 }
