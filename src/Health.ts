@@ -293,7 +293,12 @@ export interface History {
   /** What the positions belong to. */
   readonly system: string
   readonly timeline: number | undefined
+  /** When the primary had started that was at the last of them. */
+  readonly startedAt: number
 }
+
+/** After how long a position counts no more that the primary is said to be before, in milliseconds. */
+const backAfter = 5_000
 
 /** How many positions are kept. Older ones fall together, so that a lag is never shown as less than it is. */
 const maxHistory = 256
@@ -301,18 +306,25 @@ const maxHistory = 256
 /**
  * The history with one more report of the primary. Begins anew when the primary is another system, or on another timeline.
  *
+ * A crash loses what the primary had not flushed. What was past the position that it comes back with counts no more: no replica
+ * gets it. One that says the same of itself, and has not started anew, may have been asked before: then it counts for 5 seconds.
+ *
  * @since 0.1.0
  * @category lag
  */
 export const record = (history: History | undefined, primary: Report, now: number): History => {
-  const { position, system, timeline } = primary
+  const { position, startedAt, system, timeline } = primary
+  const here = { position, at: now, until: now }
   if (history === undefined || history.system !== system || history.timeline !== timeline) {
-    return { seen: [{ position, at: now, until: now }], system, timeline }
+    return { seen: [here], system, timeline, startedAt }
   }
-  const last = history.seen[history.seen.length - 1]!
-  if (position <= last.position) return { ...history, seen: [...history.seen.slice(0, -1), { ...last, until: now }] }
-  const seen = [...history.seen, { position, at: now, until: now }]
-  return { ...history, seen: seen.length > maxHistory ? thin(seen) : seen }
+  const before = history.seen[history.seen.length - 1]!
+  const isBack = position < before.position
+  if (isBack && startedAt === history.startedAt && now - before.until < backAfter) return history
+  const kept = isBack ? history.seen.filter((entry) => entry.position <= position) : history.seen
+  const last = kept[kept.length - 1]
+  const seen = last?.position === position ? [...kept.slice(0, -1), { ...last, until: now }] : [...kept, here]
+  return { ...history, seen: seen.length > maxHistory ? thin(seen) : seen, startedAt }
 }
 
 // Of two neighbours the earlier time counts for the later position: the lag errs upwards.

@@ -119,6 +119,22 @@ describe("the lag of a replica", () => {
     assert.strictEqual(Health.record(seen, { ...at(10n), system: "2" }, 5_000).seen.length, 1)
   })
 
+  it("does not count what the primary has lost in a crash", () => {
+    const restarted = Health.record(seen, { ...at(2_500n), startedAt: primary.startedAt + 1 }, 3_000)
+    assert.deepStrictEqual(Health.lagOf(restarted, 2_500n, 60_000), { millis: 0, bytes: 0n })
+    assert.deepStrictEqual(Health.lagOf(restarted, 2_000n, 4_000), { millis: 3_000, bytes: 500n })
+    const same = Health.record(seen, { ...at(2_000n), startedAt: primary.startedAt + 1 }, 3_000)
+    assert.deepStrictEqual(Health.lagOf(same, 1_500n, 4_000), { millis: 4_000, bytes: 500n })
+  })
+
+  it("counts what an answer does not know that comes late, and for five seconds what a primary has lost that says nothing of a restart", () => {
+    const late = [2_500, 6_999].reduce((before, now) => Health.record(before, at(2_500n), now), seen)
+    assert.strictEqual(Health.lagOf(late, 2_500n, 6_999).bytes, 500n)
+    assert.strictEqual(Health.lagOf(Health.record(late, at(3_000n), 7_000), 2_500n, 7_500).bytes, 500n)
+    const lost = Health.record(late, at(2_500n), 7_000)
+    assert.deepStrictEqual(Health.lagOf(lost, 2_500n, 60_000), { millis: 0, bytes: 0n })
+  })
+
   it("stays bounded in memory, and is never shown as less than it is", () => {
     let long: Health.History | undefined
     for (let i = 1; i <= 10_000; i++) long = Health.record(long, at(BigInt(i)), i)
