@@ -94,6 +94,17 @@ export class Cluster {
     this.lost.add(xid)
   }
 
+  /** After how long without an answer a router may go back to an older timeline, and until when it notices an answer, in milliseconds. */
+  ignoresAfter = Number.POSITIVE_INFINITY
+  noticesWithin = 0
+
+  /** Whether all servers on a timeline, or a later one, are away for so long that an older one may be used. */
+  isAway(timeline: number): boolean {
+    return this.servers.every(
+      (server) => server.lastTimeline < timeline || server.wasAway(this.ignoresAfter, this.noticesWithin)
+    )
+  }
+
   /** The server that the newest timeline is on. */
   get primary(): Server | undefined {
     return this.servers
@@ -104,11 +115,13 @@ export class Cluster {
       )
   }
 
-  /** Whether a commit is not part of the newest timeline: a crash or a promotion has lost it. */
+  /** Whether a commit is not part of the newest timeline that there is: a crash or a promotion has lost it. */
   isLost(commit: Point): boolean {
     const newest = this.forks[this.forks.length - 1]?.timeline ?? 1
     return (
-      this.lost.has(commit.xid) || !this.includes({ timeline: newest, end: Number.POSITIVE_INFINITY, xid: 0 }, commit)
+      this.lost.has(commit.xid) ||
+      this.isAway(commit.timeline) ||
+      !this.includes({ timeline: newest, end: Number.POSITIVE_INFINITY, xid: 0 }, commit)
     )
   }
 

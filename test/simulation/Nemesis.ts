@@ -115,9 +115,9 @@ const byKind: Readonly<Record<FaultKind, (scene: Scene, fault: Fault, chance: Ch
   "slow link": ({ cluster, clients, network }, fault, chance) => {
     const client = clients[fault.router]!
     const { host } = anyOf({ cluster }, fault)
-    const { jitter, latency } = network.link(client, host)
+    const { usual } = network.link(client, host)
     network.setLink(client, host, { latency: chance.between(2, 40), jitter: chance.between(0, 30) })
-    return () => network.setLink(client, host, { latency, jitter })
+    return () => network.setLink(client, host, usual)
   },
   "slow server": (scene, fault, chance) => {
     const server = anyOf(scene, fault)

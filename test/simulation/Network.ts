@@ -11,6 +11,8 @@ export interface Link {
   /** Milliseconds, one way. */
   latency: number
   jitter: number
+  /** What both are without a fault. */
+  readonly usual: { readonly latency: number; readonly jitter: number }
   /** Bytes a millisecond. */
   bandwidth: number
   /** `held`: nothing arrives until it heals. `refused`: new connections are, too, at once. */
@@ -88,6 +90,8 @@ class Pipe {
 
 export class Connection {
   state: "connecting" | "open" | "closed" = "connecting"
+  /** Its host has vanished, and the client does not know it yet. */
+  isForsaken = false
   readonly toServer: Pipe
   readonly toClient: Pipe
   server: ServerEnd | undefined
@@ -253,10 +257,16 @@ export class Network {
     let link = this.links.get(key)
     if (link === undefined) {
       const chance = this.chance.fork(key)
-      link = { latency: chance.between(0.1, 0.6), jitter: chance.between(0.05, 0.5), bandwidth: 20_000, state: "up" }
+      const usual = { latency: chance.between(0.1, 0.6), jitter: chance.between(0.05, 0.5) }
+      link = { ...usual, usual, bandwidth: 20_000, state: "up" }
       this.links.set(key, link)
     }
     return link
+  }
+
+  /** Whether a host has connections left to one that has vanished, which TCP has not noticed yet. */
+  isForsaken(client: string, host: string): boolean {
+    return [...this.connections].some((one) => one.client === client && one.host === host && one.isForsaken)
   }
 
   /** Changes how two hosts reach each other. */
@@ -366,6 +376,7 @@ export class Network {
       },
       vanish: () => {
         isGone = true
+        connection.isForsaken = true
         // What is sent is sent again and again. A host that is back answers with a reset: it does not know the connection.
         let tries = 0
         end.onData = () => {

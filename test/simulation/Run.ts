@@ -168,8 +168,12 @@ class Simulation {
             )
           ])
     ]
-    this.truth.noticesWithin =
-      2 * Math.max(...this.sites.flatMap(({ plans }) => plans.map(({ interval }) => interval))) + 1_000
+    const intervals = this.sites.flatMap(({ plans }) => plans.map(({ interval }) => interval))
+    this.truth.noticesWithin = 2 * Math.max(...intervals) + 1_000
+    for (const { cluster } of this.sites) {
+      cluster.ignoresAfter = 5 * Math.min(...intervals)
+      cluster.noticesWithin = this.truth.noticesWithin
+    }
   }
 
   private makeRouter({ clients, cluster, handles, heard: all, plans }: Site, index: number) {
@@ -333,11 +337,13 @@ class Simulation {
       for (const [i, handle] of handles.entries())
         if (Exit.isSuccess(exits[i]!)) yield* this.readsEverywhere(site, handle, i)
       yield* Effect.sleep(300)
-      for (const { router } of handles) {
+      for (const { name: client, router } of handles) {
         let pools = yield* router.status
-        // A probe uses a free connection of the pool.
-        for (let looks = 0; looks < 50 && pools.some(({ pool }) => pool.total > pool.idle); looks++) {
-          yield* Effect.sleep(10)
+        // A probe uses a free connection of the pool. What a host that vanished has left behind TCP finds after ten seconds.
+        const mayEnd = () =>
+          pools.some(({ name, pool }) => pool.total > pool.idle && this.network.isForsaken(client, name))
+        for (let looks = 0; pools.some(({ pool }) => pool.total > pool.idle) && (looks < 50 || mayEnd()); looks++) {
+          yield* Effect.sleep(looks < 50 ? 10 : 100)
           pools = yield* router.status
         }
         for (const { name, pool } of pools) {

@@ -477,19 +477,42 @@ export class Server implements Facts, Host {
   // ---- What happens to it
 
   freeze(): void {
+    this.leave()
     this.isFrozen = true
   }
 
   thaw(): void {
+    if (this.state === "up") this.comeBack()
     this.isFrozen = false
     const waiting = this.queue
     this.queue = []
     for (const run of waiting) this.step(run)
   }
 
+  /** Since when it has not answered, and when it has again. */
+  private awaySince = Number.NEGATIVE_INFINITY
+  private awayUntil = Number.NEGATIVE_INFINITY
+
+  private leave(): void {
+    if (this.awayUntil === Number.POSITIVE_INFINITY) return
+    this.awaySince = this.world.now
+    this.awayUntil = Number.POSITIVE_INFINITY
+  }
+
+  private comeBack(): void {
+    this.awayUntil = Math.min(this.awayUntil, this.world.now)
+  }
+
+  /** Whether it has not answered for so long, and again for less than that, in milliseconds. */
+  wasAway(millis: number, within: number): boolean {
+    const { now } = this.world
+    return now - this.awayUntil < within && Math.min(now, this.awayUntil) - this.awaySince >= millis
+  }
+
   /** Stops at once. `host`: and with it its host, so that nothing is said to the clients. */
   crash(what: "process" | "host"): void {
     if (this.state === "down") return
+    this.leave()
     this.life++
     this.state = "down"
     this.isVanished = what === "host"
@@ -552,6 +575,7 @@ export class Server implements Facts, Host {
     }
     this.later(this.chance.between(50, within), () => {
       this.state = "up"
+      this.comeBack()
       this.later(15_000, () => this.background())
       this.replay()
       this.receive()

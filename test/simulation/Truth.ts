@@ -147,7 +147,7 @@ export class Truth {
     const { now } = this.world
     const cluster = this.clusters.get(host)!
     const fork = cluster.forks[cluster.forks.length - 1]
-    if (fork === undefined || now - fork.since < this.noticesWithin) return
+    if (fork === undefined || now - fork.since < this.noticesWithin || cluster.isAway(fork.timeline)) return
     if (this.noise.calmFor(now) < this.noticesWithin) return
     const followed = cluster.servers.find((server) => server.host === host)?.lastTimeline ?? 0
     this.check(
