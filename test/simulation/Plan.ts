@@ -13,6 +13,24 @@ export interface RouterPlan {
   readonly interval: number
 }
 
+/** What a fiber of a session does beside the others. */
+export interface Sibling {
+  /** An atomic block, statements alone, a savepoint, an early end, a statement that fails, or a read. */
+  readonly what: "atomic" | "bare" | "transaction" | "commit" | "rollback" | "close" | "mistake" | "read"
+  /** Of an atomic block. */
+  readonly current: "commit" | "rollback" | "append" | "savepoint" | "fail"
+  readonly inserts: number
+  /** After how many milliseconds it begins. */
+  readonly begin: number
+  /** How long it pauses after each insert. */
+  readonly millis: number
+  readonly end: "succeed" | "fail" | "die"
+  /** After how many milliseconds it is interrupted. */
+  readonly interrupted: number | undefined
+  /** The session ends without waiting for it. */
+  readonly isLeft: boolean
+}
+
 /** One step of a flow. Registers are numbered from 1. */
 export type Op =
   | { readonly _tag: "pause"; readonly millis: number }
@@ -50,6 +68,8 @@ export type Op =
       readonly ops: ReadonlyArray<Op>
       readonly end: "succeed" | "fail" | "die"
     }
+  /** A session with fibers beside each other, each of which may end what all of them share. */
+  | { readonly _tag: "siblings"; readonly siblings: ReadonlyArray<Sibling>; readonly end: "succeed" | "fail" }
   | { readonly _tag: "snapshot"; readonly registers: ReadonlyArray<number>; readonly millis: number }
   | { readonly _tag: "tenantReads"; readonly ops: ReadonlyArray<Op> }
   | { readonly _tag: "detached"; readonly ops: ReadonlyArray<Op> }
@@ -172,6 +192,7 @@ export const opKinds = Object.keys({
   setLocal: 0,
   hooks: 0,
   session: 0,
+  siblings: 0,
   snapshot: 0,
   tenantReads: 0,
   detached: 0,
@@ -214,6 +235,7 @@ interface Bent {
   /** Whether there is always a second system. */
   readonly hasOther?: boolean
   readonly hasCrowds?: boolean
+  readonly hasSiblings?: boolean
 }
 
 /**
@@ -259,6 +281,7 @@ const themes = {
   siblings: {
     share: 1,
     ops: { session: 3, fork: 3, jostle: 12, setLocal: 2, tenantReads: 2, snapshot: 2 },
+    hasSiblings: true,
     rates: [0.3]
   },
   /** More statements than connections, which wait without a limit, while servers fail. */
@@ -325,6 +348,17 @@ const bentTo = ({ ops, others = 1 }: Bent, weights: Weights): Weights => {
   return bent
 }
 
+const sibling = (chance: Chance): Sibling => ({
+  what: chance.weighted({ atomic: 8, bare: 4, transaction: 2, commit: 1, rollback: 2, close: 1, mistake: 1, read: 1 }),
+  current: chance.pick(["commit", "commit", "append", "savepoint", "rollback", "fail"]),
+  inserts: 1 + chance.below(3),
+  begin: chance.between(0, chance.pick([0, 3, 12])),
+  millis: chance.pick([0, 0, 1, 4, 15]),
+  end: chance.weighted({ succeed: 6, fail: 3, die: 1 }),
+  interrupted: chance.is(0.15) ? chance.between(0.2, 20) : undefined,
+  isLeft: chance.is(0.15)
+})
+
 const op = (chance: Chance, place: Place): Op => {
   const { depth, inSession, isBeside } = place
   const inner: Place = { ...place, depth: depth + 1 }
@@ -349,6 +383,7 @@ const op = (chance: Chance, place: Place): Op => {
     ...(depth < 3
       ? {
           session: isBeside ? 0 : inSession ? 3 : 9,
+          ...(inSession || isBeside || place.bent.hasSiblings !== true ? {} : { siblings: 25 }),
           snapshot: inSession ? 0 : 3,
           tenantReads: inSession ? 0 : 2,
           detached: inSession && place.mayNest ? 1 : 0,
@@ -422,6 +457,12 @@ const op = (chance: Chance, place: Place): Op => {
         end: chance.weighted({ succeed: 8, fail: 2, die: 1 })
       }
     }
+    case "siblings":
+      return {
+        _tag: tag,
+        siblings: Array.from({ length: 2 + chance.below(4) }, () => sibling(chance)),
+        end: chance.weighted({ succeed: 8, fail: 2 })
+      }
     case "snapshot":
       return {
         _tag: tag,

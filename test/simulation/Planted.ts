@@ -277,6 +277,24 @@ export const planted: ReadonlyArray<Planted> = [
     "Exit.isSuccess(exit) ? level.releaseSavepoint : Effect.ignore(level.releaseSavepoint)"
   ),
   plant(
+    "atomic blocks of a session do not take turns",
+    "internal/work.ts",
+    "this.lock ??= new Lock()",
+    "this.lock ??= { run: (effect: unknown) => effect } as never"
+  ),
+  plant(
+    "an early end does not wait for the atomic block of another fiber",
+    "Session.ts",
+    ": inTurn(runner, work, end(work.session, group))",
+    ": end(work.session, group)"
+  ),
+  plant(
+    "what begins while a ROLLBACK of its session is under way has the hooks of that",
+    "internal/session.ts",
+    "      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine))\n",
+    ""
+  ),
+  plant(
     "closing the router leaves connections open",
     "internal/driver/connections.ts",
     '      this.state = "closing"\n      this.reason = reason\n      clearTimeout(this.timer)\n      this.closeIdle()',

@@ -5,7 +5,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as SqlResolver from "@effect/sql/SqlResolver"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, type Runtime, Schema, Stream } from "effect"
 import { Consistency, DbRouter, HttpSession, RouterError } from "effect-db-router"
-import { type Op, registers } from "./Plan.js"
+import { type Op, registers, type Sibling } from "./Plan.js"
 import { Seen, type Truth } from "./Truth.js"
 
 export interface Handle {
@@ -46,6 +46,12 @@ interface Level {
   mark: string | undefined
   /** Of a repeatable read: what was seen before it began. */
   readonly base: Seen | undefined
+}
+
+/** What was inserted, and what was asked for right after it. */
+interface Inserted {
+  readonly op: string
+  readonly hook: Hook
 }
 
 interface Context {
@@ -270,6 +276,8 @@ export class Workload {
         })
       case "session":
         return this.session(op, context)
+      case "siblings":
+        return this.siblings(op, context)
       case "snapshot":
         return this.snapshot(op, context)
       case "tenantReads":
@@ -725,6 +733,170 @@ export class Workload {
     })
   }
 
+  /** What the end of a unit of work says of what it has done. */
+  private saidOf(cause: Cause.Cause<Failure>): { readonly isNotDone: boolean; readonly isUnknown: boolean } {
+    const failures = [...Cause.failures(cause)]
+    const isRefused = failures.some((error) => error instanceof Refused) || [...Cause.defects(cause)].length > 0
+    // What a unit of its own inside has failed with says nothing of this one, which it has ended.
+    const outcomes = failures.map((error) => (this.told.has(error) ? "not done" : RouterError.outcomeOf(error)))
+    for (const error of failures) this.told.add(error)
+    return {
+      isUnknown: outcomes.includes("unknown"),
+      isNotDone: isRefused || (outcomes.length > 0 && outcomes.every((outcome) => outcome === "not done"))
+    }
+  }
+
+  private siblings(step: Extract<Op, { readonly _tag: "siblings" }>, context: Context): Run {
+    return Effect.suspend(() => {
+      const name = `session ${++this.ids} of flow ${context.flow}`
+      const level: Level = {
+        own: new Map(),
+        ops: [],
+        hooks: [],
+        tenant: context.tenant,
+        mark: undefined,
+        base: undefined
+      }
+      // What one of them rolls back may be a statement of another one.
+      const inner: Context = { ...context, level, mayStop: true }
+      const inserted: Array<Inserted> = []
+      const fibers: Array<Fiber.RuntimeFiber<void, Failure>> = []
+      const begin = (sibling: Sibling, i: number) => {
+        const run = Effect.delay(
+          this.sibling(`${sibling.what} ${i + 1} of ${name}`, sibling, inner, inserted),
+          Duration.millis(sibling.begin)
+        )
+        return Effect.flatMap(sibling.isLeft ? Effect.forkDaemon(run) : Effect.fork(run), (fiber) => {
+          fibers.push(fiber)
+          return sibling.interrupted === undefined
+            ? Effect.void
+            : Effect.forkDaemon(Effect.delay(Fiber.interruptFork(fiber), Duration.millis(sibling.interrupted)))
+        })
+      }
+      const body = Effect.forEach(step.siblings, begin).pipe(
+        Effect.zipRight(Effect.suspend(() => Fiber.awaitAll(fibers.filter((_, i) => !step.siblings[i]!.isLeft)))),
+        Effect.zipRight(step.end === "fail" ? Effect.fail(new Refused("fails")) : Effect.void)
+      )
+      const run: Run = this.provide(context, DbRouter.session(body))
+      return Effect.flatMap(
+        Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(Effect.exit(restore(run)), (exit) =>
+            Effect.map(Fiber.awaitAll(fibers), (exits) => {
+              for (const one of [exit, ...exits])
+                if (Exit.isFailure(one)) this.tellFailure(step, one.cause, context.flow, true)
+              this.siblingsEnded(name, step.siblings, inserted, exit, exits)
+              return exit
+            })
+          )
+        ),
+        (exit) => (Exit.isInterrupted(exit) ? exit : Effect.void)
+      )
+    })
+  }
+
+  private sibling(name: string, sibling: Sibling, context: Context, inserted: Array<Inserted>): Run {
+    return Effect.suspend((): Run => {
+      const own: Array<Inserted> = []
+      const insert = Effect.zipRight(this.insertWithHook(context, own, inserted), Effect.sleep(sibling.millis))
+      const end: Run =
+        sibling.end === "succeed"
+          ? Effect.void
+          : sibling.end === "fail"
+            ? Effect.fail(new Refused("fails"))
+            : Effect.die(new Refused("dies"))
+      const inserts = Effect.repeatN(insert, sibling.inserts - 1)
+      const unit = (run: Effect.Effect<void, Failure, DbRouter.DbRouter>, isCommitted: boolean) =>
+        Effect.onExit(this.provide(context, run), (exit) =>
+          Effect.sync(() => {
+            const ops = own.map(({ op }) => op)
+            this.truth.atomic(name, ops)
+            if (Exit.isSuccess(exit)) {
+              if (isCommitted) for (const op of ops) this.truth.done(op, name)
+            } else if (this.saidOf(exit.cause).isNotDone) {
+              for (const op of ops) this.truth.notDone(op, `${name}: ${textOf(exit.cause)}`)
+            }
+          })
+        )
+      switch (sibling.what) {
+        case "atomic": {
+          const { current } = sibling
+          // A savepoint waits for the end of what is around it.
+          return unit(DbRouter.atomic(Effect.zipRight(inserts, end), { current }), current !== "savepoint")
+        }
+        case "transaction":
+          return unit(context.handle.router.client.withTransaction(Effect.zipRight(inserts, end)), false)
+        case "bare":
+          return inserts
+        case "commit":
+          return this.provide(context, DbRouter.commit)
+        case "rollback":
+          return this.provide(context, DbRouter.rollback)
+        case "close":
+          return this.provide(context, DbRouter.close)
+        case "mistake":
+          return Effect.ignore(this.query(context, "INSERT INTO account (id, balance) VALUES (1, 1 / 0)", []))
+        case "read":
+          return Effect.asVoid(this.readOne({ ...context, seen: context.seen.copy() }, 1))
+      }
+    })
+  }
+
+  private insertWithHook(context: Context, own: Array<Inserted>, all: Array<Inserted>): Run {
+    return Effect.suspend(() => {
+      const op = this.nextOp(context)
+      const hook: Hook = { commits: 0, rollbacks: 0 }
+      return this.query(context, "INSERT INTO entry (op, flow) VALUES ($1, $2)", [op, String(context.flow)]).pipe(
+        Effect.tapError((error) => Effect.sync(() => this.failed(op, error))),
+        Effect.flatMap(() => {
+          own.push({ op, hook })
+          all.push({ op, hook })
+          return this.provide(
+            context,
+            Effect.zipRight(
+              DbRouter.afterCommit(Effect.sync(() => hook.commits++)),
+              DbRouter.afterRollback(Effect.sync(() => hook.rollbacks++))
+            )
+          )
+        })
+      )
+    })
+  }
+
+  /** Which transaction a statement is in depends on the others; its hooks are of the same one, and tell what became of it. */
+  private siblingsEnded(
+    name: string,
+    siblings: ReadonlyArray<Sibling>,
+    inserted: ReadonlyArray<Inserted>,
+    exit: Exit.Exit<void, Failure>,
+    exits: ReadonlyArray<Exit.Exit<void, Failure>>
+  ): void {
+    const { truth } = this
+    const all = [exit, ...exits]
+    const mayBeUnknown = all.some(
+      (one) => Exit.isFailure(one) && (Cause.isInterrupted(one.cause) || isOutcomeUnknown(one.cause))
+    )
+    const undoes = ({ current, what }: Sibling) =>
+      what === "rollback" || what === "close" || what === "mistake" || (what === "atomic" && current === "rollback")
+    const isDone = all.every(Exit.isSuccess) && !siblings.some(undoes)
+    for (const { hook, op } of inserted) {
+      const { commits, rollbacks } = hook
+      const isCommitted = truth.commits.has(op)
+      if (isDone) truth.done(op, name)
+      if (rollbacks > 0) truth.notDone(op, `afterRollback ran in ${name}`)
+      truth.check(
+        "hooks",
+        commits + rollbacks === 1 || (commits + rollbacks === 0 && mayBeUnknown),
+        () => `of ${op} in ${name} afterCommit ran ${commits} times, afterRollback ${rollbacks} times`
+      )
+      truth.check(
+        "hooks",
+        isCommitted ? rollbacks === 0 : commits === 0,
+        () =>
+          `${op} in ${name} is ${isCommitted ? "" : "not "}committed, and ${commits > 0 ? "afterCommit" : "afterRollback"} ran`
+      )
+    }
+  }
+
   private ended(name: string, context: Context, level: Level, isInner: boolean, exit: Exit.Exit<void, Failure>): void {
     const { truth } = this
     if (isInner) {
@@ -756,13 +928,7 @@ export class Workload {
       }
       return
     }
-    const failures = [...Cause.failures(exit.cause)]
-    const isRefused = failures.some((error) => error instanceof Refused) || [...Cause.defects(exit.cause)].length > 0
-    // What a unit of its own inside has failed with says nothing of this one, which it has ended.
-    const outcomes = failures.map((error) => (this.told.has(error) ? "not done" : RouterError.outcomeOf(error)))
-    for (const error of failures) this.told.add(error)
-    const isUnknown = outcomes.includes("unknown")
-    const isNotDone = isRefused || (outcomes.length > 0 && outcomes.every((outcome) => outcome === "not done"))
+    const { isNotDone, isUnknown } = this.saidOf(exit.cause)
     if (isNotDone) for (const op of level.ops) truth.notDone(op, `${name}: ${textOf(exit.cause)}`)
     for (const hook of level.hooks) {
       truth.check(
@@ -836,6 +1002,9 @@ export class Workload {
     })
   }
 }
+
+const isOutcomeUnknown = (cause: Cause.Cause<Failure>): boolean =>
+  [...Cause.failures(cause)].some((error) => RouterError.outcomeOf(error) === "unknown")
 
 const messageOf = (error: unknown): string => {
   const parts: Array<string> = []
