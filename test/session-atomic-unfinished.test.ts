@@ -231,5 +231,35 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
         yield* Sessions.assertQuiet
       })
     )
+
+    it.effect("is not told that it is committed by a commit that waited for it", () =>
+      Effect.gen(function* () {
+        const sql = yield* Sessions.setUp
+        const told: Array<string> = []
+        const isHalf = yield* Deferred.make<void>()
+        const work = Effect.gen(function* () {
+          yield* insert(1)
+          yield* DbRouter.afterCommit(Effect.sync(() => void told.push("committed")))
+          yield* DbRouter.afterRollback(Effect.sync(() => void told.push("rolled back")))
+          yield* Deferred.succeed(isHalf, undefined)
+          // The ROLLBACK ends it, so that the commit has its turn while that is under way.
+          yield* sql`SELECT pg_sleep(10)`
+        })
+        const exit = yield* Effect.exit(
+          DbRouter.session(
+            Effect.gen(function* () {
+              yield* Effect.forkDaemon(DbRouter.atomic(work))
+              yield* Deferred.await(isHalf)
+              yield* Effect.forkDaemon(DbRouter.commit)
+              yield* Effect.sleep("20 millis")
+            })
+          )
+        )
+        assert.strictEqual(reason(exit), "success")
+        assert.deepStrictEqual(yield* stored, [])
+        assert.deepStrictEqual(told, ["rolled back"])
+        yield* Sessions.assertQuiet
+      })
+    )
   }
 )

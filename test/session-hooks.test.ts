@@ -1,6 +1,6 @@
 import { SqlClient, SqlError } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Layer, Logger, LogLevel, Ref } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, LogLevel, Ref } from "effect"
 import { DbRouter } from "effect-db-router"
 import { partsOf } from "./support/engine.js"
 import * as Proxy from "./support/proxy.js"
@@ -209,6 +209,34 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
         (yield* seen).filter((what) => String(what).endsWith(": commit")),
         ["session: commit", "kept: commit", "deep: commit"]
       )
+    })
+  )
+
+  it.scoped("of a savepoint are the session's, too, when it is interrupted while its RELEASE is under way", () =>
+    Effect.gen(function* () {
+      const { primary } = yield* RouterTest.PgCluster.PgCluster
+      yield* Sessions.setUp
+      const proxy = yield* Proxy.make(primary)
+      const isReleasing = yield* Deferred.make<void>()
+      const mayGoOn = yield* Deferred.make<void>()
+      proxy.onMessage = (type, body) =>
+        type === "C" && body.toString().startsWith("RELEASE")
+          ? Effect.zipRight(Deferred.succeed(isReleasing, undefined), Deferred.await(mayGoOn))
+          : undefined
+      const at = { ...partsOf(primary), host: proxy.host, port: proxy.port, name: "main" }
+      const { hooks, seen } = yield* journal
+      yield* DbRouter.session(
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const fiber = yield* Effect.fork(sql.withTransaction(Effect.zipRight(insert(1), hooks("savepoint"))))
+          yield* Deferred.await(isReleasing)
+          yield* Fiber.interruptAsFork(fiber, yield* Effect.fiberId)
+          yield* Deferred.succeed(mayGoOn, undefined)
+          assert.isTrue(Exit.isInterrupted(yield* Fiber.await(fiber)))
+        })
+      ).pipe(Effect.provide(DbRouter.layer({ groups: { default: [at] } })))
+      assert.deepStrictEqual(yield* stored, [1])
+      assert.deepStrictEqual(yield* seen, ["savepoint: before", "savepoint: commit"])
     })
   )
 

@@ -252,11 +252,12 @@ export class Runner implements Works {
       inner = level
       return this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
     }
-    const failedAs = () => inner?.rolledBackAs ?? "rolled back"
+    // Not by the exit: an interruption can come while the RELEASE is under way.
+    const endedAs = () => (inner?.isReleased === true ? undefined : (inner?.rolledBackAs ?? "rolled back"))
     const inside = insideOf(effect)
     const enclosing = outer?.transaction(target.group)
     if (outer !== undefined && enclosing !== undefined) {
-      return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks, failedAs), span, "savepoint")
+      return withEvent(withHooks(enclosing.within(inside), hooks, outer.hooks, endedAs), span, "savepoint")
     }
     if (outer?.session !== undefined) {
       // An early commit of another fiber may end the transaction before the savepoint is there.
@@ -264,7 +265,7 @@ export class Runner implements Works {
         outer.session!.transaction(target.group, engine)
       )
       const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
-      return withEvent(withHooks(enter, hooks, outer.hooks, failedAs), span, "savepoint")
+      return withEvent(withHooks(enter, hooks, outer.hooks, endedAs), span, "savepoint")
     }
     const whole = insideOf(Effect.zipLeft(effect, hooks.beforeCommit))
     return withEvent(insideTest(this.inTransaction(target, hooks, whole)), span, "commit")
@@ -340,8 +341,13 @@ const withHooks = <A, E, R>(
   savepoint: Effect.Effect<A, E, R>,
   hooks: Hooks,
   outer: Hooks,
-  failedAs: () => Outcome
+  endedAs: () => Outcome | undefined
 ): Effect.Effect<A, E, R> =>
-  Effect.onExit(savepoint, (exit) =>
-    Exit.isSuccess(exit) ? Effect.sync(() => outer.absorb(hooks)) : hooks.close(failedAs())
+  Effect.onExit(savepoint, () =>
+    Effect.suspend(() => {
+      const outcome = endedAs()
+      if (outcome !== undefined) return hooks.close(outcome)
+      outer.absorb(hooks)
+      return Effect.void
+    })
   )

@@ -174,11 +174,17 @@ export class Session implements SessionWork {
         const isAlone = this.block === undefined && this.endings.size === 0
         if (isAlone) return end
         const due = Exit.isSuccess(exit) ? Effect.onError(this.stopBlocks(undefined), () => undo) : Effect.void
-        // What a ROLLBACK that is under way takes with it must not be told that it is committed.
-        const latches = [...this.endings.values()]
-        const settled = Effect.forEach(latches, (ending) => ending.await, { discard: true })
-        return Effect.zipRight(Effect.zipRight(due, settled), end)
+        return Effect.zipRight(Effect.zipRight(due, this.undone), end)
       })
+    )
+  }
+
+  /** Waits for the ROLLBACKs that are under way: what they take with them must not be told that it is committed. */
+  private get undone(): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      this.endings.size === 0
+        ? Effect.void
+        : Effect.forEach([...this.endings.values()], (ending) => ending.await, { discard: true })
     )
   }
 
@@ -198,6 +204,9 @@ export class Session implements SessionWork {
           // What was asked for around the commit of the whole waits for the rest of it.
           if (!this.isWhole(group)) return this.commitRoots(this.rootsOf(group), "settled", () => Effect.void)
           return Effect.onError(restore(this.hooks.beforeCommit), () => this.rollbackAll(undefined)).pipe(
+            Effect.zipRight(this.undone),
+            // It may have ended meanwhile.
+            Effect.zipRight(this.refuseWhenEnded("commit")),
             Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(group), "settled", this.settle)))
           )
         })
@@ -243,7 +252,8 @@ export class Session implements SessionWork {
         return Effect.void
       })
     )
-    return Effect.onError(Effect.zipRight(alive, Effect.zipRight(restore(prepared), whole)), () => undo).pipe(
+    const due = Effect.zipRight(Effect.zipRight(alive, restore(prepared)), Effect.zipRight(this.undone, whole))
+    return Effect.onError(due, () => undo).pipe(
       Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(undefined), "settled", this.settle)))
     )
   }

@@ -74,6 +74,8 @@ export class Transaction {
   private ended = false
   /** Whether the savepoint is no more. */
   private closed = false
+  /** Whether it is a savepoint whose work is part of what is around it now. */
+  isReleased = false
   /** The savepoint that was last opened directly inside this level. */
   private inner: Transaction | undefined
 
@@ -421,6 +423,7 @@ export class Transaction {
           : this.insist(this.close(`RELEASE SAVEPOINT ${this.savepoint}`))
     )
     return Effect.onError(this.conclude(release), () => this.undoSavepoint).pipe(
+      Effect.tap(() => Effect.sync(() => (this.isReleased = true))),
       Effect.mapError((cause) =>
         RouterError.isRouterError(cause.cause)
           ? cause
