@@ -75,7 +75,8 @@ describe("the simulator", () => {
         "a session that fails is committed",
         "a connection is used again while its cancel is on its way",
         "the settings of a session are not set",
-        // Found by plans that concentrate on crowds and restarts only.
+        // Found by plans that concentrate on siblings, crowds and restarts only.
+        "atomic blocks of a session do not take turns",
         "what waits for a connection is not served when one has broken",
         "what a server has told before its restart counts after it"
       ]

@@ -289,6 +289,12 @@ export const planted: ReadonlyArray<Planted> = [
     ": end(work.session, group)"
   ),
   plant(
+    "the end of a session commits what an atomic block of another fiber has half done",
+    "internal/session.ts",
+    "          outermost = open\n",
+    ""
+  ),
+  plant(
     "what begins while a ROLLBACK of its session is under way has the hooks of that",
     "internal/session.ts",
     "      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine))\n",

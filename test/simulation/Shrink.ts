@@ -22,6 +22,9 @@ const fewer = function* (ops: ReadonlyArray<Op>): Generator<ReadonlyArray<Op>> {
     for (let at = 0; at < ops.length; at += size) yield ops.toSpliced(at, size)
   }
   for (const [i, op] of ops.entries()) {
+    if ("siblings" in op) {
+      for (const j of op.siblings.keys()) yield ops.with(i, { ...op, siblings: op.siblings.toSpliced(j, 1) })
+    }
     if ("ops" in op) for (const inner of fewer(op.ops)) yield ops.with(i, { ...op, ops: inner })
     if ("branches" in op) {
       for (const [j, branch] of op.branches.entries()) {
