@@ -175,24 +175,30 @@ export class SimSocket extends Duplex {
     return this
   }
 
+  /** What has come, and the program has not noticed yet. */
+  private readonly unnoticed: Array<() => void> = []
+
+  /** In the order in which it came, though a program that was stalled notices all at one moment. */
+  private notice(run: () => void): void {
+    this.unnoticed.push(run)
+    this.network.notice(() => {
+      const first = this.unnoticed.shift()
+      if (!this.destroyed) first?.()
+    })
+  }
+
   /** The connection has failed. */
   broken(error: Error): void {
-    this.network.notice(() => {
-      if (!this.destroyed) this.destroy(error)
-    })
+    this.notice(() => this.destroy(error))
   }
 
   /** The other side has ended. */
   ended(): void {
-    this.network.notice(() => {
-      if (!this.destroyed) this.push(null)
-    })
+    this.notice(() => this.push(null))
   }
 
   receive(bytes: Buffer): void {
-    this.network.notice(() => {
-      if (!this.destroyed) this.push(bytes)
-    })
+    this.notice(() => this.push(bytes))
   }
 
   private waiting: (() => void) | undefined

@@ -283,7 +283,10 @@ class Simulation {
 
   private lookAtListening(cluster: Cluster, client: string, writer: { readonly name: string } | undefined): void {
     const { network, truth, world } = this
-    const open = new Set([...network.connections].filter((one) => one.client === client).map(({ id }) => id))
+    // A server behind a partition does not know that the router has let go.
+    const open = new Set(
+      [...network.connections].filter((one) => one.client === client && !one.socket.destroyed).map(({ id }) => id)
+    )
     const stale = cluster.servers.find(
       (server) => server.host !== writer?.name && server.listeningTo("news").some((id) => open.has(id))
     )

@@ -549,8 +549,11 @@ export class Server implements Facts, Host {
     this.later(millis, () => this.setReplayPaused(false))
   }
 
-  /** Starts what is down. It is up after so many milliseconds at most. */
-  start(within = 1500): void {
+  /**
+   * Starts what is down. It is up after so many milliseconds at most. A standby with a fresh copy is up only after it has
+   * replayed what there was at the copy's end.
+   */
+  start(within = 1500, isCopy = false): void {
     this.isWanted = this.state === "stopping"
     if (this.state !== "down") return
     this.life++
@@ -564,7 +567,7 @@ export class Server implements Facts, Host {
     this.promotedAt = undefined
     // What a standby had replayed, it may have to replay again.
     const again = this.isStandby ? this.chance.below(20) : 0
-    const count = this.isStandby ? Math.max(1, this.replayedCount - again) : this.log.length
+    const count = this.isStandby ? Math.max(1, this.replayedCount - (isCopy ? 0 : again)) : this.log.length
     this.redone = this.replayedCount
     this.redoPace = this.chance.is(0.4) ? this.chance.between(10, 200) : 0
     this.replayedCount = 0
@@ -634,7 +637,7 @@ export class Server implements Facts, Host {
     this.replayedCount = this.log.length
     this.flushed = this.end
     this.minRecoveryEndTimeline = from.timeline
-    this.start()
+    this.start(undefined, true)
   }
 }
 
