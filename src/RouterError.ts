@@ -89,7 +89,8 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `ReadOnlyViolation`: a write inside `readOnly`, or inside a session that is read-only
  * - `PartialCommit`: of several groups that a session wrote to, some committed and some did not
  * - `CommitRolledBack`: COMMIT was answered with ROLLBACK, because a statement of the transaction had failed; or a ROLLBACK that
- *   was sent as text had ended the transaction; or an atomic block of another fiber was half done when its session ended
+ *   was sent as text had ended the transaction; or an atomic block of another fiber was half done when its session ended, or when
+ *   what it was appended to ended
  * - `ConnectionLost`: the connection of a transaction broke before its COMMIT; nothing of it is there. Or a stream of `listen` has
  *   lost the server that it listened to; notifications may have been missed
  * - `OutcomeUnknown`: the connection broke during a write or a COMMIT; it may be there or not. Or a COMMIT that was sent as text
@@ -97,7 +98,7 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
  * - `SettingsMissing`: a text would go on after the end of the transaction of a session with `settings`, without them (`COMMIT; SELECT`);
  *   or a statement was bound to another group than the one in whose transaction SQL (`SET LOCAL`, `SET ROLE`,
  *   `set_config`, a temporary table) has set what it would run without
- * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction
+ * - `TransactionActive`: `atomic` with `current: "fail"` inside a transaction, or with one that ends transactions inside another block
  * - `RouterClosed`: a statement came after the layer had begun to close
  * - `PoolBusy`: all connections to a server stayed in use for as long as a statement waits for one; it was not sent
  * - `ListenerBehind`: a stream of `listen` had not taken as many notifications as are kept for one; later ones were missed
@@ -339,7 +340,7 @@ export const commitRolledBack = (options: Where = {}): RouterError =>
   })
 
 /**
- * A unit of work has ended while an atomic block of another fiber inside it was half done, in a transaction that both have used.
+ * A session has ended while an atomic block of another fiber in it was half done, in a transaction that both have used.
  *
  * @since 0.1.0
  * @category constructors
@@ -348,8 +349,22 @@ export const blockUnfinished = (): RouterError =>
   new RouterError({
     reason: "CommitRolledBack",
     description:
-      "An atomic block of another fiber was half done when the session, or the block around it, ended: its transaction was rolled back",
+      "An atomic block of another fiber was half done when the session ended: its transaction was rolled back",
     remedy: "Wait for the fiber, or let it run the block in DbRouter.newSession, which has a transaction of its own"
+  })
+
+/**
+ * A transaction has ended without an atomic block that was appended to it: that had failed, or had not ended.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const partNotDone = (): RouterError =>
+  new RouterError({
+    reason: "CommitRolledBack",
+    description:
+      "An atomic block that was appended to the transaction had failed, or had not ended: all of it was rolled back",
+    remedy: `Let its failure fail the transaction, wait for its fiber, or use current: "savepoint" for a block that may fail alone`
   })
 
 /**
@@ -427,7 +442,7 @@ export const transactionActive = (group?: string): RouterError =>
   new RouterError({
     reason: "TransactionActive",
     description: `A transaction is already active${group === undefined ? "" : ` on the group ${JSON.stringify(group)}`}`,
-    remedy: `Commit or roll it back first, or choose another "current": "commit", "rollback", "append" or "savepoint"`,
+    remedy: `Commit or roll it back first, or choose another "current": "commit" or "rollback", and inside another unit of work "append" or "savepoint"`,
     group
   })
 

@@ -242,7 +242,7 @@ const detach = <A, E, R>(self: Effect.Effect<A, E, R>, options?: DetachedOptions
  *
  * - `"commit"`: commits it first
  * - `"rollback"`: rolls it back first
- * - `"append"`: goes on in it, and commits or rolls back both
+ * - `"append"`: goes on in it, and commits or rolls back both; inside another block, or `sql.withTransaction`, it is part of that
  * - `"savepoint"`: runs in a savepoint of it, and leaves the commit to what has begun it
  * - `"fail"`: fails with the reason `TransactionActive`
  *
@@ -259,12 +259,13 @@ export type Current = "commit" | "rollback" | "append" | "savepoint" | "fail"
  * Blocks beside each other in one session (fibers of an `Effect.all`) take turns, and `commit`, `rollback` and `close` of other fibers
  * wait for the block that runs. Statements of other fibers that are in no block are part of it: they share its transaction.
  *
- * The end of the session, or of a block around, does not wait for a block of a fiber that it has not joined: that block is rolled
- * back, and fails with the reason `SessionClosed`. What shares its transaction is rolled back with it, and then the session, or the
- * block around, fails with the reason `CommitRolledBack`.
+ * The end of the session does not wait for a block of a fiber that it has not joined: that block is rolled back, and fails with the
+ * reason `SessionClosed`. What shares its transaction is rolled back with it, and then the session fails with the reason
+ * `CommitRolledBack`.
  *
- * Inside `sql.withTransaction` nothing can be committed or rolled back behind its back: there `"append"` and `"savepoint"`
- * do not commit, and the others fail with the reason `TransactionActive`.
+ * Inside another block, and inside `sql.withTransaction`, nothing can be committed or rolled back behind its back: there `"append"` and
+ * `"savepoint"` do not commit, and the others fail with the reason `TransactionActive`. What a block is appended to can only roll
+ * back when that block fails, or has not ended: it fails with the reason `CommitRolledBack` at its end, if the failure was caught.
  *
  * @example
  * ```ts
@@ -297,10 +298,12 @@ export const atomic: {
       Effect.flatMap(currentWork, (work): Effect.Effect<A, E | SqlError, R | DbRouter> => {
         const current = options?.current ?? "commit"
         if (work === undefined) return session(self)
-        const { level, session: around } = work
-        if (level !== undefined || around === undefined) {
-          if (current === "savepoint" && level !== undefined) return runner.withTransaction(self)
-          return current === "append" ? self : Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
+        const { level, parts, session: around } = work
+        if (level !== undefined || around === undefined || parts !== undefined) {
+          if (current === "savepoint") return runner.withTransaction(self)
+          return current === "append" && parts !== undefined
+            ? parts.add(self)
+            : Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
         }
         return inTurn(
           runner,
@@ -346,7 +349,7 @@ const block = <A, E, R>(
 ): Effect.Effect<A, E | SqlError, R> => {
   const own = Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      const block = around.beginBlock(work.block)
+      const block = around.beginBlock()
       const inside = runner.provideWork(work.within(block), 0)
       return inside(
         Effect.flatMap(Effect.exit(restore(self)), (exit) =>

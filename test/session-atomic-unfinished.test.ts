@@ -51,9 +51,7 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
           const session = yield* Scope.extend(Session.scoped(), scope)
           yield* session.run(self)
           return yield* Effect.exit(Scope.close(scope, Exit.void))
-        }),
-      "is the block around": (self: Effect.Effect<void, unknown, DbRouter.Services>) =>
-        DbRouter.session(Effect.exit(DbRouter.atomic(self)))
+        })
     }
 
     for (const [name, unit] of Object.entries(ends)) {
@@ -116,27 +114,59 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
     ] as const) {
       it.effect(`fails the session that shares its transaction by ${name}`, () =>
         Effect.gen(function* () {
-          for (const around of [
-            DbRouter.session,
-            (self) => DbRouter.session(DbRouter.atomic(self))
-          ] as const satisfies ReadonlyArray<(self: Effect.Effect<void, unknown, DbRouter.Services>) => unknown>) {
+          yield* Sessions.setUp
+          const told: Array<string> = []
+          const { isHalf, mayGoOn, run } = yield* makeBlock(1, "commit", "block", told)
+          const error = yield* Effect.flip(
+            DbRouter.session(
+              Effect.gen(function* () {
+                yield* Effect.forkDaemon(run)
+                yield* isHalf
+                yield* beside
+              })
+            )
+          )
+          assert.strictEqual(Option.getOrUndefined(RouterError.reasonOf(error)), "CommitRolledBack")
+          assert.strictEqual(RouterError.outcomeOf(error), "not done")
+          assert.deepStrictEqual(yield* stored, [])
+          assert.deepStrictEqual(told, ["block rolled back"])
+          yield* Deferred.succeed(mayGoOn, undefined)
+          yield* Sessions.assertQuiet
+        })
+      )
+    }
+
+    const arounds = {
+      "a block": <A, E, R>(self: Effect.Effect<A, E, R>) => DbRouter.session(DbRouter.atomic(self)),
+      withTransaction: <A, E, R>(self: Effect.Effect<A, E, R>) =>
+        Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(self)),
+      "withTransaction in a session": <A, E, R>(self: Effect.Effect<A, E, R>) =>
+        DbRouter.session(Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(self)))
+    }
+    for (const [name, around] of Object.entries(arounds)) {
+      it.effect(`fails ${name} that it is appended to`, () =>
+        Effect.gen(function* () {
+          for (const fails of [false, true]) {
             yield* Sessions.setUp
             const told: Array<string> = []
-            const { isHalf, mayGoOn, run } = yield* makeBlock(1, "commit", "block", told)
-            const error = yield* Effect.flip(
+            const { isHalf, mayGoOn, run } = yield* makeBlock(1, "append", "block", told)
+            let fiber: Fiber.Fiber<unknown, unknown> | undefined
+            const exit = yield* Effect.exit(
               around(
                 Effect.gen(function* () {
-                  yield* Effect.forkDaemon(run)
+                  yield* insert(10)
+                  fiber = yield* Effect.forkDaemon(run)
                   yield* isHalf
-                  yield* beside
+                  if (fails) yield* Effect.fail("no")
                 })
               )
             )
-            assert.strictEqual(Option.getOrUndefined(RouterError.reasonOf(error)), "CommitRolledBack")
-            assert.strictEqual(RouterError.outcomeOf(error), "not done")
+            if (!fails) assert.strictEqual(reason(exit), "CommitRolledBack")
+            assert.deepStrictEqual(yield* stored, [])
+            yield* Deferred.succeed(mayGoOn, undefined)
+            assert.isTrue(Exit.isFailure(yield* Fiber.await(fiber!)))
             assert.deepStrictEqual(yield* stored, [])
             assert.deepStrictEqual(told, ["block rolled back"])
-            yield* Deferred.succeed(mayGoOn, undefined)
             yield* Sessions.assertQuiet
           }
         })

@@ -1,5 +1,6 @@
+import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber } from "effect"
+import { Deferred, Effect, Either, Exit, Fiber } from "effect"
 import { DbRouter, Session } from "effect-db-router"
 import * as Sessions from "./support/session.js"
 
@@ -7,6 +8,13 @@ const { insert, stored } = Sessions
 
 const atomic = <A, E, R>(effect: Effect.Effect<A, E, R>, current?: Session.Current) =>
   DbRouter.atomic(effect, { current })
+
+/** Tells how what it is asked for in has ended. */
+const note = (name: string, ends: Array<string>) =>
+  Effect.zipRight(
+    DbRouter.afterCommit(Effect.sync(() => void ends.push(`${name} committed`))),
+    DbRouter.afterRollback(Effect.sync(() => void ends.push(`${name} rolled back`)))
+  )
 
 const modes: ReadonlyArray<Session.Current> = ["commit", "rollback", "append", "savepoint", "fail"]
 
@@ -149,14 +157,77 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
     })
   )
 
-  it.effect("inside atomic commits what the outer one has done", () =>
-    Effect.gen(function* () {
-      yield* Sessions.setUp
-      const nested = atomic(Effect.all([insert(1), atomic(insert(2)), insert(3), Effect.fail("no")]))
-      yield* Effect.ignore(DbRouter.session(nested))
-      assert.deepStrictEqual(yield* stored, [1, 2])
-    })
-  )
+  /** What is there of a block, or of a transaction, that has another one inside it. */
+  const units = {
+    atomic: <A, E, R>(effect: Effect.Effect<A, E, R>) => DbRouter.session(atomic(effect)),
+    "withTransaction in a session": <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      DbRouter.session(Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(effect))),
+    withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(effect))
+  }
+
+  for (const [name, outer] of Object.entries(units)) {
+    it.effect(`inside ${name} ends nothing of what is around it`, () =>
+      Effect.gen(function* () {
+        for (const mode of [...modes, undefined]) {
+          const isRefused = mode !== "append" && mode !== "savepoint"
+          yield* Sessions.setUp
+          const ends: Array<string> = []
+          const inner = Effect.zipRight(note("inner", ends), Effect.zipRight(insert(2), insert(3)))
+          const run = (fails: boolean) =>
+            outer(
+              Effect.gen(function* () {
+                yield* note("outer", ends)
+                yield* insert(1)
+                const exit = yield* Effect.either(atomic(inner, mode))
+                if (isRefused) assert.strictEqual(yield* Sessions.reasonOf(exit), "TransactionActive")
+                else assert.isTrue(Either.isRight(exit))
+                yield* insert(4)
+                if (fails) yield* Effect.fail("no")
+              })
+            )
+          assert.deepStrictEqual(yield* Effect.exit(run(true)), Exit.fail("no"))
+          assert.deepStrictEqual(yield* stored, [], mode)
+          assert.deepStrictEqual(ends, isRefused ? ["outer rolled back"] : ["outer rolled back", "inner rolled back"])
+          ends.length = 0
+          yield* run(false)
+          assert.deepStrictEqual(yield* stored, isRefused ? [1, 4] : [1, 2, 3, 4], mode)
+          assert.deepStrictEqual(ends, isRefused ? ["outer committed"] : ["outer committed", "inner committed"])
+          yield* Sessions.assertQuiet
+        }
+      })
+    )
+
+    it.effect(`inside ${name} takes it along when it fails and is caught, unless it is a savepoint`, () =>
+      Effect.gen(function* () {
+        for (const mode of ["append", "savepoint"] as const) {
+          yield* Sessions.setUp
+          const ends: Array<string> = []
+          const inner = Effect.zipRight(note("inner", ends), Effect.zipRight(insert(2), Effect.fail("no")))
+          const exit = yield* Effect.either(
+            outer(
+              Effect.gen(function* () {
+                yield* note("outer", ends)
+                yield* insert(1)
+                yield* Effect.ignore(atomic(inner, mode))
+                yield* insert(4)
+              })
+            )
+          )
+          yield* Sessions.assertQuiet
+          if (mode === "savepoint") {
+            assert.isTrue(Either.isRight(exit))
+            assert.deepStrictEqual(yield* stored, [1, 4])
+            assert.deepStrictEqual(ends, ["inner rolled back", "outer committed"])
+          } else {
+            assert.strictEqual(yield* Sessions.reasonOf(exit), "CommitRolledBack")
+            assert.deepStrictEqual(yield* stored, [])
+            assert.deepStrictEqual(ends, ["outer rolled back", "inner rolled back"])
+          }
+        }
+      })
+    )
+  }
 
   const waits = Effect.sleep("40 millis")
 
@@ -195,15 +266,27 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
     })
   )
 
-  it.effect("inside another block take turns, too", () =>
+  it.effect("those that a block has left behind take turns with the blocks after it, and so do early ends", () =>
     Effect.gen(function* () {
-      yield* Sessions.setUp
-      const ends: Array<string> = []
-      const failing = Effect.ignore(atomic(Effect.zipRight(slow(1, ends), Effect.fail("no"))))
-      const inner = Effect.all([failing, atomic(slow(11, ends))], { concurrency: 2 })
-      yield* DbRouter.session(atomic(inner))
-      assert.deepStrictEqual(yield* stored, [11, 12])
-      assert.deepStrictEqual(ends, ["1 rolled back", "11 committed"])
+      for (const late of [DbRouter.commit, DbRouter.rollback, DbRouter.close, Effect.asVoid(atomic(insert(5)))]) {
+        yield* Sessions.setUp
+        const ends: Array<string> = []
+        yield* DbRouter.session(
+          Effect.gen(function* () {
+            const left = yield* atomic(
+              Effect.zipRight(insert(4), Effect.forkDaemon(Effect.delay(Effect.exit(late), "20 millis")))
+            )
+            yield* atomic(slow(1, ends))
+            yield* Fiber.join(left)
+          })
+        )
+        assert.deepStrictEqual(
+          (yield* stored).filter((id) => id < 5),
+          [1, 2, 4]
+        )
+        assert.deepStrictEqual(ends, ["1 committed"])
+        yield* Sessions.assertQuiet
+      }
     })
   )
 
@@ -261,7 +344,7 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
             Effect.gen(function* () {
               yield* insert(1)
               yield* session.commit
-              yield* session.run(atomic(insert(2)))
+              yield* session.run(atomic(insert(2), "append"))
               yield* DbRouter.beforeCommit(atomic(insert(3), "append"))
               yield* insert(4)
               yield* DbRouter.commit

@@ -250,7 +250,8 @@ export class Runner implements Works {
     let inner: Transaction | undefined
     const insideOf = (effect: Effect.Effect<A, E | SqlError, R>) => (level: Transaction) => {
       inner = level
-      return this.provideWork(new Work(outer?.session, level, hooks, outer), depth, span)(effect)
+      const work = new Work(outer?.session, level, hooks, outer)
+      return this.provideWork(work, depth, span)(Effect.flatMap(effect, (result) => Effect.as(work.whole, result)))
     }
     // Not by the exit: an interruption can come while the RELEASE is under way.
     const endedAs = () => (inner?.isReleased === true ? undefined : (inner?.rolledBackAs ?? "rolled back"))

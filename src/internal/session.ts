@@ -5,7 +5,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
-import { Block, unended } from "./block.js"
+import { Block } from "./block.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import * as Log from "./log.js"
 import type { Restore } from "./restore.js"
@@ -54,7 +54,7 @@ export class Session implements SessionWork {
   private readonly beginnings = new Map<string, Together<Transaction, SqlError>>()
   /** What ends with the ROLLBACK that is under way on a group: what comes meanwhile begins anew, after it, as after a COMMIT. */
   private readonly endings = new Map<string, Effect.Latch>()
-  /** The innermost atomic block that is not whole yet. */
+  /** The atomic block that is not whole yet. */
   private block: Block | undefined
 
   constructor(
@@ -154,9 +154,7 @@ export class Session implements SessionWork {
   /** What comes before the COMMIT of its end. */
   get beforeCommit(): Effect.Effect<void, SqlError> {
     return Effect.suspend(() =>
-      this.block === undefined
-        ? this.hooks.beforeCommit
-        : Effect.zipRight(this.stopBlocks(undefined), this.hooks.beforeCommit)
+      this.block === undefined ? this.hooks.beforeCommit : Effect.zipRight(this.stopBlock, this.hooks.beforeCommit)
     )
   }
 
@@ -173,7 +171,7 @@ export class Session implements SessionWork {
           : undo
         const isAlone = this.block === undefined && this.endings.size === 0
         if (isAlone) return end
-        const due = Exit.isSuccess(exit) ? Effect.onError(this.stopBlocks(undefined), () => undo) : Effect.void
+        const due = Exit.isSuccess(exit) ? Effect.onError(this.stopBlock, () => undo) : Effect.void
         return Effect.zipRight(Effect.zipRight(due, this.undone), end)
       })
     )
@@ -216,78 +214,60 @@ export class Session implements SessionWork {
 
   private readonly settle = (outcome: Outcome): Effect.Effect<void> => Effect.suspend(() => this.hooks.take()(outcome))
 
-  beginBlock(outer: Block | undefined): Block {
-    const block = new Block(outer, this.isActive || !this.hooks.isEmpty)
+  beginBlock(): Block {
+    const block = new Block(this.isActive || !this.hooks.isEmpty)
     this.block = block
     return block
   }
 
   joins(block: Block | undefined, group?: string): void {
-    if (this.block === undefined || (group !== undefined && this.isReading(group))) return
-    for (let open: Block | undefined = this.block; open !== undefined; open = open.outer) {
-      if (block?.isWithin(open) === true) return
-      open.isShared = true
-    }
+    if (this.block === undefined || this.block === block || (group !== undefined && this.isReading(group))) return
+    this.block.isShared = true
   }
 
   endBlock(block: Block, exit: Exit.Exit<unknown, unknown>, restore: Restore): Effect.Effect<void, SqlError> {
+    const hasEnded = () => this.ended || block.isStopped
+    const end = () => {
+      block.end()
+      if (this.block === block) this.block = undefined
+    }
     const undo = Effect.suspend(() => {
-      if (this.ended || block.isDead) return Effect.void
-      this.leave(block)
+      if (hasEnded()) return Effect.void
+      end()
       return this.rollbackAll(undefined)
     })
     if (Exit.isFailure(exit)) return undo
-    const alive = Effect.suspend(() =>
-      this.ended || block.isDead
-        ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("the end of an atomic block")))
-        : Effect.void
-    )
-    const prepared = Effect.suspend(() => Effect.zipRight(this.stopBlocks(block), this.hooks.beforeCommit))
-    const whole: Effect.Effect<void, SqlError> = Effect.zipRight(
-      alive,
-      Effect.suspend(() => {
-        // One that has begun inside it meanwhile.
-        if (this.block !== block && this.block?.isWithin(block)) return Effect.zipRight(this.stopBlocks(block), whole)
-        this.leave(block)
-        return Effect.void
-      })
-    )
-    const due = Effect.zipRight(Effect.zipRight(alive, restore(prepared)), Effect.zipRight(this.undone, whole))
+    const ended = RouterError.sessionClosed("the end of an atomic block")
+    const commits = Effect.suspend(() => (hasEnded() ? Effect.fail(RouterError.toSqlError(ended)) : Effect.void))
+    const whole = Effect.suspend(() => {
+      const error = hasEnded() ? ended : block.parts.error
+      if (error !== undefined) return Effect.fail(RouterError.toSqlError(error))
+      end()
+      return Effect.void
+    })
+    const prepared = Effect.zipRight(commits, restore(this.hooks.beforeCommit))
+    const due = Effect.zipRight(prepared, Effect.zipRight(this.undone, whole))
     return Effect.onError(due, () => undo).pipe(
       Effect.zipRight(Effect.suspend(() => this.commitRoots(this.rootsOf(undefined), "settled", this.settle)))
     )
   }
 
-  /** A block has ended: by itself, with those inside it. */
-  private leave(block: Block): void {
-    block.isOver = true
-    if (this.block?.isWithin(block) !== true) return
-    for (let open = this.block; open !== block; open = open.outer!) open.isStopped = true
-    this.block = unended(block.outer)
-  }
-
   /**
-   * Stops the blocks that are not whole, those inside `within` if that is given, and rolls them back: a COMMIT must not take half
-   * of one with it. Fails when that takes with it what is not theirs.
+   * Stops a block that is not whole, and rolls it back: a COMMIT must not take half of it with it. Fails when that takes with it
+   * what is not the block's.
    */
-  private stopBlocks(within: Block | undefined): Effect.Effect<void, SqlError> {
-    return Effect.uninterruptible(
-      Effect.suspend(() => {
-        let outermost: Block | undefined
-        if (within !== undefined && this.block?.isWithin(within) !== true) return Effect.void
-        for (let open = this.block; open !== undefined && open !== within; open = open.outer) {
-          open.isStopped = true
-          outermost = open
-        }
-        if (outermost === undefined) return Effect.void
-        this.block = within
-        const told = outermost.isShared
-          ? Effect.fail(RouterError.toSqlError(RouterError.blockUnfinished()))
-          : Log.warning(RouterError.blockUnfinished().message)
-        return Effect.zipRight(this.rollbackAll(undefined), told)
-      })
-    )
-  }
+  private readonly stopBlock: Effect.Effect<void, SqlError> = Effect.uninterruptible(
+    Effect.suspend(() => {
+      const { block } = this
+      if (block === undefined) return Effect.void
+      block.isStopped = true
+      this.block = undefined
+      const told = block.isShared
+        ? Effect.fail(RouterError.toSqlError(RouterError.blockUnfinished()))
+        : Log.warning(RouterError.blockUnfinished().message)
+      return Effect.zipRight(this.rollbackAll(undefined), told)
+    })
+  )
 
   rollback(group: string | undefined, operation: string): Effect.Effect<void, SqlError> {
     return Effect.uninterruptible(Effect.zipRight(this.check(group, operation), this.rollbackAll(group)))

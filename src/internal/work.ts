@@ -1,8 +1,9 @@
 import type { SqlError } from "@effect/sql/SqlError"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type { Engine } from "../Engine.js"
-import type { Block } from "./block.js"
+import * as RouterError from "../RouterError.js"
+import { type Block, Parts } from "./block.js"
 import { Hooks } from "./hooks.js"
 import { Lock } from "./lock.js"
 import type { Restore } from "./restore.js"
@@ -42,15 +43,15 @@ export interface SessionWork {
   readonly commit: (group: string | undefined) => Effect.Effect<void, SqlError>
   /** Rolls back what is open, of one group or of all; the next statement begins anew. */
   readonly rollback: (group: string | undefined, operation: string) => Effect.Effect<void, SqlError>
-  /** An atomic block begins, inside another one or not. */
-  readonly beginBlock: (outer: Block | undefined) => Block
+  /** An atomic block begins. */
+  readonly beginBlock: () => Block
   /** Ends an atomic block: commits it, with `restore` interruptibly before the COMMIT, or rolls it back. */
   readonly endBlock: (
     block: Block,
     exit: Exit.Exit<unknown, unknown>,
     restore: Restore
   ) => Effect.Effect<void, SqlError>
-  /** Something uses the session's transaction on a group, or waits for its end: in a block, or beside those that run. */
+  /** Something uses the session's transaction on a group, or waits for its end: in the block that runs, or beside it. */
   readonly joins: (block: Block | undefined, group?: string) => void
   /** The session's transaction on a group, begun on the engine when there is none. It may be about to end. */
   readonly transaction: (group: string, engine: Engine) => Effect.Effect<Transaction, SqlError>
@@ -65,6 +66,7 @@ export class Work {
   private lock: Lock | undefined
   /** The place around an atomic block. */
   private around: Work | undefined
+  private partsOfLevel: Parts | undefined
 
   constructor(
     readonly session: SessionWork | undefined,
@@ -76,12 +78,25 @@ export class Work {
   ) {}
 
   get hooks(): Hooks {
-    return this.block?.isDead === true ? rolledBack : this.own
+    return this.block?.isStopped === true ? rolledBack : this.own
   }
 
   /** Whether nothing runs in it any more. */
   get hasEnded(): boolean {
-    return this.session !== undefined && (this.session.ended || this.block?.isDead === true)
+    return this.session !== undefined && (this.session.ended || this.block?.isStopped === true)
+  }
+
+  /** The blocks that are part of the innermost transaction or block that runs, where there is one that is not the session's. */
+  get parts(): Parts | undefined {
+    if (this.level === undefined) return this.block?.isOver === false ? this.block.parts : undefined
+    this.partsOfLevel ??= new Parts()
+    return this.partsOfLevel
+  }
+
+  /** Fails where a block that is part of this transaction has failed, or still runs. */
+  get whole(): Effect.Effect<void, SqlError> {
+    const error = this.partsOfLevel?.error
+    return error === undefined ? Effect.void : Effect.fail(RouterError.toSqlError(error))
   }
 
   /** Whose turn it is, of those beside each other that end the session's transaction by themselves. */
