@@ -11,6 +11,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
@@ -18,6 +19,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Engine from "./Engine.js"
+import * as bounded from "./internal/bounded.js"
 import * as build from "./internal/build.js"
 import type { Monitor } from "./internal/monitor.js"
 import type { Runner } from "./internal/runner.js"
@@ -94,19 +96,20 @@ export const make = (
   Effect.gen(function* () {
     yield* RoutingContext.separateLayers
     const config = yield* RouterConfig.resolve(options)
-    return fromParts(yield* build.make(config))
+    const parts = yield* build.make(config)
+    const closing = yield* Deferred.make<void>()
+    yield* Effect.addFinalizer(() => Deferred.succeed(closing, undefined))
+    return fromParts(parts, closing)
   })
 
-const fromParts = ({
-  client,
-  monitor,
-  primaryClient,
-  runner,
-  tokens
-}: Effect.Effect.Success<ReturnType<typeof build.make>>): DbRouter => {
+const fromParts = (
+  { client, monitor, primaryClient, runner, tokens }: Effect.Effect.Success<ReturnType<typeof build.make>>,
+  closing: Deferred.Deferred<void>
+): DbRouter => {
   const { router } = runner
   const engineOf = (name: string) =>
-    Effect.suspend(() => {
+    Effect.flatMap(Deferred.isDone(closing), (isClosing) => {
+      if (isClosing) return Effect.fail(RouterError.routerClosed())
       const engine = router.engine(name)
       return engine === undefined
         ? Effect.fail(RouterError.unknownEngine(name, router.engineNames))
@@ -128,7 +131,8 @@ const fromParts = ({
     status: Effect.sync(() =>
       [...router.groups.values()].flatMap((group) => group.engines.map((engine) => service.statusOf(group, engine)))
     ),
-    rebind: (name, config) => Effect.flatMap(engineOf(name), (engine) => rebind(router, monitor, engine, config)),
+    rebind: (name, config) =>
+      Effect.flatMap(engineOf(name), (engine) => rebind(router, monitor, engine, config, closing)),
     events: Stream.fromPubSub(monitor.events),
     drain: (engine) => setDrained(engine, true),
     undrain: (engine) => setDrained(engine, false)
@@ -137,15 +141,26 @@ const fromParts = ({
   return made
 }
 
+/** A wait that ends as soon as the router begins to close. */
+const whileOpen = <A, E>(wait: Effect.Effect<A, E>, closing: Deferred.Deferred<void>): Effect.Effect<A, E | SqlError> =>
+  Effect.flatMap(
+    bounded.until(wait, Deferred.await(closing)),
+    (answer): Effect.Effect<A, E | SqlError> =>
+      answer.state === "late" ? Effect.fail(RouterError.toSqlError(RouterError.routerClosed())) : answer.exit
+  )
+
 const rebind = (
   router: Runner["router"],
   monitor: Monitor,
   engine: Engine.Engine,
-  config: RouterConfig.EngineInput
+  config: RouterConfig.EngineInput,
+  closing: Deferred.Deferred<void>
 ): Effect.Effect<void, RouterError.RouterConfigError | SqlError> =>
   Effect.gen(function* () {
     const field = `rebind(${JSON.stringify(engine.name)})`
-    const given = Effect.isEffect(config) ? yield* build.configuredSoon(config, engine.name) : config
+    const given = Effect.isEffect(config)
+      ? yield* whileOpen(build.configuredSoon(config, engine.name), closing)
+      : config
     const resolved = yield* RouterConfig.resolveEngine({ field, name: engine.name }, { ...given, name: engine.name })
     yield* RouterConfig.checkTransforms(router.primary, resolved, field)
     yield* monitor.rebind(engine, resolved)

@@ -396,18 +396,19 @@ export const listenEnded = (why: string, options: Where = {}): RouterError =>
   })
 
 /**
- * A write, or a COMMIT, was sent and not answered.
+ * A write, or a COMMIT, was sent and not answered; `"odd answer"`: a COMMIT that was answered with neither COMMIT nor ROLLBACK.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const outcomeUnknown = (operation: "statement" | "commit", options: Where = {}): RouterError =>
+export const outcomeUnknown = (operation: "statement" | "commit" | "odd answer", options: Where = {}): RouterError =>
   new RouterError({
     reason: "OutcomeUnknown",
-    description:
-      operation === "commit"
-        ? `The connection${at(options.engine)} broke during COMMIT; whether the transaction is there is unknown`
-        : `A write was sent${at(options.engine)} and no answer came; whether it took effect is unknown`,
+    description: {
+      statement: `A write was sent${at(options.engine)} and no answer came; whether it took effect is unknown`,
+      commit: `The connection${at(options.engine)} broke during COMMIT; whether the transaction is there is unknown`,
+      "odd answer": `A COMMIT that was sent${at(options.engine)} was answered with neither COMMIT nor ROLLBACK; whether the transaction is there is unknown`
+    }[operation],
     remedy: "Look whether the data is there before you repeat it; it was not retried",
     ...options
   })

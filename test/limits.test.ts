@@ -14,6 +14,7 @@ import {
   Fiber,
   Layer,
   Option,
+  Scope,
   TestClock,
   TestServices
 } from "effect"
@@ -191,6 +192,34 @@ describe("where nothing interrupts", () => {
         const exit = yield* uninterruptibly(router.rebind("replica", config))
         assert(Exit.isFailure(exit))
         assert.match(String(Option.getOrThrow(Cause.failureOption(exit.cause)).cause), why)
+      }
+    })
+  )
+
+  it.live("a rebind that waits for its configuration ends with its router, and none begins after that", () =>
+    Effect.gen(function* () {
+      for (const config of [Effect.never, Effect.uninterruptible(Effect.never)]) {
+        const scope = yield* Scope.make()
+        const { options } = yield* Scope.extend(over, scope)
+        const built = yield* Scope.make()
+        const router = Context.get(yield* Scope.extend(Layer.build(DbRouter.layer(options)), built), DbRouter.DbRouter)
+        const waiting = yield* Effect.fork(timed(router.rebind("replica", config)))
+        yield* Effect.sleep("50 millis")
+        yield* Scope.close(built, Exit.void)
+        const { exit, millis } = yield* Fiber.join(waiting)
+        assert.isBelow(millis, 4_500)
+        for (const late of [
+          exit,
+          yield* Effect.exit(router.rebind("replica", config)),
+          yield* Effect.exit(router.drain("replica"))
+        ]) {
+          assert(Exit.isFailure(late))
+          const error = Cause.squash(late.cause)
+          const reason =
+            error instanceof RouterError.RouterError ? error.reason : Option.getOrUndefined(RouterError.reasonOf(error))
+          assert.strictEqual(reason, "RouterClosed")
+        }
+        yield* Scope.close(scope, Exit.void)
       }
     })
   )

@@ -315,6 +315,9 @@ layer(PgCluster.layer({ replicas: 0 }), { timeout: "60 seconds", excludeTestServ
               const error = yield* Effect.flip(unit(body))
               proxy.said = () => undefined
               assert.strictEqual(RouterError.outcomeOf(error), "unknown")
+              assert.match(error.message, /COMMIT/)
+              if (what === "the end of an INSERT")
+                assert.match(error.message, /answered with neither COMMIT nor ROLLBACK/)
               assert.deepStrictEqual([name, write, yield* stored, hooks], [name, write, [1], []])
               yield* primary.query("TRUNCATE written")
             }

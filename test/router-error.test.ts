@@ -50,6 +50,7 @@ const errors: ReadonlyArray<
   ["CommitRolledBack", RouterError.commitRolledBack({ engine: "main" }), ["ROLLBACK", "savepoint"]],
   ["ConnectionLost", RouterError.connectionLost({ engine: "main", cause: boom }), ['to "main"', "again"]],
   ["OutcomeUnknown", RouterError.outcomeUnknown("commit", { engine: "main" }), ["COMMIT", 'to "main"', "not retried"]],
+  ["OutcomeUnknown", RouterError.outcomeUnknown("odd answer", { engine: "main" }), ["neither COMMIT", 'to "main"']],
   ["OutcomeUnknown", RouterError.outcomeUnknown("statement"), ["write", "not retried"]],
   ["SettingsMissing", RouterError.settingsMissing("analytics", "default"), ['"analytics"', '"default"', '"settings"']],
   ["SettingsMissing", RouterError.settingsEnded(), ["ends the transaction", "settings"]],

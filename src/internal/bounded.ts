@@ -37,17 +37,17 @@ export const fiber = <A, E>(
   running: Fiber.RuntimeFiber<A, E>,
   limit: Duration.DurationInput,
   whenLate: WhenLate = "interrupt"
-): Effect.Effect<Answer<A, E>> => Effect.uninterruptible(awaiting(running, limit, whenLate))
+): Effect.Effect<Answer<A, E>> => Effect.uninterruptible(awaiting(running, Effect.sleep(limit), whenLate))
 
 const awaiting = <A, E>(
   running: Fiber.RuntimeFiber<A, E>,
-  limit: Duration.DurationInput,
+  limit: Effect.Effect<void>,
   whenLate: WhenLate
 ): Effect.Effect<Answer<A, E>> =>
   Effect.suspend(() => {
     const exit = running.unsafePoll()
     if (exit !== null) return Effect.succeed(answer(exit))
-    return Effect.flatMap(Effect.forkDaemon(Effect.interruptible(Effect.sleep(limit))), (clock) =>
+    return Effect.flatMap(Effect.forkDaemon(Effect.interruptible(limit)), (clock) =>
       Effect.async<Answer<A, E>>((resume) => {
         // The first of the two resumes; what the other one says is dropped.
         running.addObserver((exit) => {
@@ -94,10 +94,16 @@ export const run = <A, E, R>(
 export const within = <A, E, R>(
   wait: Effect.Effect<A, E, R>,
   limit: Duration.DurationInput
+): Effect.Effect<Answer<A, E>, never, R> => until(wait, Effect.sleep(limit))
+
+/** The same, for as long as something else has not ended: then it is late. */
+export const until = <A, E, R>(
+  wait: Effect.Effect<A, E, R>,
+  end: Effect.Effect<void>
 ): Effect.Effect<Answer<A, E>, never, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(Effect.forkDaemon(Effect.interruptible(wait)), (running) =>
-      Effect.onInterrupt(restore(awaiting(running, limit, "interrupt")), () =>
+      Effect.onInterrupt(restore(awaiting(running, end, "interrupt")), () =>
         Effect.sync(() => running.unsafeInterruptAsFork(FiberId.none))
       )
     )

@@ -364,7 +364,10 @@ export class Transaction {
         if (tag === "COMMIT") return Effect.void
         return tag === "ROLLBACK"
           ? Effect.fail(RouterError.toSqlError(RouterError.commitRolledBack(this.where)))
-          : this.unknown(new ProtocolViolation("The server has answered COMMIT with something else"))
+          : this.unknown(
+              new ProtocolViolation(`The server has answered COMMIT with ${JSON.stringify(tag ?? "")}`),
+              "odd answer"
+            )
       },
       // Only an error of the server's says that nothing is there.
       onFailure: (error) =>
@@ -373,8 +376,8 @@ export class Transaction {
   })
 
   /** A COMMIT was sent, and it is not known what the server has made of it. Nor is anything else of the connection. */
-  private unknown(cause: Error): Effect.Effect<never, SqlError> {
-    const error = RouterError.outcomeUnknown("commit", { ...this.where, cause })
+  private unknown(cause: Error, what: "commit" | "odd answer" = "commit"): Effect.Effect<never, SqlError> {
+    const error = RouterError.outcomeUnknown(what, { ...this.where, cause })
     return Effect.zipRight(this.connection.destroy, Effect.fail(RouterError.toSqlError(error)))
   }
 

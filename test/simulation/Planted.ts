@@ -291,8 +291,8 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "the end of a session commits what an atomic block of another fiber has half done",
     "internal/session.ts",
-    "          outermost = open\n",
-    ""
+    "      if (block === undefined) return Effect.void\n      block.isStopped = true\n",
+    "      return Effect.void\n      block.isStopped = true\n"
   ),
   plant(
     "what begins while a ROLLBACK of its session is under way has the hooks of that",
