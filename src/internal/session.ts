@@ -212,7 +212,7 @@ export class Session implements SessionWork {
     )
   }
 
-  private readonly settle = (outcome: Outcome): Effect.Effect<void> => Effect.suspend(() => this.hooks.take()(outcome))
+  private readonly settle = (outcome: Outcome): Effect.Effect<void> => this.hooks.take()(outcome)
 
   beginBlock(): Block {
     const block = new Block(this.isActive || !this.hooks.isEmpty)
@@ -347,15 +347,21 @@ export class Session implements SessionWork {
   private rollbackAll(group: string | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
       const isWhole = this.isWhole(group)
-      const roots = this.rootsOf(group)
+      return this.undo(this.rootsOf(group), (outcome) => (isWhole ? this.settle(outcome) : Effect.void))
+    })
+  }
+
+  /** Rolls back, while what comes to those groups waits. */
+  private undo(roots: Roots, settle: (outcome: Outcome) => Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.suspend(() => {
       const ended = Effect.unsafeMakeLatch(false)
       for (const root of roots) this.endings.set(root.group, ended)
       return this.rollbackRootsThen(roots, (outcome) => {
         // At once, so that what follows the ROLLBACK asks for itself is not among it.
-        const settle = isWhole ? this.hooks.take() : () => Effect.void
+        const settled = settle(outcome)
         for (const root of roots) this.endings.delete(root.group)
         ended.unsafeOpen()
-        return settle(outcome)
+        return settled
       })
     })
   }
@@ -403,7 +409,12 @@ export class Session implements SessionWork {
         const outcome = due.every(({ transaction }) => transaction.committedAs === "committed")
           ? "committed"
           : "unknown"
-        return others.length === 0 ? settle(outcome) : Effect.zipRight(this.rollbackRoots(others), settle(outcome))
+        return others.length === 0
+          ? settle(outcome)
+          : Effect.zipRight(
+              this.rollbackRoots(others),
+              Effect.suspend(() => settle(outcome))
+            )
       }
       return Effect.matchCauseEffect(this.commitRoot(root, when), {
         onSuccess: () => {
@@ -412,10 +423,9 @@ export class Session implements SessionWork {
         },
         onFailure: (cause) => {
           const isWhole = committed.length === 0
-          return this.rollbackRoots([root, ...rest, ...others]).pipe(
-            Effect.zipRight(Effect.suspend(() => settle(isWhole && !mayStay(rest) ? outcomeOf(cause) : "unknown"))),
-            Effect.zipRight(isWhole ? Effect.failCause(cause) : partial(committed, root, rest, cause))
-          )
+          return this.undo([root, ...rest, ...others], () =>
+            settle(isWhole && !mayStay(rest) ? outcomeOf(cause) : "unknown")
+          ).pipe(Effect.zipRight(isWhole ? Effect.failCause(cause) : partial(committed, root, rest, cause)))
         }
       })
     }
