@@ -15,6 +15,7 @@ import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import type * as Scope from "effect/Scope"
+import { nowOf } from "./internal/clock.js"
 import type { Hooks } from "./internal/hooks.js"
 import * as Log from "./internal/log.js"
 import * as place from "./internal/place.js"
@@ -305,14 +306,10 @@ export const atomic: {
             ? parts.add(self)
             : Effect.fail(RouterError.toSqlError(RouterError.transactionActive()))
         }
-        return inTurn(
-          runner,
-          work,
-          Effect.suspend(() =>
-            current === "savepoint" && around.isActive
-              ? runner.withTransaction(self)
-              : block(runner, self, work, around, current)
-          )
+        return inTurn(runner, work, (waitedSince) =>
+          current === "savepoint" && around.isActive
+            ? runner.withTransaction(self)
+            : block(runner, self, work, waitedSince, around, current)
         )
       })
     )
@@ -325,16 +322,17 @@ export const atomic: {
 const inTurn = <A, E, R>(
   runner: Runner,
   work: Work,
-  effect: Effect.Effect<A, E | SqlError, R>
+  use: (waitedSince: number | undefined) => Effect.Effect<A, E | SqlError, R>
 ): Effect.Effect<A, E | SqlError, R> =>
-  Effect.suspend(() => {
+  Effect.withFiberRuntime((fiber) => {
     const { turns } = work
-    const inside = runner.provideWork(work.inTurn, 0)(effect)
+    const waitedSince = turns.isHeld ? nowOf(fiber)() : undefined
+    const inside = runner.provideWork(work.inTurn, 0)(Effect.suspend(() => use(waitedSince)))
     return turns.run(
       Effect.suspend(() => {
         if (work.hasEnded) return Effect.fail(RouterError.toSqlError(RouterError.sessionClosed("its turn")))
         // The block around has ended meanwhile.
-        return turns === work.turns ? inside : inTurn(runner, work, effect)
+        return turns === work.turns ? inside : inTurn(runner, work, use)
       })
     )
   })
@@ -344,13 +342,14 @@ const block = <A, E, R>(
   runner: Runner,
   self: Effect.Effect<A, E, R>,
   work: Work,
+  waitedSince: number | undefined,
   around: SessionWork,
   current: Current
 ): Effect.Effect<A, E | SqlError, R> => {
   const own = Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
       const block = around.beginBlock()
-      const inside = runner.provideWork(work.within(block), 0)
+      const inside = runner.provideWork(work.within(block, waitedSince), 0)
       return inside(
         Effect.flatMap(Effect.exit(restore(self)), (exit) =>
           Effect.zipRight(around.endBlock(block, exit, restore), exit)
@@ -394,9 +393,10 @@ const endIn = (
 ): Effect.Effect<void, SqlError> => {
   if (work?.level !== undefined)
     return Effect.fail(RouterError.toSqlError(RouterError.transactionActive(work.level.group)))
-  return work?.session === undefined
+  const session = work?.session
+  return work === undefined || session === undefined
     ? Effect.fail(RouterError.toSqlError(RouterError.sessionClosed(name)))
-    : inTurn(runner, work, end(work.session, group))
+    : inTurn(runner, work, () => end(session, group))
 }
 
 const commitEarly: EndEarly = (session, group) => session.commit(group)

@@ -28,7 +28,8 @@ type Statement = Effect.Effect<unknown, SqlError.SqlError, DbRouter.Services>
 const statements: Record<string, Statement> = {
   statements: select,
   "transactions of the client": Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(select)),
-  "statements that are bound to a group": DbRouter.bindGroup(select, "default")
+  "statements that are bound to a group": DbRouter.bindGroup(select, "default"),
+  "atomic blocks": DbRouter.atomic(select)
 }
 
 const sessions: Record<string, (body: Statement) => Statement> = {

@@ -14,6 +14,11 @@ export class Lock {
   private held = false
   private readonly waiters = new Set<Waiter>()
 
+  /** Whether it is taken. */
+  get isHeld(): boolean {
+    return this.held
+  }
+
   /** Takes the lock; the caller must be uninterruptible, and {@link release} it. `restore` makes the waiting interruptible. */
   take(restore: Restore): Effect.Effect<void> {
     return Effect.suspend(() => {

@@ -20,6 +20,8 @@ const pause = 50
  */
 export class Patience {
   private readonly millis: number
+  /** The last wait that was in vain: from when, until when. */
+  private vain: { readonly since: number; readonly until: number } | undefined
 
   constructor(
     private readonly servers: Servers,
@@ -63,6 +65,16 @@ export class Patience {
     })
   }
 
+  /**
+   * Until when what has waited for its turn may wait, where those before it have waited for a primary all the while: one after the
+   * other, each would wait for the limits of all before it.
+   */
+  deadlineOf(waitedSince: number | undefined): Deadline {
+    return waitedSince !== undefined && this.vain !== undefined && waitedSince <= this.vain.since
+      ? this.vain.until
+      : undefined
+  }
+
   private wait(error: SqlError, deadline: Deadline): Effect.Effect<number, SqlError> {
     return Effect.clockWith((clock) => {
       const now = elapsedOf(clock)
@@ -73,7 +85,10 @@ export class Patience {
         // The monitor may still take the server for well that fails.
         deadline === undefined ? there : Effect.delay(there, Math.min(pause, Math.max(0, left))),
         (isThere) => isThere,
-        () => error
+        () => {
+          this.vain = { since: until - this.millis, until }
+          return error
+        }
       ).pipe(Effect.as(until))
     })
   }

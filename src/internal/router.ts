@@ -108,7 +108,7 @@ export class Router extends Routes implements Writer {
     work: Work | undefined,
     request: Request,
     trip: Trip,
-    deadline?: Deadline,
+    deadline: Deadline = this.patience.deadlineOf(work?.waitedSince),
     hasWaited = false
   ): Effect.Effect<Result, SqlError> {
     const decision = this.decideAgain(trip, this.decide(fiber, work, request.sql, "choose"))
@@ -244,13 +244,17 @@ export class Router extends Routes implements Writer {
     return decision.transaction !== undefined
       ? Effect.succeed(decision.transaction)
       : decision.begins
-        ? this.beginIn(work!.session!, decision)
+        ? this.beginIn(work!, work!.session!, decision)
         : undefined
   }
 
-  private beginIn(session: SessionWork, { engine, group, kind }: Decision): Effect.Effect<Transaction, SqlError> {
+  private beginIn(
+    work: Work,
+    session: SessionWork,
+    { engine, group, kind }: Decision
+  ): Effect.Effect<Transaction, SqlError> {
     if (kind === "read") session.snapshotGroup = group
-    return this.begun(group, engine, (engine) => session.transaction(group, engine))
+    return this.begun(group, engine, (engine) => session.transaction(group, engine, work.waitedSince), identity, work)
   }
 
   /** What begins on an engine; on the primary of then, if it has to wait for one, which `restore` makes interruptible. */
@@ -258,10 +262,11 @@ export class Router extends Routes implements Writer {
     group: string,
     engine: Engine,
     begin: (engine: Engine) => Effect.Effect<A, SqlError>,
-    restore: Restore = identity
+    restore: Restore = identity,
+    work?: Work
   ): Effect.Effect<A, SqlError> {
     return group === this.defaultGroup.name && engine === this.primary
-      ? this.patience.around(() => begin(this.primary), restore)
+      ? this.patience.around(() => begin(this.primary), restore, this.patience.deadlineOf(work?.waitedSince))
       : begin(engine)
   }
 
@@ -274,7 +279,10 @@ export class Router extends Routes implements Writer {
   target(fiber: AnyFiber, work: Work | undefined): Effect.Effect<Target, SqlError> {
     const target = this.engineForTransaction(fiber, work)
     return RouterError.isRouterError(target)
-      ? Effect.flatMap(this.patience.after(RouterError.toSqlError(target), undefined), () => this.target(fiber, work))
+      ? Effect.flatMap(
+          this.patience.after(RouterError.toSqlError(target), this.patience.deadlineOf(work?.waitedSince)),
+          () => this.target(fiber, work)
+        )
       : Effect.succeed(target)
   }
 
@@ -306,6 +314,7 @@ export class Router extends Routes implements Writer {
     hasWaited = false
   ): Stream.Stream<object, SqlError> {
     const work = workOf(fiber)
+    const until = deadline ?? this.patience.deadlineOf(work?.waitedSince)
     const decision = this.decideAgain(trip, this.decide(fiber, work, sql, "choose"))
     const again = (deadline: Deadline) =>
       Stream.unwrap(
@@ -314,7 +323,7 @@ export class Router extends Routes implements Writer {
         )
       )
     const later = (error: SqlError, isRead: boolean) =>
-      Stream.unwrap(Effect.map(this.patience.after(error, deadline, isRead), again))
+      Stream.unwrap(Effect.map(this.patience.after(error, until, isRead), again))
     if (RouterError.isRouterError(decision)) return later(RouterError.toSqlError(decision), false)
     if (decision.awaits && !hasWaited) {
       return Stream.unwrap(

@@ -6,6 +6,8 @@ import type * as Fiber from "effect/Fiber"
 import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { Block } from "./block.js"
+import { nowOf } from "./clock.js"
+import { acquireFailed } from "./failure.js"
 import { Hooks, type Outcome, type Outside } from "./hooks.js"
 import * as Log from "./log.js"
 import type { Restore } from "./restore.js"
@@ -52,6 +54,8 @@ export class Session implements SessionWork {
   private keptGroup: string | undefined
   private readonly roots = new Map<string, Root>()
   private readonly beginnings = new Map<string, Together<Transaction, SqlError>>()
+  /** The last attempts to begin that have found no connection: since when, and why. */
+  private readonly vain = new Map<string, { readonly since: number; readonly error: SqlError }>()
   /** What ends with the ROLLBACK that is under way on a group: what comes meanwhile begins anew, after it, as after a COMMIT. */
   private readonly endings = new Map<string, Effect.Latch>()
   /** The atomic block that is not whole yet. */
@@ -133,12 +137,15 @@ export class Session implements SessionWork {
     return root === undefined || root.transaction.isSpent ? undefined : root.transaction
   }
 
-  transaction(group: string, engine: Engine): Effect.Effect<Transaction, SqlError> {
-    return Effect.suspend(() => {
+  transaction(group: string, engine: Engine, waitedSince?: number): Effect.Effect<Transaction, SqlError> {
+    return Effect.withFiberRuntime((fiber) => {
       const transaction = this.current(group)
       if (transaction !== undefined) return Effect.succeed(transaction)
       const ending = this.endings.get(group)
-      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine))
+      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine, waitedSince))
+      const vain = this.vain.get(group)
+      // What has waited for its turn all the while has waited for that, too.
+      if (vain !== undefined && waitedSince !== undefined && waitedSince <= vain.since) return Effect.fail(vain.error)
       let beginning = this.beginnings.get(group)
       if (beginning === undefined) {
         beginning = new Together()
@@ -147,7 +154,12 @@ export class Session implements SessionWork {
       const { settings, timeouts } = this.options
       // It takes a connection that is there, and nothing is sent.
       const isShort = this.roots.size + settings.length + timeouts.length === 0 && engine.poolStatus.idle > 0
-      return beginning.join(this.begin(group, engine), isShort)
+      const since = nowOf(fiber)()
+      return Effect.tapError(beginning.join(this.begin(group, engine), isShort), (error) =>
+        Effect.sync(() => {
+          if (error.message === acquireFailed) this.vain.set(group, { since, error })
+        })
+      )
     })
   }
 

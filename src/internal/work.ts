@@ -53,8 +53,11 @@ export interface SessionWork {
   ) => Effect.Effect<void, SqlError>
   /** Something uses the session's transaction on a group, or waits for its end: in the block that runs, or beside it. */
   readonly joins: (block: Block | undefined, group?: string) => void
-  /** The session's transaction on a group, begun on the engine when there is none. It may be about to end. */
-  readonly transaction: (group: string, engine: Engine) => Effect.Effect<Transaction, SqlError>
+  /**
+   * The session's transaction on a group, begun on the engine when there is none. It may be about to end. What has waited for its
+   * turn since before an attempt to begin that has failed, fails with that.
+   */
+  readonly transaction: (group: string, engine: Engine, waitedSince?: number) => Effect.Effect<Transaction, SqlError>
 }
 
 /** The hooks of what was rolled back. */
@@ -67,6 +70,8 @@ export class Work {
   /** The place around an atomic block. */
   private around: Work | undefined
   private partsOfLevel: Parts | undefined
+  /** Since when it has waited for its turn, in milliseconds of the clock that never goes back, if it has. */
+  waitedSince: number | undefined
 
   constructor(
     readonly session: SessionWork | undefined,
@@ -75,7 +80,9 @@ export class Work {
     private readonly outer: Work | undefined,
     /** The atomic block that it is in. */
     readonly block: Block | undefined = outer?.block
-  ) {}
+  ) {
+    this.waitedSince = outer?.waitedSince
+  }
 
   get hooks(): Hooks {
     return this.block?.isStopped === true ? rolledBack : this.own
@@ -112,10 +119,11 @@ export class Work {
     return new Work(this.session, this.level, this.own, this.outer, this.block)
   }
 
-  /** The same place within an atomic block. */
-  within(block: Block): Work {
+  /** The same place within an atomic block, whose turn it may have waited for. */
+  within(block: Block, waitedSince: number | undefined): Work {
     const inside = new Work(this.session, this.level, this.own, this.outer, block)
     inside.around = this
+    inside.waitedSince = waitedSince
     return inside
   }
 
