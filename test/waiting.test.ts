@@ -142,6 +142,31 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true, timeout: "2
     })
   )
 
+  it.scoped(
+    "of a session that has written on the primary goes there into its transaction, on the same connection",
+    () =>
+      Effect.gen(function* () {
+        const context = yield* over({ waitForReplica: "100 millis" }, 1)
+        yield* Effect.provide(
+          Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* sql`CREATE TABLE uncommitted (id int)`
+            // One that takes long is not taken for stuck soon.
+            yield* sql`SELECT pg_sleep(0.5)`
+            yield* hold(["replica1"])
+            const rows = yield* DbRouter.session(
+              Effect.zipRight(
+                sql`INSERT INTO uncommitted VALUES (1)`,
+                DbRouter.replica(sql`SELECT id FROM uncommitted`)
+              )
+            )
+            assert.deepStrictEqual(rows, [{ id: 1 }])
+          }),
+          context
+        )
+      })
+  )
+
   it.scoped('fails where it may not go to the primary (onNoReplica: "fail"), and says why', () =>
     Effect.gen(function* () {
       const context = yield* over({ waitForReplica: "100 millis", onNoReplica: "fail" })

@@ -23,6 +23,9 @@ export interface Writer {
   writeRows(decision: Decision, sql: string, params: ReadonlyArray<unknown>): Stream.Stream<object, SqlError>
 }
 
+/** How a read runs on the primary that is to run in a transaction there; `undefined`: in none. */
+export type OnPrimary = () => Effect.Effect<Result, SqlError> | undefined
+
 /** Reads outside transactions: where they run, and where again when a server fails. */
 export class Reads {
   /** Those that may be sent to a second replica. */
@@ -37,16 +40,22 @@ export class Reads {
   }
 
   /** One read. */
-  query(fiber: AnyFiber, decision: Decision, request: Request, trip: Trip): Effect.Effect<Result, SqlError> {
+  query(
+    fiber: AnyFiber,
+    decision: Decision,
+    request: Request,
+    trip: Trip,
+    onPrimary?: OnPrimary
+  ): Effect.Effect<Result, SqlError> {
     const { engine, movable } = decision
     if (!movable) return this.on(fiber, decision.group, engine, request, false, trip)
     const { hedges } = this
     return hedges === undefined
       ? orElse(this.on(fiber, decision.group, engine, request, true, trip), (error) =>
-          this.moved(fiber, decision, request, trip, { engine, error, other: undefined })
+          this.moved(fiber, decision, request, trip, { engine, error, other: undefined }, onPrimary)
         )
       : Effect.catchAll(this.hedged(hedges, fiber, decision, request, trip), (failed) =>
-          this.moved(fiber, decision, request, trip, failed)
+          this.moved(fiber, decision, request, trip, failed, onPrimary)
         )
   }
 
@@ -56,22 +65,23 @@ export class Reads {
     decision: Decision,
     request: Request,
     trip: Trip,
-    { engine, error, other }: Failed
+    { engine, error, other }: Failed,
+    onPrimary: OnPrimary | undefined
   ): Effect.Effect<Result, SqlError> {
     const move = this.mover(fiber, decision, request.sql, trip)
     const next = (engine: Engine, movable: boolean, error: SqlError, other?: Failed["other"]) =>
-      Effect.flatMap(
-        move(engine, movable, error, other),
-        ({ refusal, ...step }): Effect.Effect<Result, SqlError> =>
-          refusal !== undefined
-            ? Effect.zipLeft(
-                this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request),
-                this.rememberRefused(request.sql, error)
-              )
-            : Effect.catchAll(this.on(fiber, step.group, step.engine, request, step.movable, trip), (error) =>
+      Effect.flatMap(move(engine, movable, error, other), ({ refusal, ...step }): Effect.Effect<Result, SqlError> => {
+        const inside = step.group === this.routes.defaultGroup.name ? onPrimary?.() : undefined
+        return refusal !== undefined
+          ? Effect.zipLeft(
+              inside ?? this.writer.write(fiber, { ...decision, ...step, kind: "write" }, request),
+              this.rememberRefused(request.sql, error)
+            )
+          : (inside ??
+              Effect.catchAll(this.on(fiber, step.group, step.engine, request, step.movable, trip), (error) =>
                 next(step.engine, step.movable, error)
-              )
-      )
+              ))
+      })
     return next(engine, true, error, other)
   }
 

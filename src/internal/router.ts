@@ -26,7 +26,7 @@ import * as Log from "./log.js"
 import type { Monitor } from "./monitor.js"
 import { orElse } from "./orElse.js"
 import { type Deadline, Patience } from "./patience.js"
-import { catchBeforeRows, Reads, type Writer } from "./reads.js"
+import { catchBeforeRows, type OnPrimary, Reads, type Writer } from "./reads.js"
 import type { Refresh } from "./refresh.js"
 import type { Restore } from "./restore.js"
 import { type Decision, Routes, type RoutesOptions, redirect, type Target } from "./routes.js"
@@ -128,7 +128,13 @@ export class Router extends Routes implements Writer {
     if (inside === undefined) {
       const answered =
         decision.kind === "read"
-          ? this.reads.query(fiber, decision, request, trip)
+          ? this.reads.query(
+              fiber,
+              decision,
+              request,
+              trip,
+              work?.session && this.primaryOf(work.session, () => again(deadline))
+            )
           : this.write(fiber, decision, request)
       return this.needsPrimary(decision)
         ? orElse(answered, (error) => {
@@ -161,6 +167,11 @@ export class Router extends Routes implements Writer {
         return onThePrimary(again(deadline))
       }
     })
+  }
+
+  /** How a read of a session runs on the primary where the session has a transaction there: in that one. */
+  private primaryOf(session: NonNullable<Work["session"]>, again: () => Effect.Effect<Result, SqlError>): OnPrimary {
+    return () => (session.current(this.defaultGroup.name) === undefined ? undefined : onThePrimary(again()))
   }
 
   /** Whether a read whose replica could not begin its transaction goes to the primary. */
