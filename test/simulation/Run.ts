@@ -237,6 +237,9 @@ class Simulation {
 
   /** What waits for a connection waits for one that is used, or is being opened, or is to be opened when its turn comes. */
   private readonly look = Effect.gen(this, function* () {
+    // While the program is stalled nothing of it can end what lasts.
+    if (this.world.now - this.lookedAt > 2 * lookEvery) for (const all of this.lasting) all.clear()
+    this.lookedAt = this.world.now
     for (const { cluster, handles } of this.sites) {
       yield* Effect.forEach(handles, (handle) => this.lookAt(cluster, handle))
     }
@@ -280,6 +283,9 @@ class Simulation {
 
   /** Since when a router listens elsewhere than it writes. */
   private readonly elsewhere = new Map<string, number>()
+
+  private readonly lasting = [this.none, this.hopeless, this.elsewhere]
+  private lookedAt = 0
 
   private lookAtListening(cluster: Cluster, client: string, writer: { readonly name: string } | undefined): void {
     const { network, truth, world } = this
