@@ -13,8 +13,9 @@ import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
+import type * as FiberRefs from "effect/FiberRefs"
 import { dual } from "effect/Function"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { nowOf } from "./internal/clock.js"
 import type { Hooks } from "./internal/hooks.js"
 import * as Log from "./internal/log.js"
@@ -557,15 +558,27 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
   Effect.flatMap(DbRouter, ({ runner }) =>
     Effect.flatMap(Effect.zip(currentWork, resolve(options)), ([around, resolved]) => {
       if (around === undefined) {
-        return Effect.gen(function* () {
-          const flow = yield* unit.sharedFlow
-          const opened = yield* Effect.acquireRelease(unit.open(runner, resolved), (opened, exit) =>
-            Effect.ensuring(closeScoped(opened, exit), unit.rejoin(flow))
-          )
-          yield* place.setScoped(RoutingContext.flow, flow)
-          yield* runner.enter(opened.work)
-          return handle(runner, opened.work, flow)
-        })
+        return Effect.uninterruptible(
+          Effect.gen(function* () {
+            const around = yield* FiberRef.get(RoutingContext.flow)
+            const flow = yield* unit.sharedFlow
+            const opened = yield* unit.open(runner, resolved)
+            const refs = yield* Effect.getFiberRefs
+            // What a finalizer of `Effect.acquireRelease` changes in FiberRefs is undone after it, and with it what the flow has seen.
+            yield* Scope.addFinalizerExit(yield* Effect.scope, (exit) =>
+              Effect.ensuring(
+                closeScoped(opened, refs, exit),
+                FiberRef.update(RoutingContext.flow, (now) => (now === flow ? around : now)).pipe(
+                  Effect.zipRight(unit.followed(opened)),
+                  Effect.zipRight(unit.rejoin(flow))
+                )
+              )
+            )
+            yield* FiberRef.set(RoutingContext.flow, flow)
+            yield* runner.enter(opened.work)
+            return handle(runner, opened.work, flow)
+          })
+        )
       }
       return options === undefined
         ? Effect.map(FiberRef.get(RoutingContext.flow), (flow) => handle(runner, around, flow))
@@ -573,13 +586,25 @@ export const scoped = (options?: Options): Effect.Effect<Session, SqlError, Scop
     })
   )
 
-const closeScoped = (opened: unit.Unit, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
-  Exit.isFailure(exit)
-    ? Effect.orDie(unit.end(opened, exit))
-    : Effect.exit(opened.runner.provideWork(opened.work, 0)(opened.session.beforeCommit)).pipe(
-        Effect.flatMap((prepared) => Effect.zipRight(unit.end(opened, prepared), prepared)),
-        Effect.orDie
-      )
+/** Ends a session with the FiberRefs of the fiber that has opened it: another one may close the scope. */
+const closeScoped = (
+  { runner, session, work }: unit.Unit,
+  refs: FiberRefs.FiberRefs,
+  exit: Exit.Exit<unknown, unknown>
+): Effect.Effect<void> =>
+  Effect.flatMap(Effect.getFiberRefs, (then) =>
+    Effect.setFiberRefs(refs).pipe(
+      Effect.zipRight(
+        Exit.isFailure(exit)
+          ? session.end(exit)
+          : Effect.exit(runner.provideWork(work, 0)(session.beforeCommit)).pipe(
+              Effect.flatMap((prepared) => Effect.zipRight(session.end(prepared), prepared))
+            )
+      ),
+      Effect.orDie,
+      Effect.ensuring(Effect.setFiberRefs(then))
+    )
+  )
 
 const handle = (runner: Runner, work: Work, flow: RoutingContext.Flow): Session => {
   const inside = runner.provideWork(work, 0)

@@ -40,14 +40,13 @@ export const open = (runner: Runner, given: Given): Effect.Effect<Unit> =>
     })
   )
 
-/**
- * Ends a session. The flow that comes after has to know of its writes; it is not the flow inside, which ends here.
- */
-export const end = ({ runner, session }: Unit, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, SqlError> =>
-  Effect.ensuring(
-    session.end(exit),
-    Effect.suspend(() => (session.hasCommittedWrites ? runner.router.config.consistency.afterCommit : Effect.void))
-  )
+/** Ends a session. The flow that comes after has to know of its writes; it is not the flow inside, which ends here. */
+export const end = (unit: Unit, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, SqlError> =>
+  Effect.ensuring(unit.session.end(exit), followed(unit))
+
+/** Tells the flow of this fiber that a session which has ended may have written. */
+export const followed = ({ runner, session }: Unit): Effect.Effect<void> =>
+  Effect.suspend(() => (session.hasCommittedWrites ? runner.router.config.consistency.afterCommit : Effect.void))
 
 /** The flow inside a session, one cell for all its fibers. It begins as the flow around it is. */
 export const sharedFlow: Effect.Effect<RoutingContext.Flow> = Effect.withFiberRuntime((fiber) =>
