@@ -132,7 +132,7 @@ export class Connection {
   readonly traces = new Traces()
   /** The statements that are prepared on it, by their names. */
   readonly prepared = new Map<string, Prepared>()
-  /** What names without a schema stand for. */
+  /** What texts mean on it. */
   readonly surroundings = new Surroundings()
   /** The types that casts of extensions lead away from, once that is known. */
   unsafeTypes: ReadonlySet<number> | undefined
@@ -182,7 +182,7 @@ export class Connection {
     })
     connection.on("parameterStatus", ({ parameterName, parameterValue }) => {
       this.traces.hear(parameterName, parameterValue)
-      if (parameterName === "search_path") this.surroundings.heard(parameterValue)
+      this.surroundings.heard(parameterName, parameterValue)
     })
     for (const copy of copies) {
       connection.on(copy, () => {

@@ -271,10 +271,13 @@ const leastOf = (all: ReadonlyMap<string, Prepared>): string => {
   return least!
 }
 
+/** A literal that the server reads as a time of now, when it parses the text. */
+const isOfNow = /['$]\s*(?:now|today|tomorrow|yesterday)\b/i
+
 const newName = (sql: string, parameters: number): string | undefined => {
   // Without parameters a text may hold several statements, which only the simple protocol takes.
   const isSingle = parameters > 0 || !sql.includes(";")
-  return isSingle && isQuery.test(sql)
+  return isSingle && isQuery.test(sql) && !isOfNow.test(sql)
     ? `edr_${createHash("sha256").update(sql).digest("hex").slice(0, 40)}`
     : undefined
 }
