@@ -123,15 +123,20 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("one text
       const router = yield* prepared
       yield* Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
-        for (const text of [
-          "select (clock_timestamp() - 'now'::timestamptz < interval '100 ms') as v where $1 = 1",
-          "select (clock_timestamp() - ' Now '::timestamptz < interval '100 ms') as v where $1 = 1",
-          "select (clock_timestamp() - $$now$$::timestamptz < interval '100 ms') as v where $1 = 1"
-        ]) {
-          for (let round = 0; round < 5; round++) {
-            assert.deepStrictEqual(yield* sql.unsafe(text, [1]), [{ v: true }])
-            yield* sql`select pg_sleep(0.15)`
+        const times = [
+          "'now'",
+          "' Now '",
+          "$$now$$",
+          "'now()'",
+          "lower('[now,)'::tstzrange)",
+          "('{now}'::timestamptz[])[1]"
+        ]
+        for (let round = 0; round < 5; round++) {
+          for (const time of times) {
+            const text = `select (clock_timestamp() - ${time}::timestamptz < interval '100 ms') as v where $1 = 1`
+            assert.deepStrictEqual(yield* sql.unsafe(text, [1]), [{ v: true }], time)
           }
+          yield* sql`select pg_sleep(0.15)`
         }
       }).pipe(Effect.provide(router), Effect.scoped)
     }).pipe(engines.timeless)

@@ -4,6 +4,7 @@ import { TextCache } from "../textCache.js"
 import { saysTheSame } from "./parameters.js"
 import { changesSchema, schema } from "./schema.js"
 import { mayMoveByCall, type Surroundings } from "./surroundings.js"
+import { hasTimeOfNow } from "./timeOfNow.js"
 import { writtenTypes } from "./writtenTypes.js"
 
 // A statement is worth a name from its second use on: most texts that are used once are never used again.
@@ -271,13 +272,10 @@ const leastOf = (all: ReadonlyMap<string, Prepared>): string => {
   return least!
 }
 
-/** A literal that the server reads as a time of now, when it parses the text. */
-const isOfNow = /['$]\s*(?:now|today|tomorrow|yesterday)\b/i
-
 const newName = (sql: string, parameters: number): string | undefined => {
   // Without parameters a text may hold several statements, which only the simple protocol takes.
   const isSingle = parameters > 0 || !sql.includes(";")
-  return isSingle && isQuery.test(sql) && !isOfNow.test(sql)
+  return isSingle && isQuery.test(sql) && !hasTimeOfNow(sql)
     ? `edr_${createHash("sha256").update(sql).digest("hex").slice(0, 40)}`
     : undefined
 }
