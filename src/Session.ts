@@ -11,6 +11,7 @@ import { SqlError } from "@effect/sql/SqlError"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import type * as FiberRefs from "effect/FiberRefs"
@@ -202,7 +203,8 @@ export interface DetachedOptions {
 /**
  * Runs an effect outside every session and transaction: each statement commits by itself. For background work that outlives
  * its session. Its writes count for the reads of the session that waits for it. The `settings` of the session hold for it, and
- * so does `readOnly`, unless the options say otherwise: then each statement has a transaction of its own.
+ * so does `readOnly`, unless the options say otherwise: then each statement has a transaction of its own. Dies of a
+ * `RouterConfigError` when the options are wrong.
  *
  * @example
  * ```ts
@@ -223,14 +225,19 @@ export const detached: {
   <A, E, R>(self: Effect.Effect<A, E, R>, options?: DetachedOptions): Effect.Effect<A, E, R>
 } = dual(
   (args) => Effect.isEffect(args[0]),
-  <A, E, R>(self: Effect.Effect<A, E, R>, options?: DetachedOptions): Effect.Effect<A, E, R> => detach(self, options)
+  <A, E, R>(self: Effect.Effect<A, E, R>, options: DetachedOptions = {}): Effect.Effect<A, E, R> =>
+    Either.match(sessionOptions.resolveDetached(options), {
+      // They come from the text of a program, not from its input.
+      onLeft: Effect.die,
+      onRight: () => detach(self, options)
+    })
 )
 
-const detach = <A, E, R>(self: Effect.Effect<A, E, R>, options?: DetachedOptions): Effect.Effect<A, E, R> =>
+const detach = <A, E, R>(self: Effect.Effect<A, E, R>, options: DetachedOptions): Effect.Effect<A, E, R> =>
   Effect.withFiberRuntime((fiber) => {
     const around = fiber.getFiberRef(RoutingContext.flow)
     const kept = (now: rules.Rules) =>
-      rules.make(options?.settings === "none" ? [] : now.settings, options?.readOnly !== false && now.readOnly)
+      rules.make(options.settings === "none" ? [] : now.settings, options.readOnly !== false && now.readOnly)
     if (around.shared === undefined) return place.detached(self, kept)
     const tellAround = Effect.map(FiberRef.get(RoutingContext.flow), (flow) => {
       around.absorb(flow.seen)

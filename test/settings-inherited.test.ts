@@ -1,7 +1,7 @@
 import { HttpApp, HttpServerResponse } from "@effect/platform"
 import { SqlClient, SqlResolver } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, type Option, Schema, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, type Option, Schema, Stream } from "effect"
 import { DbRouter, HttpSession, Session } from "effect-db-router"
 import * as Sessions from "./support/session.js"
 
@@ -80,6 +80,13 @@ const byId = SqlResolver.findById("Tenant", {
     )
 })
 
+/** As JavaScript calls it, whose options are not checked before. */
+const untyped = (
+  make: unknown,
+  ...args: ReadonlyArray<unknown>
+): Effect.Effect<unknown, unknown, DbRouter.DbRouter | SqlClient.SqlClient> =>
+  (make as (...args: ReadonlyArray<unknown>) => Effect.Effect<unknown>)(...args)
+
 layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })("the settings of a session", (it) => {
   const asTenant = DbRouter.session({ settings: { "app.tenant": "a" } })
 
@@ -106,6 +113,75 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
       assert.strictEqual(yield* inside(tenant, "none"), "")
       assert.strictEqual(yield* asTenant(DbRouter.detached(tenant, { settings: "none" })), "")
       assert.strictEqual(yield* asTenant(DbRouter.detached(DbRouter.primary(tenant), { settings: "none" })), "")
+    })
+  )
+
+  const opened = <A, E, R>(self: Effect.Effect<A, E, R>, options: Parameters<typeof Session.scoped>[0]) =>
+    Effect.scoped(Effect.zipRight(Session.scoped(options), self))
+  const around = {
+    session: <A, E, R>(self: Effect.Effect<A, E, R>) => asTenant(self),
+    newSession: DbRouter.newSession({ settings: { "app.tenant": "a" } }),
+    "Session.scoped": <A, E, R>(self: Effect.Effect<A, E, R>) => opened(self, { settings: { "app.tenant": "a" } })
+  }
+  const left = {
+    "newSession, detached": DbRouter.newSession(DbRouter.detached(tenant), { settings: "none" }),
+    "newSession, a transaction, detached": DbRouter.newSession(
+      Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(DbRouter.detached(tenant))),
+      { settings: "none" }
+    ),
+    "newSession, detached, a session": DbRouter.newSession(DbRouter.detached(DbRouter.session(tenant)), {
+      settings: "none"
+    }),
+    "detached, newSession": DbRouter.detached(DbRouter.newSession(DbRouter.detached(tenant)), { settings: "none" })
+  }
+  for (const [name, unit] of Object.entries(around)) {
+    for (const [what, self] of Object.entries(left)) {
+      it.effect(`are left for all that is composed inside: ${name}, ${what}`, () =>
+        Effect.gen(function* () {
+          yield* Sessions.setUp
+          assert.strictEqual(yield* unit(self), "")
+          assert.strictEqual(yield* unit(Effect.zipRight(self, tenant)), "a")
+          yield* Sessions.assertQuiet
+        })
+      )
+    }
+  }
+
+  it.effect("of a Session.scoped that is read-only are left by newSession", () =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      yield* opened(DbRouter.newSession(DbRouter.detached(Sessions.insert(7)), { readOnly: false }), { readOnly: true })
+      assert.deepStrictEqual(yield* Sessions.stored, [7])
+    })
+  )
+
+  for (const options of [
+    { settings: { role: "b" } },
+    { settings: {} },
+    { readOnly: true },
+    { isolation: "serializable" }
+  ]) {
+    it.effect(`are not taken by detached: ${JSON.stringify(options)}`, () =>
+      Effect.gen(function* () {
+        yield* Sessions.setUp
+        const exit = yield* Effect.exit(untyped(DbRouter.detached, Sessions.insert(1), options))
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+        assert.include(String(exit), "RouterConfigError")
+        assert.deepStrictEqual(yield* Sessions.stored, [])
+      })
+    )
+  }
+
+  it.effect("are fields of a plain object", () =>
+    Effect.gen(function* () {
+      yield* Sessions.setUp
+      for (const settings of [new Map([["app.tenant", "a"]]), new Date(), [["app.tenant", "a"]]]) {
+        const exit = yield* Effect.exit(untyped(DbRouter.session, Sessions.insert(1), { settings }))
+        assert.isTrue(Exit.isFailure(exit))
+      }
+      const bare = Object.assign(Object.create(null), { "app.tenant": "a" })
+      assert.strictEqual(yield* DbRouter.session(tenant, { settings: bare }), "a")
+      assert.deepStrictEqual(yield* Sessions.stored, [])
     })
   )
 

@@ -27,6 +27,11 @@ export const withoutWork = (context: Context.Context<never>): Map<string, unknow
   return services
 }
 
+const connectionIn = (services: Map<string, unknown>): unknown => {
+  const transaction = services.get(SqlClient.TransactionConnection.key)
+  return Array.isArray(transaction) ? transaction[0] : undefined
+}
+
 /** Runs an effect outside the transactions and sessions of every router; what has been set there holds if `rulesOf` keeps it. */
 export const detached = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
@@ -36,15 +41,32 @@ export const detached = <A, E, R>(
     const ambient = fiber.getFiberRef(ambientWork)
     return Effect.mapInputContext(Effect.locally(effect, ambientWork, undefined), (context: Context.Context<R>) => {
       const services = withoutWork(context)
+      const connectionKey = SqlClient.TransactionConnection.key
+      // The innermost unit comes last. One that keeps nothing has left what those around it have set.
       const keep = (works: Works, place: Work | Outskirts | undefined) => {
         const rules = place?.rules && rulesOf(place.rules)
-        if (rules === undefined) return
-        const outskirts = new Outskirts(rules)
-        services.set(works.workKey, outskirts)
-        services.set(SqlClient.TransactionConnection.key, [new RoutedConnection(works, outskirts), 0])
+        const outskirts = rules && new Outskirts(rules)
+        const connection = connectionIn(services)
+        const isOurs = connection instanceof RoutedConnection
+        if (outskirts !== undefined) {
+          services.set(works.workKey, outskirts)
+          if (connection === undefined || isOurs) {
+            services.set(connectionKey, [new RoutedConnection(works, outskirts), 0])
+          }
+        } else {
+          services.delete(works.workKey)
+          if (isOurs && connection.belongsTo(works)) services.delete(connectionKey)
+        }
       }
       if (ambient !== undefined) keep(ambient.works, ambient.work)
-      context.unsafeMap.get(SqlClient.TransactionConnection.key)?.[0]?.tellPlace?.(keep)
+      // Units of several routers may be around: the context has those that the connection does not tell of.
+      for (const [key, place] of context.unsafeMap) {
+        if (!key.startsWith(workPrefix)) continue
+        const rules = place.rules && rulesOf(place.rules)
+        if (rules === undefined) services.delete(key)
+        else services.set(key, new Outskirts(rules))
+      }
+      context.unsafeMap.get(connectionKey)?.[0]?.tellPlace?.(keep)
       return Context.unsafeMake<R>(services)
     })
   })

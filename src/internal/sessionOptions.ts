@@ -21,7 +21,7 @@ export interface Given {
 // PostgreSQL takes any name with a dot as a setting of one's own; others must exist, and it says so itself.
 const settings: check.Check<ReadonlyArray<readonly [string, string]> | "none"> = (field, value) => {
   if (value === "none") return Either.right(value)
-  if (!check.isObject(value)) {
+  if (!check.isObject(value) || !check.hasFields(value)) {
     return check.invalid(field, value, 'It must be an object, such as { "app.user_id": "42" }, or "none"')
   }
   const entries: Array<readonly [string, string]> = []
@@ -52,6 +52,11 @@ const isRepeatable = (given: {
 
 const milliseconds = (duration: Duration.Duration): string =>
   `${Math.max(1, Math.round(Duration.toMillis(duration)))}ms`
+
+const leaving = check.struct({ readOnly: check.only(false), settings: check.only("none") })
+
+/** Validates what `detached` leaves behind. */
+export const resolveDetached = (options: unknown) => leaving("detached", options)
 
 /** Validates a session's options. */
 export const resolve = (options: unknown): Either.Either<Given, RouterError.RouterConfigError> =>

@@ -27,6 +27,10 @@ const check =
   (field, value) =>
     accepts(value) ? Either.right(value) : invalid(field, value, remedy)
 
+/** An option that can only be left out or have that value. */
+export const only = <const A extends string | boolean>(allowed: A): Check<A> =>
+  check((value): value is A => value === allowed, `It must be ${print(allowed)}, or left out`)
+
 export const boolean = check((value) => typeof value === "boolean", "It must be true or false")
 
 export const text = check(
@@ -57,6 +61,12 @@ export const oneOf = <const A extends string>(...allowed: ReadonlyArray<A>): Che
 
 export const isObject = (value: unknown): value is object =>
   typeof value === "object" && value !== null && !Array.isArray(value)
+
+/** Whether an object holds what it holds in its own fields: neither a `Map` nor a `Promise` does. */
+export const hasFields = (value: object): boolean => {
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null || Object.keys(value).length > 0
+}
 
 /** Functions and foreign objects can be told apart from anything else, but not from each other. */
 export const callable = <F extends (...args: never) => unknown>(): Check<F> =>
