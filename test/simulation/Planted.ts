@@ -197,8 +197,8 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "the settings of a session do not hold for what is detached inside it",
     "Session.ts",
-    'options?.settings === "none" ? [] : now.settings',
-    'options?.settings === "none" ? [] : now.settings.slice(0, 0)'
+    'options.settings === "none" ? [] : now.settings',
+    'options.settings === "none" ? [] : now.settings.slice(0, 0)'
   ),
   plant(
     "a lock is kept when what it guards fails",
@@ -285,8 +285,8 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "an early end does not wait for the atomic block of another fiber",
     "Session.ts",
-    ": inTurn(runner, work, end(work.session, group))",
-    ": end(work.session, group)"
+    ": inTurn(runner, work, () => end(session, group))",
+    ": end(session, group)"
   ),
   plant(
     "the end of a session commits what an atomic block of another fiber has half done",
@@ -297,7 +297,7 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "what begins while a ROLLBACK of its session is under way has the hooks of that",
     "internal/session.ts",
-    "      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine))\n",
+    "      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine, waitedSince))\n",
     ""
   ),
   plant(
