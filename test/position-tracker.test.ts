@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Health } from "effect-db-router"
-import type { Answer } from "../src/internal/driver/position.js"
+import type { Answer } from "../src/internal/positionSample.js"
 import * as Seen from "../src/internal/seen.js"
 import { Mark, Tracker } from "../src/internal/tracker.js"
 

@@ -3,7 +3,8 @@ import type { Engine } from "../Engine.js"
 import type { Position } from "../Position.js"
 import { attributes, positionQuestions } from "../Telemetry.js"
 import type { Request, Result } from "./driver/pool.js"
-import { type Answer, answerOf, text } from "./driver/position.js"
+import { answerOf, text } from "./driver/position.js"
+import type { Answer } from "./positionSample.js"
 
 /** A question for the position of a server that is a statement of its own. It counts as sent when this is made. */
 export class Inquiry {

@@ -1,6 +1,5 @@
-import type * as Health from "../Health.js"
 import * as Position from "../Position.js"
-import type { Answer, Sampler } from "./driver/position.js"
+import type { Answer, ProbedPosition, Sampler } from "./positionSample.js"
 
 /** These say that a server does not tell positions, to this role or at all, and never will. */
 const refusals = ["42501", "42883", "0A000"]
@@ -42,7 +41,7 @@ export class Tracker {
   private askedAt = Number.NEGATIVE_INFINITY
   /** Whether it is another server now, that has said nothing yet. */
   private isNew = false
-  private identity: Pick<Health.Report, "system" | "timeline" | "startedAt"> | undefined
+  private identity: Pick<ProbedPosition, "system" | "timeline" | "startedAt"> | undefined
 
   constructor(private readonly now: () => number) {}
 
@@ -146,7 +145,7 @@ export class Tracker {
    * What a probe has found; it was sent as that question, at that time. Tells whether it comes from the server that new
    * connections lead to.
    */
-  report(question: number, at: number, report: Health.Report, isNew = false): boolean {
+  report(question: number, at: number, report: ProbedPosition, isNew = false): boolean {
     if (isNew) this.meet(report.startedAt)
     const isOwn = this.isBalanced || this.server === undefined || this.server === report.startedAt
     if (!isOwn) {

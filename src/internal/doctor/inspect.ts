@@ -16,6 +16,7 @@ import * as position from "../driver/position.js"
 import { parseStart, startQuery } from "../driver/start.js"
 import { acquireFailed, ServerLost, saysSerializableDefault } from "../failure.js"
 import * as limits from "../limits.js"
+import type { Answer as PositionAnswer } from "../positionSample.js"
 import { Probe } from "../probe.js"
 import * as questions from "./questions.js"
 import type { Skew } from "./report.js"
@@ -31,7 +32,7 @@ export interface Answers {
   /** What the router's own probe finds. */
   readonly probe: Answer<Health.Report>
   /** What the router asks behind statements. */
-  readonly position: Answer<position.Answer>
+  readonly position: Answer<PositionAnswer>
   readonly capacity: Answer<questions.Capacity>
   readonly settings: Answer<questions.Settings>
   readonly privileges: Answer<questions.Privileges>
@@ -50,7 +51,7 @@ export interface Answers {
 /** A server that answers, and can be asked more. */
 export interface Inspected {
   readonly answers: Answers
-  readonly askPosition: Effect.Effect<Answer<position.Answer>>
+  readonly askPosition: Effect.Effect<Answer<PositionAnswer>>
   readonly askReplayAge: Effect.Effect<Answer<number>>
 }
 
@@ -142,7 +143,7 @@ const probe = (engine: ResolvedEngine, limit: Duration.Duration, initial: string
   )
 }
 
-const askPosition = (connection: Connection): Effect.Effect<position.Answer, SqlError | Error> =>
+const askPosition = (connection: Connection): Effect.Effect<PositionAnswer, SqlError | Error> =>
   Effect.flatMap(rowsOf(connection, position.text), ([row = []]) => {
     const answer = position.answerOf(row)
     return answer instanceof Error ? Effect.fail(answer) : Effect.succeed(answer)

@@ -1,28 +1,10 @@
 import type { Duplex } from "node:stream"
 import * as Option from "effect/Option"
 import * as Position from "../../Position.js"
+import type { Answer, Sampler } from "../positionSample.js"
 import { timelineOf } from "../timeline.js"
 import * as messages from "./messages.js"
 import { OwnQuestion } from "./ownQuestion.js"
-
-/** What a server says of itself right after a statement. */
-export interface Answer {
-  readonly isStandby: boolean
-  /** The insert position of a primary, the replay position of a standby. */
-  readonly lsn: bigint
-  /** `undefined` where a standby does not say. */
-  readonly timeline: number | undefined
-}
-
-/** Whoever wants to know a server's position right after a statement. */
-export interface Sampler {
-  /** Whether to ask, once there is a connection to ask on. */
-  readonly isWanted: boolean
-  /** A statement is sent, with the question behind it. Returns a number for the answer. */
-  readonly send: () => number
-  /** The answer, or why there is none. The last thing that happens. */
-  readonly heard: (question: number, answer: Answer | Error) => void
-}
 
 /**
  * For primaries and standbys. The insert position, because under `synchronous_commit = off` the written one is behind what
