@@ -11,13 +11,13 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Redacted from "effect/Redacted"
 import * as Consistency from "./Consistency.js"
-import type { Limits } from "./Health.js"
 import * as check from "./internal/config/check.js"
 import * as engine from "./internal/config/engine.js"
 import * as environment from "./internal/config/environment.js"
 import * as groups from "./internal/config/groups.js"
 import * as optionChecks from "./internal/config/options.js"
 import * as tokens from "./internal/config/tokens.js"
+import type * as settings from "./internal/settings.js"
 import { RouterConfigError } from "./RouterError.js"
 import * as Selector from "./Selector.js"
 import type * as Token from "./Token.js"
@@ -200,7 +200,7 @@ export interface WaitForPrimary {
  * @since 0.1.0
  * @category models
  */
-export type PlanCacheMode = "auto" | "force_custom_plan" | "force_generic_plan"
+export type PlanCacheMode = settings.PlanCacheMode
 
 /**
  * How statements are prepared on the server.
@@ -286,21 +286,7 @@ export interface HealthOptions {
  * @since 0.1.0
  * @category models
  */
-export interface ResolvedEngine {
-  readonly name: string
-  readonly weight: number
-  readonly zone: string | undefined
-  /** Default: `true`. */
-  readonly writable: boolean
-  /** For labels only; `undefined` where the driver decides (`PGHOST`, `PGPORT`, `PGDATABASE`). */
-  readonly address: {
-    readonly host: string | undefined
-    readonly port: number | undefined
-    readonly database: string | undefined
-  }
-  /** How to connect, with the router's own parameters taken off the URL. */
-  readonly client: ResolvedClient
-}
+export interface ResolvedEngine extends settings.ResolvedEngine {}
 
 /**
  * `PgClientConfig` after validation: durations decoded, `path` turned into `host`, the pool's bounds given.
@@ -308,24 +294,7 @@ export interface ResolvedEngine {
  * @since 0.1.0
  * @category models
  */
-export interface ResolvedClient extends Omit<PgClientConfig, "path"> {
-  /** Yields the password of each new connection, where it was given as an Effect. Then there is no `password`. */
-  readonly passwordEffect?: Effect.Effect<Redacted.Redacted, unknown> | undefined
-  /** Default: `10`, as in `pg`. */
-  readonly maxConnections: number
-  /** Default: `0`. */
-  readonly minConnections: number
-  /** Default: `"effect-db-router"`. */
-  readonly applicationName: string
-  /** `undefined`: 5 seconds, for a new connection and for waiting for a free one, as in `PgClient`. */
-  readonly connectTimeout?: Duration.Duration | undefined
-  /** `undefined`: 10 seconds, as in `pg`. */
-  readonly idleTimeout?: Duration.Duration | undefined
-  /** `undefined`: no limit, as in `pg`. */
-  readonly connectionTTL?: Duration.Duration | undefined
-  /** Default: `false`. */
-  readonly allowCleartextPassword: boolean
-}
+export interface ResolvedClient extends settings.ResolvedClient {}
 
 /**
  * One entry of a group. `name`, `weight` and `zone` are known at once; for an entry that was given as an Effect they are
@@ -401,13 +370,7 @@ export interface RouterConfig {
  * @since 0.1.0
  * @category models
  */
-export interface ResolvedHealth extends Limits {
-  readonly interval: Duration.Duration
-  readonly timeout: Duration.Duration
-  readonly ejectShare: number
-  readonly ejectTime: Duration.Duration
-  readonly slowStart: Duration.Duration
-}
+export interface ResolvedHealth extends settings.ResolvedHealth {}
 
 const isOptions = check.struct(
   optionChecks.fields satisfies Record<keyof Options, check.Check<unknown>>,

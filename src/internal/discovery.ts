@@ -7,13 +7,13 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Engine } from "../Engine.js"
-import type { ResolvedEngine } from "../RouterConfig.js"
 import type { TopologyError } from "../RouterError.js"
 import type { Member } from "../Topology.js"
 import { Complaints } from "./complaints.js"
 import * as member from "./member.js"
 import type { Monitor } from "./monitor.js"
 import type { Servers } from "./servers.js"
+import type { ResolvedEngine } from "./settings.js"
 
 /** An engine, and what closes it. */
 export interface Owned {

@@ -3,7 +3,7 @@
  * calls it), and when it is tried again. Pure: times are milliseconds of the clock that never goes back.
  */
 import * as Duration from "effect/Duration"
-import type { ResolvedHealth } from "../RouterConfig.js"
+import type { ResolvedHealth } from "./settings.js"
 
 /** For how long statements are counted together, at least. */
 const windowMillis = 30_000

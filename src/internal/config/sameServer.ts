@@ -1,5 +1,5 @@
 import * as Redacted from "effect/Redacted"
-import type { ResolvedEngine } from "../../RouterConfig.js"
+import type { ResolvedEngine } from "../settings.js"
 
 type Bound = Pick<ResolvedEngine, "address" | "client">
 
