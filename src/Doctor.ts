@@ -14,14 +14,13 @@
  *
  * @since 0.1.0
  */
-import * as Effect from "effect/Effect"
-import * as validation from "./internal/config/check.js"
+import type * as Effect from "effect/Effect"
 import * as checking from "./internal/doctor/check.js"
 import * as explaining from "./internal/doctor/explain.js"
 import * as rendering from "./internal/doctor/render.js"
 import type * as model from "./internal/doctor/report.js"
 import type { DbRouter } from "./internal/service.js"
-import * as RouterConfig from "./RouterConfig.js"
+import type * as RouterConfig from "./RouterConfig.js"
 import type { RouterConfigError } from "./RouterError.js"
 
 /**
@@ -135,11 +134,7 @@ export interface Options {
  * @category questions
  */
 export const check = (router: RouterConfig.Options, options: Options = {}): Effect.Effect<Report, RouterConfigError> =>
-  Effect.gen(function* () {
-    const config = yield* RouterConfig.resolve(router)
-    const instances = yield* validation.integer(1)("instances", options.instances ?? 1)
-    return yield* checking.check(config, instances)
-  })
+  checking.check(router, options)
 
 /**
  * A report as text for a terminal: the servers, their settings, the findings with what to do.

@@ -7,8 +7,10 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { printLsn } from "../../Position.js"
-import type { RouterConfig } from "../../RouterConfig.js"
+import { type Options, type RouterConfig, resolve } from "../../RouterConfig.js"
+import type { RouterConfigError } from "../../RouterError.js"
 import { Topology } from "../../Topology.js"
+import * as validation from "../config/check.js"
 import * as capacity from "./capacity.js"
 import * as cluster from "./cluster.js"
 import { inspect } from "./inspect.js"
@@ -108,7 +110,7 @@ const reportOf = (
 }
 
 /** Asks every server at the same time, and says what it all means. */
-export const check = (given: RouterConfig, instances: number): Effect.Effect<Report> =>
+const examineAll = (given: RouterConfig, instances: number): Effect.Effect<Report> =>
   Effect.scoped(
     Effect.gen(function* () {
       const topology = Option.getOrElse(yield* Effect.serviceOption(Topology), () => given.topology)
@@ -120,3 +122,14 @@ export const check = (given: RouterConfig, instances: number): Effect.Effect<Rep
       return reportOf(config, all, together, instances, at, found.findings)
     })
   )
+
+/** Validates the options, and examines the servers with them. */
+export const check = (
+  options: Options,
+  given: { readonly instances?: number | undefined } = {}
+): Effect.Effect<Report, RouterConfigError> =>
+  Effect.gen(function* () {
+    const config = yield* resolve(options)
+    const instances = yield* validation.integer(1)("instances", given.instances ?? 1)
+    return yield* examineAll(config, instances)
+  })

@@ -19,11 +19,14 @@ import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import * as Doctor from "../../Doctor.js"
 import * as RouterConfig from "../../RouterConfig.js"
 import { RouterConfigError } from "../../RouterError.js"
 import { printable } from "../config/print.js"
 import { DbRouter } from "../service.js"
+import { check as checkServers } from "./check.js"
+import * as explaining from "./explain.js"
+import * as render from "./render.js"
+import type { Explained } from "./report.js"
 import { textOf, withoutSecrets } from "./told.js"
 
 /** Makes a router. */
@@ -49,7 +52,7 @@ const safely = (options: RouterConfig.Options, error: Error) =>
   )
 
 interface Explanations {
-  readonly explained: ReadonlyArray<Doctor.Explained>
+  readonly explained: ReadonlyArray<Explained>
   /** Which servers get nothing now, and why. */
   readonly notes: ReadonlyArray<string>
 }
@@ -63,7 +66,7 @@ const notesOf = (status: Effect.Effect.Success<DbRouter["status"]>) =>
 const explain = (make: MakeRouter, options: RouterConfig.Options, statements: ReadonlyArray<string>) =>
   Effect.gen(function* () {
     const { status } = yield* DbRouter
-    const explained = yield* Doctor.explain(statements)
+    const explained = yield* explaining.explain(statements)
     return { explained, notes: notesOf(yield* status) } satisfies Explanations
   }).pipe(
     Effect.provide(make(options)),
@@ -92,10 +95,10 @@ const check = (make: MakeRouter) =>
     ({ instances, json, sql }) =>
       Effect.gen(function* () {
         const options = yield* RouterConfig.fromEnv
-        const report = yield* Doctor.check(options, { instances })
+        const report = yield* checkServers(options, { instances })
         const { explained } = sql.length === 0 ? { explained: [] } : yield* explain(make, options, sql)
         yield* write(json, sql.length === 0 ? report : { ...report, explained }, () =>
-          [Doctor.render(report), ...(sql.length === 0 ? [] : [Doctor.renderExplained(explained)])].join("\n\n")
+          [render.report(report), ...(sql.length === 0 ? [] : [render.explained(explained)])].join("\n\n")
         )
         if (!report.healthy || explained.some(({ error }) => error !== undefined)) return yield* new Unhealthy()
       })
@@ -113,19 +116,23 @@ const standardInput = NodeStream.stdin.pipe(Stream.decodeText(), Stream.mkString
 const statementsOf = (given: ReadonlyArray<string>) =>
   Effect.gen(function* () {
     const statements =
-      given.length > 0 ? given : (yield* isTerminal) ? [] : yield* Effect.flatMap(standardInput, Doctor.statementsOf)
+      given.length > 0
+        ? given
+        : (yield* isTerminal)
+          ? []
+          : yield* Effect.flatMap(standardInput, explaining.statementsOf)
     if (statements.length > 0) return statements
     return yield* new Usage({ message: "Give SQL as arguments, or on the standard input" })
   })
 
-const explaining = (make: MakeRouter) =>
+const explainCommand = (make: MakeRouter) =>
   Command.make("explain", { json, sql: Args.text({ name: "sql" }).pipe(Args.repeated) }, ({ json, sql }) =>
     Effect.gen(function* () {
       const options = yield* RouterConfig.fromEnv
       const statements = yield* statementsOf(sql)
       const { explained, notes } = yield* explain(make, options, statements)
       yield* Effect.forEach(notes, (note) => Console.error(printable(note)))
-      yield* write(json, explained, () => Doctor.renderExplained(explained))
+      yield* write(json, explained, () => render.explained(explained))
       if (explained.some(({ error }) => error !== undefined)) return yield* new Unhealthy()
     })
   ).pipe(
@@ -162,7 +169,7 @@ const tell = (cause: Cause.Cause<unknown>): Effect.Effect<void> => {
 export const run = (make: MakeRouter, version: string): void => {
   const command = Command.make("effect-db-router").pipe(
     Command.withDescription("Routes the statements of @effect/sql to PostgreSQL servers"),
-    Command.withSubcommands([check(make), explaining(make)])
+    Command.withSubcommands([check(make), explainCommand(make)])
   )
   Effect.suspend(() => Command.run(command, { name: "effect-db-router", version })(process.argv)).pipe(
     Effect.tapErrorCause(tell),
