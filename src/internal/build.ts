@@ -251,7 +251,8 @@ export const make = (
     const refresh = refreshing(monitor)
     if (refresh !== undefined) yield* refresh.start
     const classifier = yield* makeClassifier(config, servers)
-    const router = new Router({ config, servers, others, classifier, monitor, refresh, telemetry })
+    const beforeSession = refresh?.beforeSession ?? Effect.void
+    const router = new Router({ config, servers, others, classifier, monitor, beforeSession, telemetry })
     const made = yield* Client.make(router, monitor.events)
     return { ...made, monitor, tokens: tokenSource.make(router) }
   })

@@ -27,7 +27,6 @@ import type { Monitor } from "./monitor.js"
 import { orElse } from "./orElse.js"
 import { type Deadline, Patience } from "./patience.js"
 import { catchBeforeRows, type OnPrimary, Reads, type Writer } from "./reads.js"
-import type { Refresh } from "./refresh.js"
 import type { Restore } from "./restore.js"
 import { type Decision, Routes, type RoutesOptions, redirect, type Target } from "./routes.js"
 import { countMoved } from "./telemetry.js"
@@ -40,8 +39,8 @@ type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
 export interface RouterOptions extends RoutesOptions {
   readonly monitor: Monitor
-  /** What is done before a session. */
-  readonly refresh: Refresh | undefined
+  /** What is done before a session begins. Connects to nothing that a statement would not. */
+  readonly beforeSession: Effect.Effect<void>
 }
 
 /** What `causal` and `window` have done before and after a write. */
@@ -71,8 +70,8 @@ export class Router extends Routes implements Writer {
 
   constructor(options: RouterOptions) {
     super(options)
-    const { config, monitor, refresh, servers } = options
-    this.beforeSession = refresh?.beforeSession ?? Effect.void
+    const { beforeSession, config, monitor, servers } = options
+    this.beforeSession = beforeSession
     const limit = config.health === undefined ? Duration.zero : config.waitForPrimary.statements
     this.patience = new Patience(servers, monitor, limit)
     this.look = new Later(seldom(Effect.asVoid(bounded.run(monitor.checkAll, limits.position)))).get

@@ -1,16 +1,28 @@
 import * as Effect from "effect/Effect"
+import type { Consistency } from "../Consistency.js"
+import type { Engine } from "../Engine.js"
 import type { Position } from "../Position.js"
 import * as RoutingContext from "../RoutingContext.js"
+import type * as Token from "../Token.js"
 import * as bounded from "./bounded.js"
+import type { Causal } from "./causal.js"
 import { Inquiry } from "./inquiry.js"
 import * as limits from "./limits.js"
-import type { Router } from "./router.js"
 import { type Source, Tokens } from "./tokens.js"
 
+/** What tokens are made from and checked with. */
+interface Servers {
+  readonly primary: Engine
+  readonly config: { readonly consistency: Consistency; readonly tokens: Token.Resolved }
+  readonly causal: Causal | undefined
+  /** Looks for the primary of a later timeline. */
+  readonly look: Effect.Effect<void>
+}
+
 /** Asks the primary where it is, if it is one that says so. The limit does not wait for the cancel of the question. */
-const ask = (router: Router): Effect.Effect<Position | undefined> =>
+const ask = (servers: Servers): Effect.Effect<Position | undefined> =>
   Effect.suspend(() => {
-    const engine = router.primary
+    const engine = servers.primary
     if (!engine.positions.isTelling) return Effect.succeed(undefined)
     const inquiry = new Inquiry(engine)
     // That it fails is not the business of what brings a token.
@@ -21,17 +33,17 @@ const ask = (router: Router): Effect.Effect<Position | undefined> =>
     })
   }).pipe(Effect.catchAllCause(() => Effect.succeed(undefined)))
 
-const sourceOf = (router: Router): Source => {
-  const { causal, config } = router
+const sourceOf = (servers: Servers): Source => {
+  const { causal, config } = servers
   const isCausal = config.consistency.positions !== undefined
   return {
     known: () => {
-      const { isPrimary, known } = router.primary.positions
+      const { isPrimary, known } = servers.primary.positions
       return isPrimary ? known : undefined
     },
-    system: () => router.primary.health?.report?.system,
-    ask: isCausal ? ask(router) : Effect.succeed(undefined),
-    look: isCausal ? router.look : Effect.void,
+    system: () => servers.primary.health?.report?.system,
+    ask: isCausal ? ask(servers) : Effect.succeed(undefined),
+    look: isCausal ? servers.look : Effect.void,
     settled: (fiber) =>
       causal === undefined
         ? Effect.sync(() => {
@@ -52,4 +64,4 @@ const sourceOf = (router: Router): Source => {
 }
 
 /** The tokens of a router. */
-export const make = (router: Router): Tokens => new Tokens(router.config.tokens, sourceOf(router))
+export const make = (servers: Servers): Tokens => new Tokens(servers.config.tokens, sourceOf(servers))
