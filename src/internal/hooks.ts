@@ -3,9 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as RouterError from "../RouterError.js"
 import * as Log from "./log.js"
-
-/** What became of a transaction. */
-export type Outcome = "committed" | "rolled back" | "unknown"
+import type { Outcome } from "./outcome.js"
 
 /** Runs an effect where a transaction or session was opened, wherever it is called from. */
 export type Outside = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>

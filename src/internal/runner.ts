@@ -14,15 +14,17 @@ import type { Engine, ExclusiveConnection } from "../Engine.js"
 import { setting } from "./beginning.js"
 import { ofSession } from "./classifier/leaves.js"
 import { clockOf } from "./clock.js"
+import { aborting, committing } from "./commit.js"
 import { ReservedConnection, RoutedConnection, type Works } from "./connection.js"
-import { Hooks, type Outcome, type Outside } from "./hooks.js"
+import { currentNode, inside } from "./engineOverride.js"
+import { Hooks, type Outside } from "./hooks.js"
+import type { Outcome } from "./outcome.js"
 import { ambientWork, outlivesSession, setScoped, withoutWork, workPrefix } from "./place.js"
 import * as refs from "./refs.js"
 import type { Router } from "./router.js"
 import type { Target } from "./routes.js"
 import { Outskirts, onConnection, optionsOf, type Rules } from "./rules.js"
-import { aborting, committing, Session } from "./session.js"
-import * as TestConnection from "./testConnection.js"
+import { Session } from "./session.js"
 import { Transaction } from "./transaction.js"
 import type { Trip } from "./trip.js"
 import { Work } from "./work.js"
@@ -318,9 +320,7 @@ const configure = (connection: ExclusiveConnection, rules: Rules): Effect.Effect
 
 // Outside tests there is nothing to nest, and a FiberRef less to set.
 const insideTest = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.withFiberRuntime((fiber) =>
-    fiber.getFiberRef(TestConnection.currentNode) === undefined ? effect : TestConnection.inside(effect)
-  )
+  Effect.withFiberRuntime((fiber) => (fiber.getFiberRef(currentNode) === undefined ? effect : inside(effect)))
 
 /** Notes on the span how a transaction has ended, under the names that `@effect/sql` has for it. */
 const withEvent = <A, E, R>(

@@ -7,9 +7,11 @@ import type { Engine } from "../Engine.js"
 import * as RouterError from "../RouterError.js"
 import { Block } from "./block.js"
 import { nowOf } from "./clock.js"
+import { aborting, committing } from "./commit.js"
 import { acquireFailed } from "./failure.js"
-import { Hooks, type Outcome, type Outside } from "./hooks.js"
+import { Hooks, type Outside } from "./hooks.js"
 import * as Log from "./log.js"
+import type { Outcome } from "./outcome.js"
 import type { Restore } from "./restore.js"
 import type { Router } from "./router.js"
 import * as rules from "./rules.js"
@@ -469,36 +471,6 @@ export class Session implements SessionWork {
     )
   }
 }
-
-/** Commits a transaction, gives its connection back, and tells everybody who has to know. */
-export const committing = (
-  router: Router,
-  transaction: Transaction,
-  commit: Effect.Effect<void, SqlError>,
-  note: (outcome: Outcome) => void
-): Effect.Effect<void, SqlError> =>
-  Effect.onExit(Effect.ensuring(commit, transaction.giveBack), (exit) => {
-    const outcome = Exit.isSuccess(exit) ? transaction.committedAs : outcomeOf(exit.cause)
-    note(outcome)
-    return outcome === "rolled back" ? Effect.void : router.afterCommit(transaction)
-  })
-
-/** Rolls a transaction back, gives its connection back, and tells of what a text has committed in it, if one has. */
-export const aborting = (
-  router: Router,
-  transaction: Transaction,
-  note: (outcome: Outcome) => void
-): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    const hasEnded = transaction.isEnded
-    return Effect.zipRight(
-      transaction.abort,
-      Effect.suspend(() => {
-        note(transaction.rolledBackAs)
-        return hasEnded || !transaction.mayStay ? Effect.void : router.afterCommit(transaction)
-      })
-    )
-  })
 
 const mayStay = (roots: Roots): boolean => roots.some(({ transaction }) => transaction.mayStay)
 

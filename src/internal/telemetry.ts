@@ -14,8 +14,8 @@ import * as Health from "../Health.js"
 import type { StatementKind } from "../SqlClassifier.js"
 import { attributes, instruments, type Rule } from "../Telemetry.js"
 import { clockOf } from "./clock.js"
-import type { Outcome as Ended } from "./hooks.js"
 import { histogramKey, keyOf } from "./metricKey.js"
+import type { Outcome as Ended } from "./outcome.js"
 import { failureOf, other, type Trip, type Went } from "./trip.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>

@@ -3,34 +3,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
-import { globalValue } from "effect/GlobalValue"
 import * as Stream from "effect/Stream"
 import type { Engine, ExclusiveConnection } from "../Engine.js"
 import { setting, settingNames } from "./beginning.js"
 import type { Cursor } from "./driver/cursor.js"
 import type { Request, Result } from "./driver/pool.js"
 import { command } from "./driver/run.js"
+import { currentNode, Node } from "./engineOverride.js"
 import type { Restore } from "./restore.js"
-
-/** A place in the nesting of sessions and transactions: who is inside whom, also where nothing is joined. */
-export class Node {
-  constructor(private readonly parent: Node | undefined) {}
-
-  isInside(other: Node): boolean {
-    return this === other || (this.parent?.isInside(other) ?? false)
-  }
-}
-
-/** Where a fiber is. Nowhere, outside tests. */
-export const currentNode = globalValue("effect-db-router/testConnection/currentNode", () =>
-  FiberRef.unsafeMake<Node | undefined>(undefined)
-)
-
-/** Runs an effect one step further inside. */
-export const inside: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = Effect.locallyWith(
-  currentNode,
-  (node) => (node === undefined ? undefined : new Node(node))
-)
 
 const set = /^\s*SET\s+(?:(?:LOCAL|SESSION)\s+)?(?:(ROLE)\b|(TIME\s+ZONE)\b|"?([\w.]+)"?\s*(?:=|TO\b))/i
 const configured = /\bset_config\s*\(\s*'([\w.]+)'/gi
@@ -400,8 +380,3 @@ export const engineOf = (engine: Engine, connection: TestConnection): Engine => 
     rebind: () => Effect.void
   }
 }
-
-/** The engine that everything goes to in a fiber; none outside tests. */
-export const currentTest = globalValue("effect-db-router/testConnection/currentTest", () =>
-  FiberRef.unsafeMake<Engine | undefined>(undefined)
-)

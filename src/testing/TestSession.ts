@@ -22,6 +22,7 @@ import type { DbRouter } from "../DbRouter.js"
 import type { Engine } from "../Engine.js"
 import { ofSession } from "../internal/classifier/leaves.js"
 import { command } from "../internal/driver/run.js"
+import * as engineOverride from "../internal/engineOverride.js"
 import * as service from "../internal/service.js"
 import * as testConnection from "../internal/testConnection.js"
 
@@ -72,8 +73,8 @@ export const rollback = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
     (scope) =>
       Effect.flatMap(Scope.extend(begin, scope), (engine) =>
         self.pipe(
-          Effect.locally(testConnection.currentTest, engine),
-          Effect.locally(testConnection.currentNode, new testConnection.Node(undefined))
+          Effect.locally(engineOverride.currentTest, engine),
+          Effect.locally(engineOverride.currentNode, new engineOverride.Node(undefined))
         )
       ),
     Scope.close

@@ -1,0 +1,2 @@
+/** What became of a transaction. */
+export type Outcome = "committed" | "rolled back" | "unknown"
