@@ -163,8 +163,7 @@ class Reader {
   }
 
   private interface(name: string, node: ts.InterfaceDeclaration): string {
-    const bases = (node.heritageClauses ?? []).flatMap(({ types }) => types)
-    const foreign = bases.filter((base) => !this.isFromInternals(base)).map((base) => base.getText())
+    const foreign = this.foreignBases(node)
     const members = this.checker.getPropertiesOfType(this.checker.getTypeAtLocation(node)).flatMap((property) => {
       const [declaration] = property.declarations ?? []
       const isOwn = declaration !== undefined && isOurs(declaration)
@@ -182,6 +181,16 @@ class Reader {
       ...members,
       "}"
     ].join("\n")
+  }
+
+  /** What an interface extends that users can import; in the place of an internal base, what that extends. */
+  private foreignBases(node: ts.InterfaceDeclaration): ReadonlyArray<string> {
+    const bases = (node.heritageClauses ?? []).flatMap(({ types }) => types)
+    return bases.flatMap((base) => {
+      if (!this.isFromInternals(base)) return [base.getText()]
+      const declarations = this.checker.getTypeAtLocation(base).symbol.declarations ?? []
+      return declarations.filter(ts.isInterfaceDeclaration).flatMap((internal) => this.foreignBases(internal))
+    })
   }
 
   private isFromInternals(base: ts.ExpressionWithTypeArguments): boolean {
