@@ -12,9 +12,9 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import type * as Option from "effect/Option"
-import { clockOf, elapsedOf } from "./internal/clock.js"
-import * as Seen from "./internal/seen.js"
-import * as tokens from "./internal/tokens.js"
+import * as Seen from "./internal/context/causalState.js"
+import * as tokens from "./internal/tokens/tokens.js"
+import { clockOf, elapsedOf } from "./internal/util/clock.js"
 import * as RoutingContext from "./RoutingContext.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>

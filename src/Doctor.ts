@@ -15,11 +15,11 @@
  * @since 0.1.0
  */
 import type * as Effect from "effect/Effect"
+import type { DbRouter } from "./internal/client/service.js"
 import * as checking from "./internal/doctor/check.js"
 import * as explaining from "./internal/doctor/explain.js"
 import * as rendering from "./internal/doctor/render.js"
 import type * as model from "./internal/doctor/report.js"
-import type { DbRouter } from "./internal/service.js"
 import type * as RouterConfig from "./RouterConfig.js"
 import type { RouterConfigError } from "./RouterError.js"
 

@@ -17,8 +17,8 @@ import * as Option from "effect/Option"
 import type * as Request from "effect/Request"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as refs from "./internal/refs.js"
-import * as Seen from "./internal/seen.js"
+import * as Seen from "./internal/context/causalState.js"
+import * as refs from "./internal/util/refs.js"
 
 /**
  * Keeps the reads of a flow on the primary while `true`. It is yours to set (`Effect.locally`, `FiberRef.set`); the router

@@ -17,7 +17,7 @@
  * @since 0.1.0
  */
 import * as Metric from "effect/Metric"
-import { histogramKey, keyOf } from "./internal/metricKey.js"
+import { histogramKey, keyOf } from "./internal/util/metricKey.js"
 
 /**
  * The names of labels, and of the attributes of spans and log lines that the router adds to those of `@effect/sql`.

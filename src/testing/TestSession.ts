@@ -21,10 +21,10 @@ import * as Scope from "effect/Scope"
 import type { DbRouter } from "../DbRouter.js"
 import type { Engine } from "../Engine.js"
 import { ofSession } from "../internal/classifier/leaves.js"
+import * as service from "../internal/client/service.js"
 import { command } from "../internal/driver/run.js"
-import * as engineOverride from "../internal/engineOverride.js"
-import * as service from "../internal/service.js"
-import * as testConnection from "../internal/testConnection.js"
+import * as engineOverride from "../internal/routing/engineOverride.js"
+import * as testConnection from "../internal/testSession/testConnection.js"
 
 const begin: Effect.Effect<Engine, SqlError, DbRouter | Scope.Scope> = Effect.flatMap(
   service.DbRouter,

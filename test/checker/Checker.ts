@@ -5,8 +5,8 @@
 import { Clock, Context, Effect, Fiber, Layer, Logger, LogLevel, Redacted, type Scope } from "effect"
 import { Consistency, DbRouter, type RouterConfig } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import type { Cause } from "../../src/internal/inquiries.js"
-import * as Internal from "../../src/internal/service.js"
+import * as Internal from "../../src/internal/client/service.js"
+import type { Cause } from "../../src/internal/consistency/inquiries.js"
 import { type Behaviour, Client, Findings, fill, type Process, schema } from "./Client.js"
 import { Nemesis } from "./Nemesis.js"
 

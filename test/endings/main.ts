@@ -1,5 +1,5 @@
 /**
- * The long form of `test/endings.test.ts`: units of work that are interrupted at every stage, on servers that answer late or
+ * The long form of `test/endings/endings.test.ts`: units of work that are interrupted at every stage, on servers that answer late or
  * never. `--real`: on a real cluster behind proxies that delay what is said. `--only SEED` runs one combination again, `--unit TEXT` those of some units.
  */
 import { parseArgs } from "node:util"

@@ -18,7 +18,7 @@ const plant = (name: string, file: string, find: string, replace: string): Plant
 export const planted: ReadonlyArray<Planted> = [
   plant(
     "a position that was asked for before the end of a statement counts",
-    "internal/tracker.ts",
+    "internal/wal/lsnTracker.ts",
     "if (!this.hasEnded) this.since = this.tracker.questions",
     "if (!this.hasEnded) this.since = this.tracker.questions - 2"
   ),
@@ -66,37 +66,37 @@ export const planted: ReadonlyArray<Planted> = [
   ),
   plant(
     "a session that fails is committed",
-    "internal/transaction.ts",
+    "internal/transaction/transaction.ts",
     'ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK"))',
     'ending === undefined ? this.endAs("rollback", this.undo("COMMIT"))'
   ),
   plant(
     "a COMMIT that was answered with ROLLBACK counts as done",
-    "internal/transaction.ts",
+    "internal/transaction/transaction.ts",
     'if (tag === "COMMIT") return Effect.void',
     "if (tag !== undefined) return Effect.void"
   ),
   plant(
     "a COMMIT without an answer counts as not done",
-    "internal/transaction.ts",
+    "internal/transaction/transaction.ts",
     "error instanceof Unanswered || !this.connection.isUsable ? this.unknown(error) : Effect.fail(error)",
     "Effect.fail(error)"
   ),
   plant(
     "a write without an answer counts as not done",
-    "internal/failure.ts",
+    "internal/driver/failure.ts",
     'return RouterError.toSqlError(RouterError.outcomeUnknown("statement", { group, engine: engine.name, cause }))',
     "return cause"
   ),
   plant(
     "the settings of a session are not set",
-    "internal/transaction.ts",
+    "internal/transaction/transaction.ts",
     "if (options.settings.length === 0) return Effect.succeed(transaction)",
     "if (options.settings.length >= 0) return Effect.succeed(transaction)"
   ),
   plant(
     "reads of a session leave its transaction after a write",
-    "internal/routes.ts",
+    "internal/routing/decide.ts",
     "if (session?.current(this.defaultGroup.name)?.wrote === true)",
     "if (session?.current(this.defaultGroup.name)?.wrote === undefined && session !== undefined && false)"
   ),
@@ -108,7 +108,7 @@ export const planted: ReadonlyArray<Planted> = [
   ),
   plant(
     "a lock that comes together with an interruption is lost",
-    "internal/lock.ts",
+    "internal/util/lock.ts",
     "          if (waiter.granted) this.unlock()\n          else this.waiters.delete(waiter)",
     "          this.waiters.delete(waiter)"
   ),
@@ -120,13 +120,13 @@ export const planted: ReadonlyArray<Planted> = [
   ),
   plant(
     "afterCommit runs after a rollback",
-    "internal/hooks.ts",
+    "internal/transaction/hooks.ts",
     '      outcome === "committed"\n',
     '      outcome !== "unknown"\n'
   ),
   plant(
     "afterRollback runs after a commit, too",
-    "internal/hooks.ts",
+    "internal/transaction/hooks.ts",
     '? ["afterCommit", afterCommits]',
     '? ["afterCommit", [...afterCommits, ...afterRollbacks]]'
   ),
@@ -138,13 +138,13 @@ export const planted: ReadonlyArray<Planted> = [
   ),
   plant(
     "an older timeline may take the writes",
-    "internal/election.ts",
+    "internal/health/election.ts",
     "mayWrite && report?.timeline === era?.timeline)",
     "mayWrite && era !== undefined && report !== undefined)"
   ),
   plant(
     "afterRollback runs when the outcome of a COMMIT is unknown",
-    "internal/hooks.ts",
+    "internal/transaction/hooks.ts",
     'outcome === "rolled back" ? afterRollbacks : []',
     "afterRollbacks"
   ),
@@ -152,7 +152,7 @@ export const planted: ReadonlyArray<Planted> = [
     name: "a ROLLBACK is forgotten, and its connection is used again",
     patches: [
       {
-        file: "internal/transaction.ts",
+        file: "internal/transaction/transaction.ts",
         find: 'ending === undefined ? this.endAs("rollback", this.undo("ROLLBACK"))',
         replace: 'ending === undefined ? this.endAs("rollback", this.endUnbegun)'
       },
@@ -180,7 +180,7 @@ export const planted: ReadonlyArray<Planted> = [
   },
   plant(
     "what a server has told before its restart counts after it",
-    "internal/tracker.ts",
+    "internal/wal/lsnTracker.ts",
     "    this.epoch++\n    this.known = undefined\n    this.answered = this.asked",
     "    this.answered = this.asked"
   ),
@@ -188,7 +188,7 @@ export const planted: ReadonlyArray<Planted> = [
     name: "reads of a session leave its transaction after SET LOCAL",
     patches: [
       {
-        file: "internal/routes.ts",
+        file: "internal/routing/decide.ts",
         find: "const holder = work?.holder\n    if (work?.level !== undefined)",
         replace: "const holder = undefined\n    if (work?.level !== undefined)"
       }
@@ -202,7 +202,7 @@ export const planted: ReadonlyArray<Planted> = [
   ),
   plant(
     "a lock is kept when what it guards fails",
-    "internal/lock.ts",
+    "internal/util/lock.ts",
     "const running = Effect.ensuring(restore(effect), this.release)",
     "const running = Effect.zipLeft(restore(effect), this.release)"
   ),
@@ -226,7 +226,7 @@ export const planted: ReadonlyArray<Planted> = [
         replace: "connection.isUsable && this.isGood(connection)"
       },
       {
-        file: "internal/transaction.ts",
+        file: "internal/transaction/transaction.ts",
         find: "Effect.flatMap((fiber) => this.orDestroy(fiber)),\n      Effect.uninterruptible",
         replace: "Effect.asVoid,\n      Effect.uninterruptible"
       }
@@ -234,7 +234,7 @@ export const planted: ReadonlyArray<Planted> = [
   },
   plant(
     "LISTEN stays with a server that takes the writes no more",
-    "internal/listen.ts",
+    "internal/client/listen.ts",
     "    const { name } = engine\n    if (engine.binding",
     "    const { name } = engine\n    if (!engine.isDrained) return\n    if (engine.binding"
   ),
@@ -253,12 +253,12 @@ export const planted: ReadonlyArray<Planted> = [
     name: "listening tries a primary that refuses without a pause",
     patches: [
       {
-        file: "internal/patience.ts",
+        file: "internal/routing/primaryWait.ts",
         find: "deadline === undefined ? there : Effect.delay(there, Math.min(pause, Math.max(0, left)))",
         replace: "there"
       },
       {
-        file: "internal/listen.ts",
+        file: "internal/client/listen.ts",
         find: "if (engine.binding === listening.binding && !isAbandoned) engine.heard(error)",
         replace: ""
       }
@@ -272,13 +272,13 @@ export const planted: ReadonlyArray<Planted> = [
   ),
   plant(
     "a savepoint that has failed is kept",
-    "internal/transaction.ts",
+    "internal/transaction/transaction.ts",
     "Exit.isSuccess(exit) ? level.releaseSavepoint : level.rollbackSavepoint",
     "Exit.isSuccess(exit) ? level.releaseSavepoint : Effect.ignore(level.releaseSavepoint)"
   ),
   plant(
     "atomic blocks of a session do not take turns",
-    "internal/work.ts",
+    "internal/transaction/work.ts",
     "this.lock ??= new Lock()",
     "this.lock ??= { run: (effect: unknown) => effect } as never"
   ),
@@ -290,13 +290,13 @@ export const planted: ReadonlyArray<Planted> = [
   ),
   plant(
     "the end of a session commits what an atomic block of another fiber has half done",
-    "internal/session.ts",
+    "internal/session/session.ts",
     "      if (block === undefined) return Effect.void\n      block.isStopped = true\n",
     "      return Effect.void\n      block.isStopped = true\n"
   ),
   plant(
     "what begins while a ROLLBACK of its session is under way has the hooks of that",
-    "internal/session.ts",
+    "internal/session/session.ts",
     "      if (ending !== undefined) return Effect.zipRight(ending.await, this.transaction(group, engine, waitedSince))\n",
     ""
   ),

@@ -4,7 +4,7 @@ import { afterAll, assert, beforeAll } from "@effect/vitest"
 import { Chunk, Duration, Effect, type Either, Redacted, Schedule, type Scope, Stream } from "effect"
 import { Engine, RouterConfig } from "effect-db-router"
 import type { PgCluster } from "effect-db-router/testing"
-import { Pace } from "../../src/internal/pace.js"
+import { Pace } from "../../src/internal/engine/pace.js"
 
 export interface Options extends RouterConfig.EngineConfig {
   readonly maxPrepared?: number

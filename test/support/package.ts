@@ -1,5 +1,5 @@
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
-import { dirname, join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { failure, node, npm } from "./run.js"
 
@@ -27,6 +27,15 @@ export const requiredPeers = Object.keys(manifest.peerDependencies).filter(
 
 /** What nobody imports: the barrels, under these names, and the command. */
 const notModules = ["index.ts", "bin.ts"]
+
+/** Where the test of a name is: `test/client/client-listen.test.ts` for `client-listen`. */
+export const testFile = (name: string): string => {
+  const found = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" }).find(
+    (path) => basename(path) === `${name}.test.ts`
+  )
+  if (found === undefined) throw new Error(`There is no test ${name}`)
+  return join("test", found)
+}
 
 /** The names of the modules of the package, as a user imports them: `DbRouter`, `testing/PgCluster`. */
 export const publicModules = (source = join(root, "src")): ReadonlyArray<string> =>

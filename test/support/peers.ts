@@ -3,7 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Manifest } from "./package.js"
-import { compile, everything, lockedVersion, manifest, pack, root, write } from "./package.js"
+import { compile, everything, lockedVersion, manifest, pack, root, testFile, write } from "./package.js"
 import { failure, node, npm } from "./run.js"
 import { show } from "./show.js"
 
@@ -128,7 +128,7 @@ import { defineConfig } from "vitest/config"
 
 export default defineConfig({
   test: {
-    include: ["test/*.test.ts"],
+    include: ["test/**/*.test.ts"],
     pool: "forks",
     maxWorkers: 2,
     minWorkers: 1,
@@ -165,7 +165,7 @@ const test = async (folder: string, which: Which, only: ReadonlyArray<string>): 
 
   for (const path of ["test", "examples"]) cpSync(join(root, path), join(user, path), { recursive: true })
   writeFileSync(join(user, "vitest.config.ts"), vitestConfig)
-  const files = suites.filter((name) => only.length === 0 || only.includes(name)).map((name) => `test/${name}.test.ts`)
+  const files = suites.filter((name) => only.length === 0 || only.includes(name)).map(testFile)
 
   step("compile the tests of types, and the examples")
   const types = ["router", "session", "http", "token", "config", "topology", "parts", "status"]

@@ -177,14 +177,14 @@ const stepsOf = (
 
 /** Where racing effects are interruptible, whatever fiber runs them: in a daemon, or a loop of its own. */
 const racing: ReadonlySet<string> = new Set([
-  "internal/monitor.ts",
-  "internal/probe.ts",
+  "internal/health/monitor.ts",
+  "internal/engine/probe.ts",
   "internal/topology/patroni.ts"
 ])
 
 /**
- * Ends of resources that an interruption can skip or cut short, and permits that it can lose: what `internal/bounded.ts`,
- * `Effect.ensuring` and `internal/lock.ts` are for.
+ * Ends of resources that an interruption can skip or cut short, and permits that it can lose: what `internal/util/bounded.ts`,
+ * `Effect.ensuring` and `internal/util/lock.ts` are for.
  */
 export const leakyEnds = (sources: Sources): ReadonlyArray<string> =>
   Array.from(sources).flatMap(([path, source]) => {

@@ -1,4 +1,4 @@
-import { TextCache } from "../textCache.js"
+import { TextCache } from "../util/textCache.js"
 import { analyze } from "./analyze.js"
 import { harmlessLength, isDeepTree, isTooDeep } from "./depth.js"
 import type { Verdict } from "./finding.js"

@@ -2,7 +2,7 @@ import * as Metric from "effect/Metric"
 import * as MetricKey from "effect/MetricKey"
 import type * as MetricLabel from "effect/MetricLabel"
 import { attributes, instruments } from "../../Telemetry.js"
-import { keyOf } from "../metricKey.js"
+import { keyOf } from "../util/metricKey.js"
 
 const key = keyOf.counter(instruments.lookups)
 

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
-import * as bounded from "../bounded.js"
-import { elapsed } from "../clock.js"
-import * as limits from "../limits.js"
+import * as bounded from "../util/bounded.js"
+import { elapsed } from "../util/clock.js"
+import * as limits from "../util/limits.js"
 
 /** How long it is at least from one look at the server to the next, in milliseconds. */
 const pauseMillis = 1_000

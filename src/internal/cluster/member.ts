@@ -1,7 +1,7 @@
 import * as Path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { Lock } from "../lock.js"
+import { Lock } from "../util/lock.js"
 import { PgClusterError } from "./error.js"
 import * as Files from "./files.js"
 import { inRealTime } from "./poll.js"

@@ -1,7 +1,7 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { elapsed } from "../clock.js"
+import { elapsed } from "../util/clock.js"
 
 /** Servers live in real time, also inside a test that runs on a `TestClock`. */
 export const inRealTime: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = Effect.withClock(

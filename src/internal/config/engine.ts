@@ -6,8 +6,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Redacted from "effect/Redacted"
 import { RouterConfigError } from "../../RouterError.js"
-import * as check from "./check.js"
-import { list } from "./print.js"
+import * as check from "../validation/check.js"
+import { list } from "../validation/printValue.js"
 import * as url from "./url.js"
 
 /** Where an engine stands in the options, and what it is called if it does not say so itself. */

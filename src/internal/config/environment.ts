@@ -10,9 +10,9 @@ import * as Redacted from "effect/Redacted"
 import * as Consistency from "../../Consistency.js"
 import { RouterConfigError } from "../../RouterError.js"
 import * as Selector from "../../Selector.js"
+import { list, print } from "../validation/printValue.js"
 import * as address from "./address.js"
 import { fieldOf } from "./groups.js"
-import { list, print } from "./print.js"
 
 const strategies = Object.fromEntries(
   [Selector.roundRobin, Selector.random, Selector.leastBusy, Selector.lowestLatency].map((one) => [one.name, one])

@@ -4,11 +4,11 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Redacted from "effect/Redacted"
+import * as check from "../validation/check.js"
+import { nearest } from "../validation/didYouMean.js"
+import { list } from "../validation/printValue.js"
 import * as address from "./address.js"
-import * as check from "./check.js"
 import * as engine from "./engine.js"
-import { nearest } from "./nearest.js"
-import { list } from "./print.js"
 
 export interface Entry {
   readonly field: string

@@ -6,7 +6,7 @@ import * as Either from "effect/Either"
 import type * as Consistency from "../../Consistency.js"
 import type * as Selector from "../../Selector.js"
 import type * as Topology from "../../Topology.js"
-import * as check from "./check.js"
+import * as check from "../validation/check.js"
 import * as tokens from "./tokens.js"
 
 const prepareFields = {

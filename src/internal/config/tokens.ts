@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import * as Token from "../../Token.js"
-import * as check from "./check.js"
+import * as check from "../validation/check.js"
 
 const keys: check.Check<Token.Keys> = (field, value) =>
   Array.isArray(value)

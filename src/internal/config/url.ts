@@ -2,8 +2,8 @@
  * The URL of an engine: what is in it, and the router's own parameters taken off.
  */
 import * as Either from "effect/Either"
+import { hidden } from "../validation/printValue.js"
 import * as address from "./address.js"
-import { hidden } from "./print.js"
 
 export interface EngineUrl {
   /** The URL to connect with, as it was given but without the router's own parameters. */

@@ -3,7 +3,7 @@
  */
 import * as Either from "effect/Either"
 import type { RouterConfig } from "../../RouterConfig.js"
-import { isSameServer } from "../election.js"
+import { isSameServer } from "../health/election.js"
 import { type Examined, inspectedOf, probeOf } from "./cluster.js"
 import type { Answers } from "./inspect.js"
 import type { Capacity } from "./questions.js"

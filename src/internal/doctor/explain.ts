@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Parser from "../classifier/parser.js"
-import { DbRouter } from "../service.js"
+import { DbRouter } from "../client/service.js"
 import type { Explained } from "./report.js"
 
 /** Where each text would go as one statement. */

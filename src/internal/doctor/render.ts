@@ -2,7 +2,7 @@
  * Reports as text, for people.
  */
 import * as Duration from "effect/Duration"
-import { printable } from "../config/print.js"
+import { printable } from "../validation/printValue.js"
 import type { Explained, Finding, Level, Report, Server } from "./report.js"
 
 const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {

@@ -1,5 +1,5 @@
 import type * as Health from "../../Health.js"
-import type { Explanation } from "../service.js"
+import type { Explanation } from "../client/service.js"
 
 /**
  * - `ok`: nothing to do

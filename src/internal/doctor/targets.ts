@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { ResolvedEngine, RouterConfig } from "../../RouterConfig.js"
 import type { Member } from "../../Topology.js"
-import * as member from "../member.js"
+import * as member from "../discovery/memberConfig.js"
 import { type Finding, problem, warning } from "./report.js"
 
 /** A server to ask. */

@@ -4,7 +4,7 @@
 import { SqlError } from "@effect/sql/SqlError"
 import * as Redacted from "effect/Redacted"
 import type { ResolvedEngine } from "../../RouterConfig.js"
-import { hidden, printable } from "../config/print.js"
+import { hidden, printable } from "../validation/printValue.js"
 
 export interface Told {
   readonly message: string

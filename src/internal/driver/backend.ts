@@ -2,7 +2,7 @@
  * What the messages of a server look like. The driver's parser believes each of them: of a malformed one it throws in the
  * middle of reading the socket, reads on into the next message, or never ends.
  */
-import { ProtocolViolation } from "../failure.js"
+import { ProtocolViolation } from "./failure.js"
 
 const codeOf = (type: string): number => type.charCodeAt(0)
 

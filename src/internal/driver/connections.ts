@@ -1,12 +1,12 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Pg from "pg"
-import * as bounded from "../bounded.js"
-import { ServerLost } from "../failure.js"
-import * as limits from "../limits.js"
-import { type Place, Queue } from "../queue.js"
+import * as bounded from "../util/bounded.js"
+import * as limits from "../util/limits.js"
+import { type Place, Queue } from "../util/linkedQueue.js"
 import { requestCancel } from "./cancel.js"
 import { Connection } from "./connection.js"
+import { ServerLost } from "./failure.js"
 import { startOf, startQuery } from "./start.js"
 
 /** How many connections there may be, and for how long. */

@@ -1,6 +1,6 @@
 /** COPY through the connection, which no statement here reads from or writes to. */
 import * as RouterError from "../../RouterError.js"
-import { ProtocolViolation } from "../failure.js"
+import { ProtocolViolation } from "./failure.js"
 
 const word = /\bcopy\b/i
 const literals = /'[^']*(?:'|$)|"[^"]*(?:"|$)|--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)/g

@@ -4,8 +4,8 @@
  */
 import type { Duplex } from "node:stream"
 import * as Pg from "pg"
-import { ProtocolViolation } from "../failure.js"
 import { auth, checkContent, checkHead, type } from "./backend.js"
+import { ProtocolViolation } from "./failure.js"
 import { Frames, type Inspector } from "./frames.js"
 import { Held, ofProcess } from "./held.js"
 

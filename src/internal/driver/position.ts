@@ -1,8 +1,8 @@
 import type { Duplex } from "node:stream"
 import * as Option from "effect/Option"
 import * as Position from "../../Position.js"
-import type { Answer, Sampler } from "../positionSample.js"
-import { timelineOf } from "../timeline.js"
+import type { Answer, Sampler } from "../wal/positionSample.js"
+import { timelineOf } from "../wal/timeline.js"
 import * as messages from "./messages.js"
 import { OwnQuestion } from "./ownQuestion.js"
 

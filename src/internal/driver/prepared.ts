@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { SqlError } from "@effect/sql/SqlError"
-import { TextCache } from "../textCache.js"
+import { TextCache } from "../util/textCache.js"
 import { saysTheSame } from "./parameters.js"
 import { changesSchema, schema } from "./schema.js"
 import { mayMoveByCall, type Surroundings } from "./surroundings.js"

@@ -1,6 +1,6 @@
 import type { SqlError } from "@effect/sql/SqlError"
 import type { Leaves } from "../classifier/finding.js"
-import type { Sampler } from "../positionSample.js"
+import type { Sampler } from "../wal/positionSample.js"
 import { giveUp } from "./cancel.js"
 import type { Connection, Member, Query, Result } from "./connection.js"
 import { refuseCopy } from "./copy.js"

@@ -1,5 +1,5 @@
 import * as Pg from "pg"
-import { ProtocolViolation } from "../failure.js"
+import { ProtocolViolation } from "./failure.js"
 import { executeAndSync, runWith } from "./messages.js"
 import type { Opening } from "./opening.js"
 import type { Prepared } from "./prepared.js"

@@ -1,5 +1,5 @@
 /** What a server does though nothing asked for it. Thrown while it is read, it ends the connection. */
-import { ProtocolViolation } from "../failure.js"
+import { ProtocolViolation } from "./failure.js"
 
 export const suspendedUnasked = (): Error =>
   new ProtocolViolation("The server keeps rows back, though it was asked for all of them")

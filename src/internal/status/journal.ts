@@ -4,9 +4,9 @@ import type * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import type * as Health from "../../Health.js"
 import type { StatementKind } from "../../SqlClassifier.js"
-import { clockOf } from "../clock.js"
-import type { Decision } from "../routes.js"
-import type { DbRouter } from "../service.js"
+import type { DbRouter } from "../client/service.js"
+import type { Decision } from "../routing/decide.js"
+import { clockOf } from "../util/clock.js"
 import { maskLiterals } from "./maskLiterals.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>

@@ -2,7 +2,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { PoolStatus } from "../../Engine.js"
 import type * as Health from "../../Health.js"
-import type { DbRouter, EngineStatus } from "../service.js"
+import type { DbRouter, EngineStatus } from "../client/service.js"
 import { type Decided, Journal, type Kept, type Traffic } from "./journal.js"
 
 /** Something that can be done to a server. */

@@ -3,7 +3,7 @@
  */
 import { isIPv6 } from "node:net"
 import * as Either from "effect/Either"
-import * as check from "../config/check.js"
+import * as check from "../validation/check.js"
 
 export interface Address {
   readonly host: string

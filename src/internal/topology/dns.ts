@@ -5,7 +5,7 @@ import { NODATA, NOTFOUND, promises, type SrvRecord } from "node:dns"
 import { isIP } from "node:net"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as check from "../config/check.js"
+import * as check from "../validation/check.js"
 import * as address from "./address.js"
 import * as source from "./source.js"
 

@@ -15,8 +15,8 @@ import * as ParseResult from "effect/ParseResult"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import * as check from "../config/check.js"
-import { hidden, print } from "../config/print.js"
+import * as check from "../validation/check.js"
+import { hidden, print } from "../validation/printValue.js"
 
 export interface Auth {
   readonly username: string

@@ -4,7 +4,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as check from "../config/check.js"
+import * as check from "../validation/check.js"
 import * as address from "./address.js"
 import * as members from "./members.js"
 import * as source from "./source.js"

@@ -5,7 +5,7 @@ import type * as HttpClient from "@effect/platform/HttpClient"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
-import * as check from "../config/check.js"
+import * as check from "../validation/check.js"
 import * as endpoint from "./endpoint.js"
 import * as source from "./source.js"
 

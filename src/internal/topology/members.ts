@@ -3,7 +3,7 @@
  */
 import type { PgClientConfig } from "@effect/sql-pg/PgClient"
 import * as Either from "effect/Either"
-import * as check from "../config/check.js"
+import * as check from "../validation/check.js"
 import * as address from "./address.js"
 
 /** A list longer than this is a mistake, and every entry would become a pool. */

@@ -10,7 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import { type RouterConfigError, TopologyError } from "../../RouterError.js"
-import * as check from "../config/check.js"
+import * as check from "../validation/check.js"
 import * as members from "./members.js"
 
 /** The options that every source has. */
