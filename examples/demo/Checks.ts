@@ -3,15 +3,15 @@
  */
 import type { EngineReport, Report } from "./Report.js"
 
-/** A report after the end of the traffic, and what was asked then. */
+/** A report after the end of the traffic, with the answers to the queries that follow it. */
 export interface Evidence extends Report {
   /** The group of the standbys; `undefined` when there are none. */
   readonly readGroup: string | undefined
-  /** Whether nobody else uses the servers, so that every transaction of theirs is one of the demo. */
+  /** The demo is the only client of the servers, so every transaction there is one of its own. */
   readonly exclusive: boolean
   /** The orders that later requests asked for, and how many of them came back as they were placed. */
   readonly again: { readonly asked: number; readonly found: number }
-  /** How many of these orders each server has, asked directly. */
+  /** The number of these orders on each server, counted there directly. */
   readonly ordersOn: ReadonlyMap<string, number>
 }
 
@@ -112,7 +112,7 @@ const sumsAddUp = ({ engines, statements, unrouted }: Evidence): Check => {
     name: "the sums add up",
     problems: [
       ...when(statements === 0, "no statement was seen"),
-      ...when(unrouted > 0, `of ${number(unrouted)} statements nobody knows where they went`),
+      ...when(unrouted > 0, `${number(unrouted)} statements went to an unknown server`),
       ...when(
         reads + writes !== statements,
         `${number(statements)} statements, but ${number(reads)} reads and ${number(writes)} others on the servers`

@@ -21,12 +21,12 @@ export class Controls extends Context.Tag("demo/Controls")<
   {
     /** The buttons of a server. */
     readonly actions: NonNullable<HttpStatus.Options["actions"]>
-    /** Lets frozen servers go on, so that nobody waits for them at the end. */
+    /** Resumes the frozen servers, so that the shutdown need not wait for them. */
     readonly release: Effect.Effect<void>
   }
 >() {}
 
-/** For servers of somebody else. */
+/** Controls of servers that the demo has not started: none. */
 export const none: Context.Tag.Service<Controls> = { actions: () => [], release: Effect.void }
 
 class Cluster {

@@ -14,7 +14,7 @@ export const areGiven = Effect.map(
 
 const urlOf = ({ name, url }: PgCluster.Node) => `${Redacted.value(url)}?name=${name}`
 
-/** Whoever presses a button wants to see what it does. */
+/** Short intervals: the effect of a button is to be seen at once. */
 const watchful = new Map([
   ["DB_ROUTER_HEALTH_INTERVAL", "500 millis"],
   ["DB_ROUTER_HEALTH_MAX_LAG", "3 seconds"],

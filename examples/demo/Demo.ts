@@ -81,7 +81,7 @@ const watching = <A, E, R>(effect: Effect.Effect<A, E, R>, report: Reporter, hin
     return yield* Effect.raceFirst(effect, Effect.zipRight(shown, Effect.never))
   })
 
-/** Users until somebody has seen enough. */
+/** Traffic until the demo is stopped. */
 const live = (report: Reporter) =>
   Effect.gen(function* () {
     const { draw } = yield* Screen

@@ -17,7 +17,7 @@ export class Screen extends Effect.Service<Screen>()("demo/Screen", {
     const interactive = (yield* terminal.isTTY) && (yield* variable("TERM")) !== "dumb"
     const colours = interactive && (yield* variable("NO_COLOR")) === ""
     const paint: Paint = (style, text) => (colours && text !== "" ? `${esc}${codes[style]}m${text}${esc}0m` : text)
-    // When nobody reads any more (`npm run demo | head`), it is over.
+    // The demo ends when its output has no reader any more (`npm run demo | head`).
     const write = (text: string) => Effect.catchAll(terminal.display(text), () => Effect.interrupt)
 
     const format = Effect.map(

@@ -12,7 +12,7 @@ import { DemoError } from "./DemoError.js"
 /** What a server says about itself. The counts begin at some time in the past, so only their differences tell anything. */
 export interface Look {
   readonly standby: boolean
-  /** Transactions in this database, whoever began them; a statement alone is one. */
+  /** Transactions in this database, of all clients; a statement alone is one. */
   readonly committed: number
   readonly rolledBack: number
   /** Rows that were inserted, updated or deleted in the shop's tables. */

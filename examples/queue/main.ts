@@ -20,7 +20,7 @@ class Unexpected extends Data.TaggedError("Unexpected")<{ readonly message: stri
 const produce = (order: number, total: number) =>
   Effect.gen(function* () {
     yield* place(order, total)
-    // After the COMMIT: how far whoever gets this has to see.
+    // After the COMMIT: the position that the consumer's reads need.
     return new Job({ order, token: yield* Consistency.currentToken })
   })
 // #endregion producer

@@ -29,7 +29,7 @@ const program = Effect.gen(function* () {
   const forged = yield* Effect.either(add("acme", "Forged").pipe(asTenant("umbrella"))) // the policy refuses it
   return {
     acme: yield* titles.pipe(asTenant("acme")),
-    nobody: yield* titles, // no session: no rows
+    withoutTenant: yield* titles, // no session: no rows
     forged: forged._tag
   }
 })
@@ -55,8 +55,8 @@ await Effect.gen(function* () {
   const { awaitReplayed, primary } = yield* PgCluster.PgCluster
   yield* primary.query(schema)
   yield* awaitReplayed
-  const { acme, forged, nobody } = yield* Effect.provide(program, Database)
+  const { acme, forged, withoutTenant } = yield* Effect.provide(program, Database)
   yield* report("acme sees", acme, acme.length === 1 && acme[0]!.title === "Plans")
-  yield* report("Without a tenant", `${nobody.length} rows`, nobody.length === 0)
+  yield* report("Without a tenant", `${withoutTenant.length} rows`, withoutTenant.length === 0)
   yield* report("A row of another tenant is refused", forged, forged === "Left")
 }).pipe(Effect.provide(ClusterEnvironment), Effect.scoped, Effect.runPromise)

@@ -1,7 +1,7 @@
-/** What OpenTelemetry has collected, in Prometheus' text format. */
+/** The metrics of OpenTelemetry in Prometheus' text format. */
 import { DataPointType, MetricReader, type ResourceMetrics } from "@opentelemetry/sdk-metrics"
 
-/** Collects when somebody asks, as Prometheus wants it. */
+/** Collects at each scrape, as Prometheus wants it. */
 export class PullReader extends MetricReader {
   protected override async onForceFlush(): Promise<void> {}
   protected override async onShutdown(): Promise<void> {}

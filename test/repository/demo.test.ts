@@ -362,7 +362,7 @@ describe("the checks of the demo", () => {
     assert.deepStrictEqual(problems({ statements: 201 }), [
       `${name}: 201 statements, but 140 reads and 60 others on the servers`
     ])
-    assert.deepStrictEqual(problems({ unrouted: 3 }), [`${name}: of 3 statements nobody knows where they went`])
+    assert.deepStrictEqual(problems({ unrouted: 3 }), [`${name}: 3 statements went to an unknown server`])
     assert.deepStrictEqual(problems(onPrimary({ committed: 69 })), [
       `${name}: primary has counted 69 transactions, less than the 70 sent to it`
     ])

@@ -3,10 +3,10 @@ import { Effect } from "effect"
 import { DbRouter } from "effect-db-router"
 import * as Notes from "../Notes.js"
 
-// A mail, a message on a queue: what nobody can take back.
+// A mail, a message on a queue: an action that cannot be undone.
 const sendReceipt = Notes.add("receipt")
 
-/** What cannot be taken back happens after the COMMIT, and not at all without one. */
+/** An action that cannot be undone runs after the COMMIT, and not at all without one. */
 export const afterCommit = HttpLayerRouter.route(
   "POST",
   "/after-commit/:answer",

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { DbRouter } from "effect-db-router"
 import * as Notes from "../Notes.js"
 
-/** What is committed early stays, whatever becomes of the request. */
+/** Work that is committed early stays, even if the request fails. */
 export const earlyCommit = HttpLayerRouter.route(
   "POST",
   "/early-commit",
@@ -15,7 +15,7 @@ export const earlyCommit = HttpLayerRouter.route(
   })
 )
 
-/** What is rolled back early is gone; the session goes on. */
+/** Work that is rolled back early is gone; the session goes on. */
 export const earlyRollback = HttpLayerRouter.route(
   "POST",
   "/early-rollback",
@@ -27,10 +27,10 @@ export const earlyRollback = HttpLayerRouter.route(
   })
 )
 
-// Somebody else, who is slow, and may need a connection too.
+// A slow service, which may need a connection too.
 const otherService = Effect.zipRight(Effect.sleep("20 millis"), DbRouter.newSession(DbRouter.primary(Notes.all)))
 
-/** A request that waits for somebody else gives its connection back first. Its next statement takes one again. */
+/** A request that waits for another service gives its connection back first. Its next statement takes one again. */
 export const earlyClose = HttpLayerRouter.route(
   "POST",
   "/early-close",
