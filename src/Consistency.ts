@@ -145,8 +145,9 @@ export interface CausalOptions {
    */
   readonly scope?: "flow" | "process" | undefined
   /**
-   * Where servers do not tell their positions (managed ones may not, and with `health: false` nobody knows which system they
-   * are of): for how long after a write reads go to the primary, as with {@link window}. Default: `"2 seconds"`.
+   * The time after a write in which reads go to the primary, as with {@link window}, where the servers' LSNs are unknown:
+   * managed servers may not tell them, and with `health: false` no probe has read the system identifier that an LSN belongs
+   * to. Default: `"2 seconds"`.
    */
   readonly window?: Duration.DurationInput | undefined
 }
@@ -160,7 +161,7 @@ export interface CausalOptions {
  * other timelines do not compare, so after a promotion the next read is the primary's. Inside `DbRouter.replica` reads go to
  * replicas even if none has the flow's writes.
  *
- * After a write, replicas are asked in the background how far they are, over connections that nobody uses, so that most reads
+ * After a write, the router polls the replicas' replay positions in the background, over idle connections, so that most reads
  * wait for nothing. `wait: 0` turns that off, too.
  *
  * @example
@@ -190,7 +191,7 @@ export const causal = (options?: CausalOptions): Consistency => ({
 })
 
 /**
- * Reads go to any replica, whether it has this flow's writes or not, unless somebody asked for the primary with
+ * Reads go to any replica, also to one without this flow's writes, unless the flow was sent to the primary with
  * `RoutingContext.setStickyPrimary` or `stickToPrimary`.
  *
  * @example

@@ -36,7 +36,7 @@ import * as RouterError from "./RouterError.js"
 import type { Candidate } from "./Selector.js"
 
 /**
- * How the connections of an engine's pool are used now.
+ * The present use of the connections of an engine's pool.
  *
  * @since 0.1.0
  * @category models
@@ -44,7 +44,7 @@ import type { Candidate } from "./Selector.js"
 export interface PoolStatus {
   /** Connections that are open. */
   readonly total: number
-  /** Connections that are open and that nobody uses. */
+  /** Open connections that are not checked out. */
   readonly idle: number
   /** Statements and transactions that wait for a connection. */
   readonly waiting: number
@@ -73,12 +73,12 @@ export interface Engine extends Candidate {
   readonly isWritable: boolean
   /** Whether `drain` has taken it out of the choice. */
   readonly isDrained: boolean
-  /** What its probes have found; `undefined` while nobody probes it. */
+  /** The findings of its probes; `undefined` while it is not probed. */
   readonly health: Health.Health | undefined
   readonly poolStatus: PoolStatus
-  /** Whether it has a connection that nobody uses, or may open one. */
+  /** It has an idle connection, or may open one. */
   readonly hasRoom: boolean
-  /** Whether nothing has ended on its connections, all of which are in use, for much longer than its statements take. */
+  /** All of its connections are in use, and no statement on them has ended for much longer than its statements take. */
   readonly isStuck: boolean
   /** Which server it is bound to: another number once it has moved to another one. New credentials alone are no move. */
   readonly binding: number
@@ -93,8 +93,8 @@ export interface Engine extends Candidate {
    */
   readonly query: (request: Request, movable?: boolean, left?: Cancellable) => Effect.Effect<Result, SqlError>
   /**
-   * `query` of a statement that is `movable`, for whoever wants no fiber for it: calls back once, with the answer. The effect
-   * that it returns cancels the statement, and then there is no call.
+   * `query` of a statement that is `movable`, without a fiber: calls back once, with the answer. The effect that it returns
+   * cancels the statement, and then there is no call.
    */
   readonly begin: (request: Request, callback: Callback) => Effect.Effect<void>
   /** The rows of one autocommitted statement, on a connection of its own. `movable`: until it has rows, as for `query`. */
@@ -568,7 +568,7 @@ class EngineImpl implements Engine {
       onBroken: () => {
         if (pool === this.pool) this.positions.forget()
       },
-      // Whoever counts on what another server has said runs elsewhere.
+      // Statements that were routed by the positions of another server run elsewhere.
       met: (startedAt) => {
         if (pool !== this.pool || this.health === undefined || !this.positions.meet(startedAt)) return
         this.probed = undefined

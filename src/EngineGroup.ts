@@ -33,14 +33,14 @@ export interface EngineGroup {
 }
 
 /**
- * Whom the statements of a group may be sent to:
+ * The engines of a group that its statements may be sent to:
  *
- * - `healthy`: engines that are `up`. Nobody has asked for this server, so it has to be a good one
- * - `answering`: engines that answer, be they behind or foreign: whoever binds to the group has named them. Where none
- *   does, those that are `suspect` or `ejected`
- * - a function: the engines that it accepts, however they are
+ * - `healthy`: engines that are `up`. The caller has not chosen this group, so the engine has to be a good one
+ * - `answering`: engines that answer, lagging and foreign ones too: the caller has chosen this group. Where none answers,
+ *   those that are `suspect` or `ejected`
+ * - a function: the engines that it accepts, in any state
  *
- * An engine that is drained gets nothing, and to the first two one that nobody probes counts as well.
+ * A drained engine gets nothing. An engine that is not probed counts as `healthy` and as `answering`.
  *
  * @since 0.1.0
  * @category models

@@ -23,7 +23,7 @@ import { contentEnd } from "./Position.js"
 export type State = "starting" | "up" | "lagging" | "foreign" | "suspect" | "down" | "ejected"
 
 /**
- * The state as the status shows it: `draining` is a server that `drain` has taken out, `unchecked` one that nobody probes
+ * The state as the status shows it: `draining` is a server that `drain` has taken out, `unchecked` one that is not probed
  * (`health: false`).
  *
  * @since 0.1.0
@@ -256,7 +256,7 @@ export const ejected = (health: Health, reason: string, now: number): Health => 
 })
 
 /**
- * Whether reads that nobody has sent there by name may go to a server.
+ * A server may get reads that were not sent to it by name.
  *
  * @since 0.1.0
  * @category questions
@@ -349,13 +349,13 @@ export const lagOf = (history: History, replayed: bigint, now: number): Lag => {
 }
 
 /**
- * What `router.events` tells, each once. `at` is in milliseconds of the clock.
+ * An event of `router.events`, told once. `at` is in milliseconds of the clock.
  *
  * - `StateChanged`: an engine is in another state than before; `reason` says why, where it is not `up`
  * - `Drained`, `Undrained`: `router.drain` and `router.undrain` have changed something
  * - `PrimaryChanged`: writes go to another engine than before, or, with `engine: undefined`, to none
- * - `PrimaryDisputed`: engines claim to be the primary that are not the one that takes the writes. They get nothing, and
- *   somebody has to look: what was written there is not here
+ * - `PrimaryDisputed`: engines claim to be the primary that are not the one that takes the writes. They get nothing. An
+ *   operator has to look: what was written there is not here
  * - `EngineAdded`, `EngineRemoved`: the topology has changed
  *
  * @since 0.1.0

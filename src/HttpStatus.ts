@@ -1,10 +1,10 @@
 /**
- * A page that shows a router at a glance: its servers and how they do, where the statements go and why, what has happened.
- * It is an `HttpApp`, which is nowhere until somebody mounts it.
+ * A page that shows a router at a glance: its servers and their health, the routes of statements with their reasons, recent
+ * events. It is an `HttpApp`: it is served where you mount it.
  *
- * **Protect it.** Whoever can reach the page sees the addresses of the servers and the texts of statements, and with
+ * **Protect it.** It has no authentication. A visitor sees the addresses of the servers and the texts of statements, and with
  * `operations` takes servers out of use. Mount it behind what guards the rest of your operations (a login, a VPN, a port of its
- * own): it has no authentication. A port on `127.0.0.1` alone is no guard against the pages of a browser there, which can make
+ * own). A port on `127.0.0.1` alone is no guard against the pages of a browser there, which can make
  * their own names lead to it: with `operations` or `actions` the page answers for addresses, `localhost` and {@link Options.hosts}
  * alone.
  *

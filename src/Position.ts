@@ -52,12 +52,12 @@ const pageHeader = 24n
 const segmentHeader = 40n
 
 /**
- * Where the data before an insert position ends. The insert position of an idle primary may sit just past the header of a
- * page (24 bytes) or of a segment's first page (40 bytes), which holds nothing to replay: then standbys have replayed all
+ * The end of the WAL records before an insert position. The insert position of an idle primary may sit just past the header
+ * of a page (24 bytes) or of a segment's first page (40 bytes), which holds nothing to replay: then standbys have replayed all
  * there is when they are at the start of that page.
  *
- * The same for segments of every size: where 40 bytes into another page a record ends, that record began on a page before, so
- * whoever has replayed up to the start of this one has replayed it too.
+ * It holds for segments of every size: a record that ends 40 bytes into another page began on a page before, so a standby
+ * that has replayed up to the start of this page has replayed that record too.
  *
  * @since 0.1.0
  * @category questions

@@ -13,7 +13,7 @@ import * as Schema from "effect/Schema"
 
 /**
  * An option, or an environment variable, that cannot be used. No part of it ever holds a secret: passwords in URLs are
- * masked, and values of fields that hold secrets or that nobody knows are left out.
+ * masked, and values of secret and of unknown fields are left out.
  *
  * @since 0.1.0
  * @category errors
@@ -179,7 +179,7 @@ export class RouterError extends Schema.TaggedError<RouterError>("effect-db-rout
     committed: Schema.optional(Schema.Array(Schema.String)),
     /** `PartialCommit`: the groups whose work is not there. */
     rolledBack: Schema.optional(Schema.Array(Schema.String)),
-    /** `PartialCommit`: the groups of which nobody knows. */
+    /** `PartialCommit`: the groups whose outcome is unknown. */
     unknown: Schema.optional(Schema.Array(Schema.String)),
     /** The error underneath, mostly the driver's. */
     cause: Schema.optional(Schema.Defect)
@@ -602,12 +602,12 @@ export const reasonOf = (error: unknown): Option.Option<Reason> =>
   Option.map(fromSqlError(error), (found) => found.reason)
 
 /**
- * What is known of the work whose error this is:
+ * The known outcome of the work that has failed with an error:
  *
  * - `"not done"`: nothing of it is there, so it may be repeated
  * - `"unknown"`: it may be there or not, because the server did not answer what was sent (`OutcomeUnknown`)
- * - `"partly done"`: of several groups some have committed (`PartialCommit`, which names them, and those of which nobody
- *   knows)
+ * - `"partly done"`: of several groups some have committed (`PartialCommit`, which names them, and those whose outcome is
+ *   unknown)
  *
  * @since 0.1.0
  * @category models

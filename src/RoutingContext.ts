@@ -165,8 +165,8 @@ const told = globalValue("effect-db-router/RoutingContext/told", () => new WeakM
 
 type Change = (seen: Seen.Seen) => Seen.Seen
 
-// A resolver runs in a daemon that nobody joins. Whoever made the request leaves its listeners when it has the answer, and
-// that is a moment in the fiber that it has to reach.
+// A resolver runs in a daemon that is never joined. The fiber that made the request removes itself from the request's
+// listeners when it has the answer: that is a moment inside the fiber that the change has to reach.
 const tellRequesters = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change: Change): void => {
   const requests = fiber.getFiberRef(currentRequestMap)
   if (requests.size === 0) return
@@ -202,8 +202,8 @@ export const unsafeChange = (fiber: Fiber.RuntimeFiber<unknown, unknown>, change
 }
 
 /**
- * Whether what a fiber has seen need not be noted again when it sees the same again: nobody waits to be told of it, and whoever
- * joins the fiber hears of it, which he does not of what the fiber has only inherited. For code that has the fiber at hand.
+ * The fiber need not note again what it has already seen: no request waits to be told, and a fiber that joins this one hears of
+ * it. Of what this fiber has only inherited a joining fiber hears nothing. For code that has the fiber at hand.
  *
  * @since 0.1.0
  * @category flow
@@ -230,7 +230,7 @@ export const unsafeNoteRead = (fiber: Fiber.RuntimeFiber<unknown, unknown>, chan
 }
 
 /**
- * Whether the fiber's flow sticks to the primary: it wrote, or somebody set {@link stickToPrimary}.
+ * The fiber's flow sticks to the primary: it wrote, or {@link stickToPrimary} is set.
  *
  * @since 0.1.0
  * @category unsafe
@@ -249,7 +249,7 @@ export const unsafeIsStuck = (fiber: Fiber.RuntimeFiber<unknown, unknown>): bool
  *
  * declare const callServiceThatWrites: Effect.Effect<void>
  *
- * // Somebody else has written what this flow reads next.
+ * // Another process has written what this flow reads next.
  * const synced = Effect.zipRight(callServiceThatWrites, RoutingContext.setStickyPrimary)
  * ```
  *
@@ -336,8 +336,8 @@ export const separateLayers: Effect.Effect<void> = Effect.withFiberRuntime((fibe
 
 const separate = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.flatMap(Effect.getFiberRefs, (fiberRefs) =>
-    // Nothing may be left where nothing was: a runtime that the build makes would put it over the flow of whoever provides
-    // the runtime to an effect.
+    // Nothing may be left where nothing was: a runtime that the build makes would put it over the flow of the effect that it
+    // is provided to.
     Effect.ensuring(
       self,
       Option.match(FiberRefs.get(fiberRefs, flow), {

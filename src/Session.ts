@@ -110,8 +110,8 @@ const withOptions = (
  * when it fails, dies or is interrupted. Inside `sql.withTransaction` it joins that transaction.
  *
  * Fails with a `SqlError` when the COMMIT fails, when it was answered with ROLLBACK because a statement had failed
- * (`CommitRolledBack`), when only some groups could commit (`PartialCommit`), or nobody knows (`OutcomeUnknown`). Options are
- * for opening one: joining with options fails with `TransactionActive`.
+ * (`CommitRolledBack`), when only some groups could commit (`PartialCommit`), or when the outcome of the COMMIT is unknown
+ * (`OutcomeUnknown`). Options are for opening one: joining with options fails with `TransactionActive`.
  *
  * @example
  * ```ts

@@ -298,7 +298,7 @@ const makeRefresh = <E>(
     return log("The catalog could not be read: SQL is classified by the last snapshot of it", cause)
   }
 
-  // A reading answers everyone who asked before it began; one that was interrupted answers nobody.
+  // A reading answers every request that was made before it began; an interrupted one answers none.
   const reading = Effect.suspend(() => {
     const begun = ++asked
     // A server that does not answer must not hold up those who wait for a refresh.

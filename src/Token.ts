@@ -1,6 +1,6 @@
 /**
  * A position as a text that may leave the process: in a cookie, a header, a message of a queue. It says how far its holder
- * has written and read, for as long as a replica may be behind, and it is signed: nobody makes one up. Pure; time is given.
+ * has written and read, for as long as a replica may be behind. A signature keeps it from being forged. Pure; time is given.
  *
  * 60 bytes as 80 characters of base64url (RFC 4648, section 5, no padding): the version (1), a hint at the key (1), the
  * system identifier (8), the timeline (4), the position (8), the expiry in milliseconds since 1970 (6), and HMAC-SHA-256

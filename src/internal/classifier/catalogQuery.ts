@@ -171,7 +171,7 @@ const uses = `
     UNION
     SELECT CASE WHEN owner IN ('view', 'policy') THEN 'relation' ELSE owner END, oid,
       CASE owner WHEN 'policy' THEN 'whose policy ' ELSE 'which ' END, 'relation', id FROM refs WHERE field = 'relid' AND owner <> 'type'
-    -- Where a value of the type is, casts that nobody writes may be made of it.
+    -- A value of the type may be cast without a cast in the text.
     UNION
     SELECT CASE WHEN t.oid >= ${own} AND (c.castcontext = 'i' OR c.casttarget < ${own}) THEN 'type' ELSE 'conversion' END,
       t.oid, '', 'function', c.castfunc

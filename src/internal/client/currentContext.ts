@@ -96,7 +96,7 @@ export const ambientWork = globalValue("effect-db-router/place/ambientWork", () 
 )
 
 /**
- * Sets a FiberRef until the scope closes. Whoever closes the scope may be in another fiber, where nothing is to be undone.
+ * Sets a FiberRef until the scope closes. The scope may be closed in another fiber, where nothing is to be undone.
  */
 export const setScoped = <A>(ref: FiberRef.FiberRef<A>, value: A): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(

@@ -50,10 +50,10 @@ interface Listener {
   readonly failed: (error: SqlError) => void
 }
 
-/** A channel that somebody listens to. */
+/** A channel with its listeners in this process. */
 interface Channel {
   readonly listeners: Set<Listener>
-  /** Who waits for the server to listen; `undefined` once it does. */
+  /** Callbacks that wait for the server's answer to LISTEN; `undefined` once it has answered. */
   waiting: Array<(error: SqlError | undefined) => void> | undefined
 }
 
@@ -303,7 +303,7 @@ class Listening {
     )
   }
 
-  /** Has the server say something: the network may have forgotten the connection, which nobody is told. */
+  /** Makes the server answer: the network may drop a connection without a word to either end. */
   private readonly check: Effect.Effect<void> = Effect.suspend(() => {
     if (this.failure !== undefined) return Effect.void
     this.ask()

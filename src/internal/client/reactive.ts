@@ -6,8 +6,8 @@ import * as Stream from "effect/Stream"
 import * as RoutingContext from "../../RoutingContext.js"
 
 /**
- * The reactive queries of a client. One runs again because somebody has written what it reads: no replica may have that yet,
- * and nobody would tell the query when one does.
+ * The reactive queries of a client. A query runs again after a write to what it reads. No replica may have replayed that write
+ * yet, and nothing would run the query once more when one has.
  */
 export const reactive = (
   reactivity: Reactivity.Reactivity.Service

@@ -44,14 +44,14 @@ const makeSpan = Effect.makeSpan(spanName, spanOptions)
 /** The tracer of programs that have none. It keeps its spans for those who find them in their context. */
 const noTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
-/** Whether anybody can see the span of a statement, which is in nobody's context: a tracer, or a transformer. */
+/** A tracer or a transformer can see the span of a statement, which is in no fiber's context. */
 const showsSpan = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
   Context.get(fiber.currentDefaultServices, Tracer.Tracer) !== noTracer ||
   fiber.getFiberRef(Statement.currentTransformer)._tag === "Some"
 
 /**
- * The constructor of `@effect/sql`, making statements that tell their connection their span. There it is in nobody's
- * context, so a connection could not say on it where the statement went.
+ * The constructor of `@effect/sql`, making statements that tell their connection their span. Without that the span is in no
+ * fiber's context, so a connection could not record the route on it.
  */
 export const make = (options: Options): Statement.Constructor => {
   const { compiler, connection, spanAttributes, transformRows } = options

@@ -33,15 +33,15 @@ type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
 let runners = 0
 
-/** The transactions of a router's client, and how they are found again in a fiber. */
+/** The transactions of a router's client, and the look-up of a fiber's own. */
 export class Runner implements Works {
   // `@effect/sql` has one tag for the transactions of all clients. Ours is there too, for resolvers and for clients that
-  // are to take part; a tag of our own finds it again below a transaction of somebody else.
+  // are to take part; a tag of our own finds it again below a transaction of another client.
   readonly workKey = `${workPrefix}${++runners}`
-  /** The connection for one statement: wherever the fiber that runs it says. */
+  /** The connection for one statement: the one that the context of its fiber names. */
   readonly connection = (trip: Trip | undefined): Connection => new RoutedConnection(this, undefined, trip)
 
-  /** What all spans of this client say. */
+  /** The attributes of all spans of this client. */
   readonly spanAttributes: ReadonlyArray<readonly [string, unknown]>
 
   constructor(readonly router: Router) {

@@ -2,7 +2,7 @@ import * as Fs from "node:fs"
 import * as Effect from "effect/Effect"
 import { PgClusterError } from "./error.js"
 
-/** Who the servers run as. `uid` and `gid` are set only where that is somebody else than this process. */
+/** The account of the servers. `uid` and `gid` are set only where it is not that of this process. */
 export interface Account {
   readonly name: string
   readonly uid?: number

@@ -90,7 +90,7 @@ const makeLinks = (prefix: string): void => {
     try {
       Fs.symlinkSync(link.target, link.path)
     } catch (cause) {
-      // Somebody else, such as another test run, was faster.
+      // Another process, such as another test run, was faster.
       if (codeOf(cause) !== "EEXIST") throw cause
     }
   }

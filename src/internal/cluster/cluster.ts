@@ -123,7 +123,7 @@ type Members = ReturnType<typeof makeMembers>
 const killAll = (members: Members): Effect.Effect<void> =>
   Effect.forEach(members.all, (member) => Effect.exit(Server.kill(member.server)), { discard: true })
 
-/** What the watchdog would do, had nobody killed it. */
+/** The work of the watchdog, for the case that it was killed. */
 const removeAll = (members: Members): Effect.Effect<void> =>
   Effect.zipRight(
     killAll(members),
@@ -136,7 +136,7 @@ const startAll = (members: Members): Effect.Effect<void, PgClusterError> =>
     Effect.forEach(members.all, (member) => Server.start(member.server), { concurrency: "unbounded", discard: true })
   )
 
-/** Starts all servers at once; if somebody took a port meanwhile, again on others. */
+/** Starts all servers at once; again on other ports if one was taken meanwhile. */
 const startOnFreePorts = (
   config: Config,
   home: Server.Home,

@@ -15,7 +15,7 @@ export interface Member {
   readonly server: Server.Server
   readonly connection: Settings.Connection
   readonly settings: Readonly<Record<string, string>>
-  /** Whom it replicates from; a promoted server, like the first primary, from nobody. */
+  /** The server that it replicates from; `undefined` for the first primary and for a promoted server. */
   upstream: Member | undefined
   /** One thing at a time is done to a server. */
   readonly lock: Lock

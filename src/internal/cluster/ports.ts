@@ -29,8 +29,8 @@ const choose = async (count: number): Promise<ReadonlyArray<number>> => {
 }
 
 /**
- * Different ports of 127.0.0.1 that nobody listens on. Another program may take one before its server starts: the
- * cluster then starts again with others.
+ * Different ports of 127.0.0.1 without a listener. Another program may take one before its server starts: the cluster then
+ * starts again with others.
  */
 export const free = (count: number): Effect.Effect<ReadonlyArray<number>, PgClusterError> =>
   Effect.uninterruptible(

@@ -59,7 +59,7 @@ const waitFor = (done: () => boolean, detail: string): Effect.Effect<void, PgClu
 
 /**
  * Stops a process and all its descendants with SIGSTOP. The parent goes first, and only when it stands still are its
- * children looked up: by then nobody is left who could fork another one.
+ * children looked up: by then no process is left that could fork another one.
  */
 export const freezeTree = (pid: number): Effect.Effect<void, PgClusterError> =>
   Effect.zipRight(

@@ -75,9 +75,9 @@ while [ -e "$dir" ] && [ $tries -lt 20 ]; do rm -rf "$dir"; tries=$((tries + 1))
 export interface Workspace {
   readonly directory: string
   readonly account: Account
-  /** Whether `account` can run the binaries where they are. */
+  /** `account` can run the binaries where they are. */
   readonly reachable: boolean
-  /** Whether the watchdog lives: if somebody killed it, nobody else ends the servers. */
+  /** The watchdog lives. After it was killed, this process has to end the servers itself. */
   readonly isGuarded: () => boolean
 }
 
@@ -140,7 +140,7 @@ const listen = (child: ChildProcess, directory: string, account: Account): Promi
     child.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
       errors += chunk
     })
-    // It may be gone before we are: then there is nobody to tell.
+    // The watchdog may end before this process; a write to it fails then.
     child.stdin?.on("error", () => {})
     child.on("error", (cause) => resolve(Effect.fail(cannotSwitch(account, cause))))
     child.once("close", (code) => resolve(Effect.fail(unusable(directory, account, errors || `exit code ${code}`))))

@@ -16,11 +16,11 @@ import { Learner } from "./learner.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
-/** How long nobody waits for a server that was waited for in vain, in milliseconds and in times that wait. */
+/** After a read has waited in vain for a replica, no read waits for it: for so many milliseconds, or so many times that wait. */
 const hopelessMillis = 1_000
 const hopelessWaits = 10
 
-/** How often it is asked then, in milliseconds. */
+/** The interval of its polls meanwhile, in milliseconds. */
 const hopelessEvery = 10
 
 /** How often a replica is asked that others are preferred to, in milliseconds. */
@@ -140,12 +140,12 @@ export class Causal {
     return server.known !== undefined && Position.coversAll(server.known, positions)
   }
 
-  /** What a fiber does on an engine from now on, until its `end`. */
+  /** Observes the work of a fiber on an engine from now on, until its `end`. */
   begin(fiber: AnyFiber, engine: Engine): Watch {
     return new Watch(this, fiber, engine, this.reading)
   }
 
-  /** The same for a read, which costs less where nobody has to be asked, and nothing where it is known already. */
+  /** The same for a read: cheaper where no server has to be asked, and free where the position is known already. */
   read(fiber: AnyFiber, engine: Engine): Watch | Glance {
     const { positions } = engine
     return positions.isTelling && this.reading.engines.includes(engine) && !this.isDue(positions)
@@ -317,7 +317,7 @@ export class Causal {
       blind,
       ({ name, positions }) =>
         Log.warning(
-          `${name} does not tell its position in the write-ahead log (${positions.refused ?? "nobody probes it"}): ` +
+          `${name} does not tell its position in the write-ahead log (${positions.refused ?? "it is not probed"}): ` +
             `reads go to the primary for ${Duration.format(this.policy.window)} after a write`
         ).pipe(Effect.annotateLogs({ engine: name })),
       { discard: true }

@@ -3,12 +3,12 @@ import { Inquiry } from "./inquiry.js"
 
 type Listener = () => void
 
-/** What a question is asked for: a read that needs the answer, or a write that replicas will soon have. */
+/** The reason of a question: a read that needs the answer, or a write that replicas will soon have. */
 export type Cause = "read" | "write"
 
-/** Questions that are on their way: one for each server, whoever wants to know. */
+/** Questions in flight: at most one for each server, shared by all that wait for the answer. */
 export class Inquiries {
-  /** How many were sent. */
+  /** The number of questions sent. */
   readonly sent: Record<Cause, number> = { read: 0, write: 0 }
   private readonly asking = new Map<Engine, Array<Listener>>()
 

@@ -11,18 +11,18 @@ import type { Inquiries } from "./inquiries.js"
 const pauses = [1, 2, 4, 8, 16, 32]
 
 /**
- * How often a replica that has nothing else to do is asked before that, each time as soon as it has answered: near by, most have
- * it after a fraction of a millisecond. One that is busy is not, because that would make all that runs there slower.
+ * The polls of an idle replica before that, each as soon as the last one is answered: near by, most replicas have replayed the
+ * write after a fraction of a millisecond. A busy replica gets none, because they would make all that runs there slower.
  */
 const atOnce = 4
 
-/** After so many writes that nobody has needed to see since, replicas are not asked until somebody does. */
+/** After so many writes without a read that needs one of them, replicas are not polled until such a read comes. */
 const unneeded = 16
 
 /**
- * Learns in the background that replicas have what was written, so that the first read after a write knows where to go. Only
- * on connections that nobody uses, and only where the answers to reads do not tell it anyway. However many writes there are,
- * each replica is asked for one of them at a time, the last.
+ * Polls replicas in the background until they have replayed the last write, so that the first read after a write knows where to
+ * go. It uses idle connections only, and only where the answers to reads do not tell it anyway. However many writes there
+ * are, each replica is asked for one of them at a time, the last.
  */
 export class Learner {
   private wanted: Position.Position | undefined
@@ -42,12 +42,12 @@ export class Learner {
     else this.want(mark.known)
   }
 
-  /** Somebody reads who has to see something. */
+  /** A read has to see a write. */
   isNeeded(): void {
     this.writes = 0
   }
 
-  /** Asks nobody from now on. */
+  /** Ends the polling. */
   close(): void {
     this.isClosed = true
     clearTimeout(this.timer)
@@ -88,12 +88,12 @@ export class Learner {
     if (!isKnown && ++this.attempt < pauses.length) this.later()
   }
 
-  /** Whether nobody asks a replica anyway, and none of its connections is taken from anybody for it. */
+  /** No question to the replica is in flight, and it has an idle connection for one. */
   private isFree(engine: Engine): boolean {
     return !this.inquiries.has(engine) && engine.poolStatus.idle > 0
   }
 
-  /** Whether a replica is not known to have what is wanted, and may be soon. */
+  /** A replica is not known to have the wanted position, and may have it soon. */
   private isWorthAsking(engine: Engine): boolean {
     const { isHopeless, isTelling, known } = engine.positions
     const wanted = this.wanted!

@@ -48,7 +48,7 @@ const sourceOf = (servers: Servers): Source => {
       causal === undefined
         ? Effect.sync(() => {
             const { positions, writtenAt } = fiber.getFiberRef(RoutingContext.flow).seen
-            // Without replicas of its own, nobody notes positions here; others may have replicas.
+            // A router without replicas notes no positions; the holder of the token may have replicas.
             return { positions, isOpen: isCausal && writtenAt > Number.NEGATIVE_INFINITY }
           })
         : Effect.suspend(() => {

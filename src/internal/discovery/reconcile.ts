@@ -67,7 +67,7 @@ export class Discovery {
     return Effect.gen(this, function* () {
       const { named, servers } = this.options
       const engines: Array<Engine> = []
-      // Where nobody has said yet what it is, what the topology believes comes first.
+      // Before a probe has found the role of a server, the role that the topology states decides the order.
       const inOrder = [...members].sort((a, b) => Number(b.role === "primary") - Number(a.role === "primary"))
       for (const one of inOrder) {
         const engine = yield* this.engineOf(one)

@@ -149,7 +149,7 @@ const codeOf = (cause: Cause.Cause<unknown>): number => {
   return Option.isSome(failure) && isOfUser(failure.value) ? 2 : 1
 }
 
-/** Errors that whoever has called the command can repair. */
+/** Errors that the user of the command can repair. */
 const isOfUser = (error: unknown): error is { readonly message: string } =>
   error instanceof Usage ||
   error instanceof RouterConfigError ||

@@ -18,11 +18,11 @@ import type { Told } from "./told.js"
 /** A server that was asked. */
 export interface Examined {
   readonly target: Target
-  /** `undefined`: nobody knows how to connect to it. */
+  /** `undefined`: its address or its credentials are unknown. */
   readonly result: Either.Either<Inspected, Told> | undefined
 }
 
-/** What follows for one server from all of them. */
+/** The findings on one server that follow from all of them. */
 export interface Verdict {
   readonly state: Health.State
   readonly reason: string | undefined

@@ -49,8 +49,8 @@ export interface Capacity {
 }
 
 /**
- * `$1`: the application names of the router's connections. What a role may not see of others' connections is NULL, their kind
- * too. Whoever has no user is no client.
+ * `$1`: the application names of the router's connections. Columns of others' connections that a role may not see are NULL,
+ * their kind too. A process without a user is no client.
  */
 export const capacity = `SELECT current_setting('max_connections'), current_setting('superuser_reserved_connections'),
   coalesce(current_setting('reserved_connections', true), '0'),
@@ -163,5 +163,5 @@ export const replayOf = ([row = []]: ReadonlyArray<Row>): Replay => ({
 /** On a standby: the age of the last commit that it has replayed, in milliseconds. */
 export const replayAge = "SELECT (extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000)::text"
 
-/** On a primary: how many standbys its commits can wait for. Who may not see the statistics sees nobody's state. */
+/** On a primary: the number of standbys that its commits can wait for. A role that may not see the statistics sees no states. */
 export const synchronous = `SELECT (count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')))::text FROM pg_stat_replication`

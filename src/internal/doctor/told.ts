@@ -23,7 +23,7 @@ const decoded = (text: string): ReadonlyArray<string> => {
   }
 }
 
-/** What nobody may read of how an engine is connected to: the password in all its forms, and the URL with it. */
+/** The secrets of an engine's connection: the password in all its forms, and the URL with it. */
 const secretsOf = ({ client }: ResolvedEngine): ReadonlyArray<string> => {
   const password = client.password === undefined ? [] : [Redacted.value(client.password)]
   if (client.url === undefined) return password

@@ -9,17 +9,17 @@ import { Connection } from "./connection.js"
 import { ServerLost } from "./failure.js"
 import { startOf, startQuery } from "./start.js"
 
-/** How many connections there may be, and for how long. */
+/** The limits of a pool: number and age of its connections, and the wait for one. */
 export interface Bounds {
   /** The most connections, those that are being opened and closed included. */
   readonly max: number
-  /** Connections that stay open however long nobody uses them. */
+  /** Connections that stay open however long they are idle. */
   readonly min: number
-  /** How long a connection that nobody uses stays open. `0`: for ever. */
+  /** The time after which an idle connection is closed. `0`: never. */
   readonly idleMillis: number
-  /** After how long a connection is closed, once nobody uses it. `0`: never. */
+  /** The age at which a connection is closed, once it is idle. `0`: never. */
   readonly lifeMillis: number
-  /** How long a wish waits for a connection. `0`: for ever. */
+  /** The longest wait for a connection. `0`: no limit. */
   readonly waitMillis: number
 }
 
@@ -28,11 +28,11 @@ export interface Limits extends Bounds {
   readonly movableMillis: number
   /** The clock, in milliseconds. */
   readonly now: () => number
-  /** Hears that a connection has broken that nobody has closed here: the server may have started anew. */
+  /** Called when a connection has broken that was not closed here: the server may have started anew. */
   readonly onBroken: () => void
-  /** Hears when the server of a new connection has started; `undefined` where it need not. */
+  /** Called with the start time of the server of a new connection; `undefined` where it is not needed. */
   readonly met: ((startedAt: number) => void) | undefined
-  /** Whether connections are opened one at a time, each when `turn` calls back. */
+  /** Connections are opened one at a time, each when `turn` calls back. */
   readonly isPaced: () => boolean
   /** Calls back when it is time for a connection, which says whether it was opened. */
   readonly turn: (open: () => boolean) => void
@@ -49,11 +49,11 @@ export class AllInUse extends Error {
   }
 }
 
-/** Somebody who wants a connection. */
+/** A request for a connection. */
 export interface Wish {
-  /** Whether another server will do. */
+  /** Another server will do. */
   readonly isMovable?: boolean | undefined
-  /** Whether it is for a statement that may run behind others. */
+  /** It is for a statement that may run behind others. */
   readonly isShared?: boolean
 
   /** Ends the waiting. */
@@ -64,19 +64,19 @@ export interface Wish {
   got(error: Error | undefined, connection: Connection | undefined): void
 }
 
-/** After how long what is cut off is cancelled a second time. */
+/** The time until the statement of a closed connection is cancelled a second time. */
 const cancelAgain = Duration.millis(50)
 
 /**
- * The connections to one server, and who waits for one: first come, first served. Any connection that becomes free, or
- * opens, goes to whoever waits longest. (The pool of `pg` never answers those who wait when it is closed, keeps those in
- * its queue who have given up, and cannot reach connections that are being opened.)
+ * The connections to one server, with a FIFO queue of requests for one. A connection that becomes idle, or opens, goes to the
+ * oldest request. (The pool of `pg` never answers waiting requests when it is closed, keeps abandoned ones in its queue, and
+ * cannot reach connections that are being opened.)
  */
 export class Connections {
   private readonly all = new Set<Connection>()
-  /** Those that nobody uses, the longest idle first. */
+  /** Idle connections, the longest idle first. */
   private readonly free: Array<Connection> = []
-  /** Those that are being closed. */
+  /** Connections that are being closed. */
   private readonly leaving = new Set<Connection>()
   private readonly waiters = new Queue<Wish>()
   private readonly opening = new Set<Connection>()
@@ -171,7 +171,7 @@ export class Connections {
     return undefined
   }
 
-  /** While somebody waits newcomers share none: who needs one for himself would never get it. */
+  /** While a request waits, new statements share no connection: a request for a connection of its own would never get one. */
   private shared({ isShared }: Wish, isFirst: boolean): Connection | undefined {
     if (isShared !== true || this.all.size < this.limits.max) return undefined
     return isFirst || this.waiters.size === 0 ? this.limits.share() : undefined
@@ -213,15 +213,15 @@ export class Connections {
     return this.all.size - this.opening.size - this.leaving.size
   }
 
-  /** Whether a wish would be fulfilled without waiting for another one's end. */
+  /** A request would get a connection without waiting for the end of another one. */
   get hasRoom(): boolean {
     return this.free.length > 0 || this.all.size < this.limits.max
   }
 
-  /** Nobody waits any longer, for this reason. */
+  /** Refuses all requests that wait, for this reason. */
   refuseAll(reason: Error): void {
     const { size } = this.waiters
-    // Not those that come while these are told.
+    // Requests that come meanwhile are not refused.
     for (let i = 0; i < size; i++) this.nextWaiter()?.got(reason, undefined)
     this.stopOpening()
   }
@@ -250,7 +250,7 @@ export class Connections {
     return connection.isUsable && connection.isOutsideTransaction && this.isGood(connection)
   }
 
-  /** For whoever waits, for later, or to be closed. */
+  /** Hands a connection to the oldest request, else keeps it idle, or closes it. */
   private put(connection: Connection, wasUsed = true): void {
     if (wasUsed) this.ended(this.limits.now())
     const isGood = this.mayUse(connection)
@@ -301,7 +301,7 @@ export class Connections {
     this.closeIdle()
   }
 
-  /** Closes the connections that nobody uses. */
+  /** Closes the idle connections. */
   closeIdle(): void {
     for (const connection of this.free.splice(0)) this.dismiss(connection)
   }
@@ -476,7 +476,7 @@ export class Connections {
     )
   }
 
-  /** Gives up connections that are being opened for nobody. */
+  /** Stops opening more connections than there are requests. */
   private stopOpening(): void {
     for (const connection of this.opening) {
       if (this.opening.size <= this.waiters.size) return

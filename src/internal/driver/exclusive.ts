@@ -15,17 +15,17 @@ import { refused } from "./refused.js"
 import { command } from "./run.js"
 import { rows } from "./stream.js"
 
-/** What a transaction begins with that says nothing to the caller. */
+/** Statements at the start of a transaction whose answers the caller does not need. */
 const isRepeatable = /^\s*(?:savepoint|set)\b|^SELECT set_config\([^;]*$/i
 
 /**
- * A connection that is checked out for one's own use: a transaction, or `reserve`. One statement at a time. Once it was
- * given back, every use of it fails: somebody else may have the connection by then.
+ * A connection that is checked out for exclusive use: a transaction, or `reserve`. One statement at a time. After the release
+ * every use of it fails, because another checkout may have the connection by then.
  */
 export class Exclusive {
-  /** What has run in its transaction, while all of it can run again; none otherwise. */
+  /** The statements of its transaction, while all of them can run again; none otherwise. */
   private repeatable: ReadonlyArray<Request> | undefined
-  /** How often what runs was to be cancelled. */
+  /** The number of cancels of the running statement. */
   private cancels = 0
 
   /** With an opening it begins a transaction: not at once, but together with the first statement, or right before it. */
@@ -37,22 +37,22 @@ export class Exclusive {
     if (opening !== undefined) this.repeatable = []
   }
 
-  /** Whether it can run another statement. */
+  /** It can run another statement. */
   get isUsable(): boolean {
     return this.lease.connection?.isUsable ?? false
   }
 
-  /** A statement is about to run that leaves something behind: it is taken away before somebody else has the connection. */
+  /** Notes session state that a statement is about to leave behind: it is reset before the next checkout. */
   leave(leaves: Leaves): void {
     this.lease.connection?.traces.note(leaves)
   }
 
-  /** Gives it back, if the scope that it has come from has not. */
+  /** Releases it, if the scope of the checkout has not. */
   get giveBack(): Effect.Effect<void> {
     return this.pool.giveBack(this.lease)
   }
 
-  /** Whether the server has begun the transaction, whoever still waits to hear of it. */
+  /** The server has begun the transaction; the answer may not have reached its caller yet. */
   get hasBegun(): boolean {
     return this.opening?.isDone !== false || this.lease.connection?.isOutsideTransaction === false
   }

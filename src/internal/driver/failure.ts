@@ -17,13 +17,13 @@ interface DatabaseError {
 export const isPoolBusy = ({ cause }: { readonly cause?: unknown }): boolean =>
   RouterError.isRouterError(cause) && cause.reason === "PoolBusy"
 
-/** What the `SqlError` says whose connection could not be had: the statement was never sent. */
+/** The message of a `SqlError` without a connection: the statement was never sent. */
 export const acquireFailed = "Failed to acquire connection"
 
-/** What it says whose connection, one of the caller's own, had broken before: the statement was never sent either. */
+/** The message where a connection of the caller's own had broken before: the statement was never sent either. */
 export const brokenBefore = "The connection had broken before, so the statement was not sent"
 
-/** The failure of a statement that was sent and to which no answer came: nobody knows whether it was carried out. */
+/** The failure of a statement that was sent and never answered: its outcome is unknown. */
 export class Unanswered extends SqlError {}
 
 /** The server has stopped answering while a statement ran that may run elsewhere. */
@@ -104,13 +104,13 @@ const socketCodes = new Set([
   "ETIMEDOUT"
 ])
 
-/** What `pg` 8 says, without a code, when a connection ends under a statement (its client.js). */
+/** The messages of `pg` 8, without a code, for a connection that ends under a statement (its client.js). */
 const closed = /^Connection terminated|is not queryable$/
 
 const judgeDriver = (error: SqlError): Failure => {
   const { cause } = error
   if (isPoolBusy(error)) return failure("elsewhere", false, "its pool is busy")
-  // Whoever says so has found it by a probe.
+  // A probe has found that already.
   if (cause instanceof ServerLost) return failure("elsewhere", false, "it stopped answering")
   if (cause instanceof ProtocolViolation) return failure("elsewhere", true, cause.message)
   if (!(cause instanceof Error) || RouterError.isRouterError(cause)) return failure("caller", false, error.message)

@@ -51,10 +51,10 @@ class Conversation implements Inspector {
   private isStarting = true
   private isLetIn = false
   private sasl: "none" | "asked" | "proven" = "none"
-  /** Whether something has ended since it was last ready. */
+  /** Something has ended since it was last ready. */
   private hasEnded = false
 
-  /** `isSecret`: whether nobody but the server can read what is sent. */
+  /** `isSecret`: the connection is encrypted, so only the server can read what is sent. */
   constructor(
     private readonly isSecret: () => boolean,
     private readonly held: Held

@@ -13,9 +13,9 @@ const checkMillis = 5
  * Short reads that share connections while no connection is free: they are sent one behind the other, and the server answers
  * them in that order.
  *
- * That must harm none of them. A cancel hits whatever the server works on, so none is sent while anybody waits for anything
- * on the connection: the result is thrown away. Behind a read that turns out to be long nobody stays. And whatever needs a
- * connection of its own comes first: newcomers share none while somebody waits.
+ * That must harm none of them. A cancel hits whatever the server works on, so none is sent while a statement on the connection
+ * is wanted: the unwanted result is thrown away. Reads behind one that turns out to be long move to other connections. And a
+ * request for a connection of its own comes first: while one waits, new statements share none.
  */
 export class Pipelines {
   private readonly open: Array<Connection> = []
@@ -54,11 +54,11 @@ export class Pipelines {
     if (pipeline.length > 1) this.watch()
   }
 
-  /** A statement has ended. The last one gives the connection back. */
+  /** Removes a statement that has ended. The last one releases the connection. */
   leave(connection: Connection, member: Member): void {
     const { pipeline } = connection
     const index = pipeline.indexOf(member)
-    // It was cancelled with all others, and the connection may be somebody else's by now.
+    // It was cancelled with all others, and the connection may be checked out again by now.
     if (index < 0) return
     pipeline.splice(index, 1)
     const now = this.now()
@@ -73,7 +73,7 @@ export class Pipelines {
     }
   }
 
-  /** Somebody has stopped waiting. Cancels what runs, unless others wait for something there: that ends by itself. */
+  /** Cancels the running statement after one is no longer wanted. While another one there is wanted, it ends by itself instead. */
   abandon(connection: Connection): Effect.Effect<void> {
     if (connection.pipeline.some(({ isWanted }) => isWanted)) return Effect.void
     this.shut(connection)
@@ -89,7 +89,7 @@ export class Pipelines {
     )
   }
 
-  /** Nobody joins there any more. */
+  /** Lets no more statements join there. */
   private shut(connection: Connection): void {
     const index = this.open.indexOf(connection)
     if (index >= 0) this.open.splice(index, 1)
@@ -109,7 +109,7 @@ export class Pipelines {
     for (const connection of [...this.open]) {
       const { pipeline } = connection
       const [head] = pipeline
-      // What is on a connection that has broken fails in the next moment. Nobody is to wait for another connection for that.
+      // Statements on a broken connection fail in the next moment. They are not to wait for another connection before.
       if (head === undefined || pipeline.length < 2 || !connection.isUsable) continue
       if (before.get(connection) === head) this.disband(connection, head)
       else this.heads.set(connection, head)

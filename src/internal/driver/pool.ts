@@ -19,17 +19,17 @@ import { type Callback, type Request, Run, type Runs } from "./run.js"
 export type { Result } from "./connection.js"
 export type { Callback, Request } from "./run.js"
 
-/** A connection that is checked out, until it is given back. */
+/** A checked-out connection, until its release. */
 export interface Lease {
   connection: Connection | undefined
 }
 
-/** Somebody who cancels what waits for an answer, when he is interrupted. */
+/** The cancel of a statement that waits for an answer, for a caller that runs it on interruption. */
 export interface Cancellable {
   cancel: Effect.Effect<void> | undefined
 }
 
-/** Hears that the server does not answer any more. */
+/** Called when the server does not answer any more. */
 interface Loser {
   readonly lose: (reason: Error) => void
 }
@@ -109,14 +109,14 @@ export class Pool implements Runs {
     return this.connections.idle
   }
 
-  /** Whether a statement would not have to wait for another one's end. */
+  /** A statement would not have to wait for the end of another one. */
   get hasRoom(): boolean {
     return this.connections.hasRoom
   }
 
   /**
-   * Runs one statement on any connection. An interruption cancels it, and waits for that, unless that is left to somebody
-   * else. One that is `movable` fails as soon as the server is known not to answer.
+   * Runs one statement on any connection. An interruption cancels it and waits for that, unless the cancel is left to the
+   * caller (`left`). One that is `movable` fails as soon as the server is known not to answer.
    */
   query(request: Request, movable = false, left?: Cancellable): Effect.Effect<Result, SqlError> {
     return Effect.async<Result, SqlError>((resume) => {
@@ -237,10 +237,10 @@ export class Pool implements Runs {
     }
   }
 
-  /** The server does not answer: what may run elsewhere fails for this reason, what nobody uses is closed. */
+  /** The server does not answer: statements that may run elsewhere fail for this reason, idle connections are closed. */
   lose(reason: Error): void {
     for (const loser of this.losing.takeAll()) loser.lose(reason)
-    // The others have not been sent either. They may wait for a server that answers.
+    // The requests that wait have sent nothing. They may wait for a server that answers.
     this.connections.refuseAll(reason)
     this.connections.closeIdle()
   }

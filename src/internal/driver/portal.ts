@@ -81,7 +81,7 @@ export class Portal extends RowReader {
   }
 
   handleError(error: Error): void {
-    // The driver's own time limit (`query_timeout`) is for the server, not for whoever consumes the rows.
+    // The driver's own time limit (`query_timeout`) is for the server, not for the consumer of the rows.
     if (error.message === "Query read timeout" && !this.isRunning) return
     this.failure ??= error
     this.setRunning(false)

@@ -31,12 +31,12 @@ export const answerOf = ([position, timeline]: ReadonlyArray<unknown>): Answer |
 
 const name = "edr_position"
 
-// Closing it first, because somebody else may have prepared one under that name, behind a proxy. It never fails.
+// Closing it first, because another client may have prepared one under that name, behind a proxy. It never fails.
 const prepared = Buffer.concat([messages.run(name), messages.sync])
 const preparing = Buffer.concat([messages.closeStatement(name), messages.parse(name, text), prepared])
 const unprepared = Buffer.concat([messages.parse("", text), messages.run(""), messages.sync])
 
-/** What one connection knows of the question. */
+/** The state of the question on one connection. */
 export interface Asked {
   isPrepared: boolean
 }

@@ -240,7 +240,7 @@ export class PreparedStatements {
 
   /**
    * Notes that a connection is about to use a name. Returns the names that have to be closed there first: one that it
-   * holds beyond the limit, and this one where it is to be parsed, because it is out of date, or because somebody else may
+   * holds beyond the limit, and this one where it is to be parsed, because it is out of date, or because another client may
    * have prepared a statement under it (a former user of the same connection, behind a proxy).
    */
   use(connection: Holder, name: string, now: number): ReadonlyArray<string> {
@@ -293,8 +293,8 @@ export const isOutOfDate = (error: Error): boolean => {
 }
 
 /**
- * What the error of a statement says about its being prepared. `"stale"`: it never ran, and would if it were prepared
- * again. The server does not know it (26000: somebody ran DEALLOCATE or DISCARD ALL), knows it although the driver does not
+ * The state of a prepared statement by the error of its execution. `"stale"`: it never ran, and would if it were prepared
+ * again. The server does not know it (26000: after DEALLOCATE or DISCARD ALL), knows it although the driver does not
  * (42P05), or DDL has changed its result (0A000 of RevalidateCachedQuery) or the types of its parameters. `"suspect"`: it
  * failed on its own account, or on that of the old types of its parameters, so it is better prepared again before its next
  * use.

@@ -137,7 +137,7 @@ export abstract class Run implements Member {
   }
 
   private fail(connection: Connection, error: Error, isStale: boolean): void {
-    // Whatever still comes is the answer to what nobody waits for any more.
+    // Messages that still come answer a statement that is no longer wanted.
     if (error.message === "Query read timeout") giveUp(connection, error)
     connection.whenAnswered(error, () => {
       const failed = connection.statementError(error)

@@ -16,12 +16,12 @@ export interface Candidate<A> {
   readonly mayWrite?: boolean
   /** Whether it has named its timeline at two probes in a row. What it has said once may be a mistake. Default: it has not. */
   readonly isConfirmed?: boolean
-  /** Whether it has not answered for so long that what it said last counts no more against a primary. Default: it counts. */
+  /** It has not answered for so long that its last report counts no more against a primary. Default: it counts. */
   readonly isGone?: boolean
 }
 
 export interface Election<A> {
-  /** `undefined`: nobody may get a write. */
+  /** The server that takes the writes. `undefined`: none does. */
   readonly writer: A | undefined
   /** Others that answer and claim to be the primary. They are not: their timeline is older, or another had it first. */
   readonly rivals: ReadonlyArray<A>
@@ -40,7 +40,7 @@ export const isSameServer = (one: Report, other: Report): boolean =>
  *   if none here can see it. It counts for as long as a server is on it, or was when it answered last.
  * - A server that may not write is not elected, and what it claims as a primary counts for nothing.
  * - Of two on the newest timeline the current writer stays, else the first takes its place.
- * - A writer that does not answer stays as long as nobody else claims its place: it may come back.
+ * - A writer that does not answer stays as long as no other server claims its place: it may come back.
  */
 export const elect = <A>(candidates: ReadonlyArray<Candidate<A>>, current: A, known: Era | undefined): Election<A> => {
   const holder = candidates.find(({ server }) => server === current)

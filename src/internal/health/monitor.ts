@@ -76,11 +76,11 @@ export interface Options {
   readonly others: ReadonlyArray<EngineGroup>
   /** Those that were named as ones that may be the primary. */
   readonly named: ReadonlySet<Engine>
-  /** Whether reads fail where there is no replica. */
+  /** Reads fail where there is no replica. */
   readonly needsReplica: boolean
-  /** How long the start waits for a primary. */
+  /** The longest wait of the start for a primary. */
   readonly startTimeout: Duration.Duration
-  /** What hears how the engines are; `undefined` where nobody wants to know. */
+  /** The receiver of the engines' metrics; `undefined` without metrics. */
   readonly telemetry: Telemetry | undefined
 }
 
@@ -88,12 +88,12 @@ export interface Options {
 export class Monitor {
   /** The last report of the server that takes the writes. */
   private primary: Health.Report | undefined
-  /** When that was, by the clock that never goes back. While it does not answer nobody falls further behind it. */
+  /** The time of that report, by the monotonic clock. While the writer does not answer, no replica's lag grows. */
   private primaryAt = 0
   private history: Health.History | undefined
   private rivals: ReadonlyArray<Engine> = []
   private readonly watched = new Map<Engine, Watched>()
-  /** Who waits for a primary. */
+  /** Waits for a primary. */
   private readonly awaiting = new Set<() => void>()
 
   private constructor(
@@ -407,7 +407,7 @@ export class Monitor {
       const was = watched.isReadOnly
       watched.isReadOnly = isReadOnly === true && role === "primary" && engine === this.options.servers.writer
       if (watched.isReadOnly) return was ? Effect.void : logReadOnly(engine, true)
-      // What has refused may be a connection of a time when nobody wrote. Or the statement's own doing: so not too often.
+      // The refusal may come from a connection of the server's read-only time, or from the statement itself: so not too often.
       const isDue = this.now - watched.renewedAt > refusalIntervals * Duration.toMillis(interval)
       if (!was && !(hasRefused && isDue)) return Effect.void
       watched.renewedAt = this.now
@@ -649,7 +649,7 @@ export class Monitor {
     }
     if (engine !== this.options.servers.writer) return
     if (state === "up") this.tellWriter()
-    // Somebody may be about to take its place.
+    // A promotion may be under way.
     else if (from === "up") for (const other of this.options.servers.engines) this.hasten(other)
   }
 
@@ -705,10 +705,10 @@ const saysTheSame = (before: Health.Report | undefined, report: Health.Report): 
 /** A server on which nothing has ended for so long is tried. */
 const silentMillis = 5_000
 
-/** How often engines are looked at that nobody probes. */
+/** The sampling interval of engines that are not probed. */
 const sampling = Schedule.spaced("5 seconds")
 
-/** How long until a server is probed again of which there must be news. */
+/** The time to the next probe of a server that is about to change. */
 const soon = ({ interval }: ResolvedHealth): Duration.Duration => Duration.times(interval, 0.25)
 
 /** How long until a replica that is behind reaches the limit, in milliseconds, if it goes on as it is. */

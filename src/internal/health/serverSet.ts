@@ -65,15 +65,15 @@ export class Servers {
     return engine === this.holder || this.listed.includes(engine)
   }
 
-  /** Other servers are there now. The last writer stays until another one has taken its place. */
+  /** Replaces the servers. The last writer stays until another one has taken its place. */
   setEngines(engines: ReadonlyArray<Engine>): void {
     this.listed = engines
-    // Nobody has said yet that it takes the writes.
+    // No server has claimed to be the primary yet.
     if (this.era === undefined && !engines.includes(this.holder)) this.holder = engines[0]!
     this.arrange()
   }
 
-  /** Whether an engine is there for reads, if it is not the one that takes the writes. */
+  /** An engine is there for reads, if it is not the one that takes the writes. */
   setTakesReads(engine: Engine, takesReads: boolean): void {
     if (takesReads) this.withoutReads.delete(engine)
     else this.withoutReads.add(engine)

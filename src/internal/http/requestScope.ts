@@ -98,9 +98,9 @@ export class RequestScope {
   }
 }
 
-/** The session of one request. It ends once, whoever comes first: the answer, an upgrade, or the client's leaving. */
+/** The session of one request. It ends once, with the first of these: the answer, an upgrade, or the client's hanging up. */
 export class RequestSession {
-  /** Whether it has not ended. */
+  /** It has not ended. */
   isOpen = true
 
   constructor(
@@ -145,7 +145,7 @@ export class RequestSession {
     )
   }
 
-  /** Ends it because nobody answers. */
+  /** Ends the session of a request that gets no answer. */
   get abandon(): Effect.Effect<void> {
     return this.once(
       Effect.suspend(() => this.outside(this.rollback)),
@@ -259,6 +259,6 @@ const notCommitted = ({ body, headers }: Response): Response => {
   })
 }
 
-// A file that nobody reads would stay open.
+// A file that is not read would stay open.
 const isDestroyable = (body: unknown): body is { readonly destroy: () => void } =>
   typeof body === "object" && body !== null && "destroy" in body && typeof body.destroy === "function"

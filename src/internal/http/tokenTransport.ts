@@ -194,8 +194,8 @@ export const header = (options: HeaderOptions): Carrier<never> => {
 
 export interface StoreOptions<E, R> {
   /**
-   * Whose request it is: the id of a user or a client, which nobody else can claim. `None` for nobody's: it starts clean. Asked
-   * before the handler and after it, outside its session.
+   * The owner of a request: the id of a user or a client, which no other can claim. `None`: the request has no owner and starts
+   * clean. Called before the handler and after it, outside its session.
    */
   readonly subject: (request: HttpServerRequest) => Effect.Effect<Option.Option<string>, E, R>
   /**
@@ -207,7 +207,7 @@ export interface StoreOptions<E, R> {
 
 const storeFields = check.struct({ subject: check.callable(), timeout: check.duration({ positive: true }) })
 
-/** What a store has of a subject. Nobody but us writes it, so it needs no signature. */
+/** The record of a subject in a store. Only the router writes it, so it needs no signature. */
 const Stored = Schema.parseJson(
   Schema.Struct({
     system: Schema.String,

@@ -93,7 +93,7 @@ export interface RoutesOptions {
   readonly telemetry: Telemetry | undefined
 }
 
-const nobody: ReadonlySet<Engine> = new Set()
+const noEngines: ReadonlySet<Engine> = new Set()
 
 type ToDefault = (...why: Why) => Decision | RouterError.RouterError
 
@@ -124,13 +124,13 @@ const violationOf = (
   return mayWrite ? RouterError.readOnlyViolation(classification.reason) : undefined
 }
 
-/** Where every statement goes. Runs none. */
+/** The route of every statement. Runs none. */
 export class Routes {
   readonly defaultGroup: EngineGroup
   readonly readGroup: EngineGroup | undefined
   /** The engine of a test that all fibers belong to. */
   test: Engine | undefined
-  /** There while somebody wants to know. */
+  /** Set while decisions are observed. */
   observer: Observer | undefined
   readonly telemetry: Telemetry | undefined
 
@@ -169,7 +169,7 @@ export class Routes {
     return this.classifier.isGuess?.(sql) === true
   }
 
-  /** What a statement does, as far as whoever has a connection to himself needs to know. */
+  /** The classification of a statement, as far as the holder of a connection needs it. */
   classified(sql: string): { readonly kind: Classification["kind"]; readonly leaves: Leaves | undefined } {
     const classification = this.classifier.classify(sql)
     return { kind: classification.kind, leaves: leavesOf(classification) }
@@ -348,13 +348,13 @@ export class Routes {
     const now = nowOf(fiber)
     const stale =
       maxStaleness === Number.POSITIVE_INFINITY
-        ? nobody
+        ? noEngines
         : new Set(readGroup.engines.filter((engine) => this.stalenessOf(engine, now()) > maxStaleness))
     if (!hasNeeds)
       return { engines: stale, why: ["stale", "no replica is known to be fresh enough"], awaits: false, hasNeeds }
     const lacking = readGroup.engines.filter((engine) => !causal!.has(engine, needs, now))
     const engines = lacking.length === 0 ? stale : new Set([...stale, ...lacking])
-    // Whoever asks for a replica gets one, one that does not go back in time if there is one.
+    // A read that is bound to replicas runs on one: if there is one that does not go back in time, on that.
     if (explicit && readGroup.peek(engines) === undefined)
       return { engines: stale, why: ["stale", "no replica is fresh"], awaits: false, hasNeeds }
     return { engines, why: behind, awaits: !explicit, hasNeeds }

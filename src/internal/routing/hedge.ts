@@ -164,7 +164,7 @@ class Read {
       ])
       const loser = winner === undefined ? undefined : this.otherThan(winner)
       if (loser?.error === undefined && loser !== undefined) {
-        // It would have taken longer than this, nobody knows how long.
+        // It would have taken longer than this; how long is unknown.
         this.observe(loser, loser.engine.latency)
         Effect.runFork(loser.cancel)
       }

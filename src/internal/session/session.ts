@@ -452,7 +452,7 @@ export class Session implements SessionWork {
       committing(this.router, transaction, commit, (outcome) => {
         if (outcome !== "rolled back" && transaction.wrote) this.hasCommittedWrites = true
       }).pipe(
-        // Whoever needs the next transaction waits until now: it has to see what this one has committed.
+        // The next transaction waits until now: it has to see what this one has committed.
         Effect.ensuring(Effect.sync(() => this.forget(root)))
       )
     return when === "now" ? followed(transaction.commit) : transaction.commitWhenSettled(followed)

@@ -56,7 +56,7 @@ const fields = { read: "reads", write: "writes", session: "others" } as const
 
 const none: Traffic = { reads: 0, writes: 0, others: 0 }
 
-/** What has happened to a router and its statements since somebody wanted to know. Takes bounded room. */
+/** The recent events and decisions of a router, from the first request for them on. Takes bounded room. */
 export class Journal {
   /** Events, the oldest first. */
   readonly events: Array<Health.Event> = []

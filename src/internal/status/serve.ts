@@ -44,12 +44,12 @@ const html = HttpServerResponse.text(page, {
 
 const segments = (path: string) => path.split("/").filter((segment) => segment !== "").length
 
-/** What of the app a request is for, however it was mounted; `undefined` for nothing that there is. */
+/** The part of the app that a request is for, however the app was mounted; `undefined` where there is none. */
 const nameOf = (url: string, route: RouteContext["route"] | undefined): Name | undefined => {
   const path = url.replace(/[?#].*$/s, "").replace(/^[a-z]+:\/\/[^/]*/i, "")
   const parts = path.split("/").slice(1)
   const last = parts.at(-1) ?? ""
-  // Somebody has sent this one path here.
+  // The app was mounted at this one path.
   if (route !== undefined && !route.path.endsWith("*")) return isName(last) ? last : ""
   // A router takes its own prefix off the URL; what else of the path leads here is still there.
   const led = route === undefined ? 0 : segments(route.path.slice(0, -1))

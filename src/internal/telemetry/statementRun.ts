@@ -38,23 +38,23 @@ export const failureOf = (error: unknown): { readonly type: string; readonly sta
 export const other = "_OTHER"
 
 export class Trip implements Cancellable {
-  /** Where the statement went last. */
+  /** The last route of the statement. */
   went: Went | undefined
   /** What has moved it, where that has decided where it is now. */
   rule: Rule | undefined
-  /** Cancels it on the server, and waits for that, while it is up to whoever runs the trip. */
+  /** Cancels the statement on the server and waits for that, while the cancel is left to the runner of the trip. */
   cancel: Effect.Effect<void> | undefined
-  /** Hears of its end, once: of the cause where it has failed. */
+  /** Called at its end, once: with the cause where it has failed. */
   onEnd: ((cause: Cause.Cause<unknown> | undefined) => void) | undefined
 
   constructor(
-    /** Whose statement it is. */
+    /** The fiber of the statement. */
     readonly fiber: Fiber.RuntimeFiber<unknown, unknown>,
     /** The statement's own. */
     readonly span: Tracer.Span | undefined
   ) {}
 
-  /** It has ended. The span is somebody else's to end. */
+  /** Records the end of the statement. Its span is ended by its owner. */
   ended(exit: Exit.Exit<unknown, unknown>): void {
     const cause = Exit.isFailure(exit) ? exit.cause : undefined
     this.onEnd?.(cause)

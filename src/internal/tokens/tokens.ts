@@ -20,14 +20,14 @@ import * as Seen from "../context/causalState.js"
 import { Later } from "../util/later.js"
 import * as Log from "../validation/log.js"
 
-/** What a flow has seen. */
+/** The positions that a flow has seen. */
 export interface Settled {
   readonly positions: ReadonlyArray<Position.Position>
-  /** Whether it has seen more than these, and nobody knows how much. */
+  /** The flow has seen more than these, up to an unknown position. */
   readonly isOpen: boolean
 }
 
-/** What the tokens of a router need to know of its servers. */
+/** The state of a router's servers, as far as tokens need it. */
 export interface Source {
   /** Where the primary was when it last said so. */
   readonly known: () => Position.Position | undefined
@@ -115,7 +115,7 @@ export class Tokens {
     })
   }
 
-  /** The same for a position that nobody can have made up. */
+  /** The same for a position that cannot be forged. */
   verify(position: Position.Position): Effect.Effect<Option.Option<Position.Position>> {
     return Effect.flatMap(this.isPossible(position), (possible) =>
       possible ? Effect.succeedSome(position) : reject("impossible")
@@ -123,9 +123,9 @@ export class Tokens {
   }
 
   /**
-   * What others have to know of the flow of the fiber that runs this: the furthest position of the system. Where that is not
-   * known, it is that of the primary now; and where nobody knows that, others need the primary, as with a position from before
-   * a promotion.
+   * The position that other flows need to see all of the flow of the fiber that runs this: its furthest position of the system.
+   * Where that is unknown, it is the primary's present position. Where that is unknown too, others need the primary, as with a
+   * position from before a promotion.
    */
   readonly position: Effect.Effect<Position.Position | undefined> = Effect.withFiberRuntime((fiber) =>
     Effect.flatMap(this.source.settled(fiber), ({ isOpen, positions }) => {

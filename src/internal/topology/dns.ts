@@ -46,7 +46,7 @@ const codeOf = (error: unknown): string | undefined =>
     ? error.code
     : undefined
 
-// Only these say that there are none. After any other error nobody knows, and half a list would drop servers.
+// Only these say that there are none. After any other error the list is unknown, and half a list would drop servers.
 const orNone = (found: Promise<ReadonlyArray<string>>): Promise<ReadonlyArray<string>> =>
   found.catch((error) => {
     if (codeOf(error) === NODATA || codeOf(error) === NOTFOUND) return []

@@ -66,13 +66,13 @@ interface Shared {
 
 /**
  * A transaction, or a savepoint inside one: a place where statements run. Siblings on one connection cannot overlap,
- * because PostgreSQL's savepoints are a stack: rolling one back takes with it what came later. So while a savepoint is
- * open, whoever else uses the level above it waits.
+ * because PostgreSQL's savepoints are a stack: rolling one back takes with it what came later. So while a savepoint is open,
+ * other uses of the level above it wait.
  */
 export class Transaction {
   private readonly siblings = new Lock()
   private ended = false
-  /** Whether the savepoint is no more. */
+  /** The savepoint is no more. */
   private closed = false
   /** Whether it is a savepoint whose work is part of what is around it now. */
   isReleased = false
@@ -126,17 +126,17 @@ export class Transaction {
     return (this.shared.ended && this.isReplaceable) || this.neverBegan
   }
 
-  /** Whether it could not begin: nothing has run in it, and nothing will. */
+  /** It could not begin: nothing has run in it, and nothing will. */
   get neverBegan(): boolean {
     return this.shared.beginning.neverBegan
   }
 
-  /** Whether another transaction can take its place now, and nobody would notice. */
+  /** Another transaction can take its place now without a difference to its users. */
   get isDispensable(): boolean {
     return this.isReplaceable && this.shared.uses === 0
   }
 
-  /** Whether each statement stands for itself: none has left anything behind for another. */
+  /** Each statement stands for itself: none has left anything behind for another. */
   private get isReplaceable(): boolean {
     return this.shared.options.replaceable && !this.shared.writes.binds
   }
@@ -330,7 +330,7 @@ export class Transaction {
   })
 
   /**
-   * `commit`, once no savepoint is open any more. Whoever waits for this level goes on after what `followed` adds. An
+   * `commit`, once no savepoint is open any more. Statements that wait for this level go on after what `followed` adds. An
    * interruption ends the waiting, with nothing done.
    */
   commitWhenSettled(
@@ -448,8 +448,8 @@ export class Transaction {
   )
 
   /**
-   * Ends this level with its last command, once the statements that still run in it have ended. A savepoint that somebody has
-   * left open inside it (a fiber that nobody waited for) is unfinished work: it is stopped and undone.
+   * Ends this level with its last command, once the statements that still run in it have ended. A savepoint that is still open
+   * inside it (of a fiber that was not joined) is unfinished work: it is stopped and undone.
    */
   private conclude(last: Effect.Effect<void, SqlError>): Effect.Effect<void, SqlError> {
     const { statements } = this.shared

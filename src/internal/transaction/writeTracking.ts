@@ -80,9 +80,8 @@ export class Writes {
   }
 
   /**
-   * Sends the COMMIT. Where nobody knows whether there were writes, it asks in the same text, in front of the COMMIT and behind
-   * a savepoint: whatever goes wrong with the question (a privilege, a time limit) is undone, and nothing has been committed
-   * then.
+   * Sends the COMMIT. Where it is unknown whether there were writes, it asks in the same text, in front of the COMMIT and behind
+   * a savepoint: an error of the question (a privilege, a time limit) is undone, and nothing has been committed then.
    */
   commit(
     { positions }: Engine,

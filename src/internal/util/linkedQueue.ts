@@ -28,7 +28,7 @@ export class Queue<A> {
   private head: Place<A> | undefined
   private tail: Place<A> | undefined
 
-  /** Whoever is the next. */
+  /** The next value. */
   get first(): A | undefined {
     return this.head?.value
   }

@@ -39,7 +39,7 @@ export class Lock {
 
   readonly release: Effect.Effect<void> = Effect.sync(() => this.unlock())
 
-  /** Takes the lock if nobody has it. Then the caller must {@link release} it, and be uninterruptible. */
+  /** Takes the lock if it is free. Then the caller must {@link release} it, and be uninterruptible. */
   tryTake(): boolean {
     if (this.held) return false
     this.held = true
@@ -54,7 +54,7 @@ export class Lock {
     })
   }
 
-  /** Runs an effect while holding this lock and another one, which nobody takes before this one. */
+  /** Runs an effect while holding this lock and another one, which is never taken before this one. */
   runWith<A, E, R>(inner: Lock, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.uninterruptibleMask((restore) => {
       if (this.held || inner.held) {

@@ -1,5 +1,5 @@
 /**
- * The name that somebody meant.
+ * The known name that a mistyped one stands for.
  */
 
 // Edits (insert, remove, replace, swap neighbours) between two names: the restricted Damerau-Levenshtein distance.

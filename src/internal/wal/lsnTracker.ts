@@ -55,18 +55,18 @@ export class Tracker {
     return this.identity?.system
   }
 
-  /** How many questions were sent: what it says to later ones holds for all that it has shown so far. */
+  /** The number of questions sent. The answer to a later one covers everything that the server has shown so far. */
   get questions(): number {
     return this.asked
   }
 
-  /** Whether nobody has asked it for so long. */
+  /** The last question to it is at least so old. */
   isDue(millis: number): boolean {
     const age = this.now() - this.askedAt
     return age >= millis || age < 0
   }
 
-  /** Somebody has waited in vain for it to have all that. */
+  /** A read has waited in vain for it to replay these positions. */
   giveUp(millis: number, wanted: ReadonlyArray<Position.Position>): void {
     this.hopelessUntil = this.now() + millis
     this.wanted = wanted

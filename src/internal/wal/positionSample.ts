@@ -7,9 +7,9 @@ export interface Answer {
   readonly timeline: number | undefined
 }
 
-/** Whoever wants to know a server's position right after a statement. */
+/** A listener for a server's position right after a statement. */
 export interface Sampler {
-  /** Whether to ask, once there is a connection to ask on. */
+  /** The position is wanted: asked once there is a connection. */
   readonly isWanted: boolean
   /** A statement is sent, with the question behind it. Returns a number for the answer. */
   readonly send: () => number
