@@ -105,13 +105,13 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("an inter
     Effect.gen(function* () {
       const { pid, proxy, sql } = yield* routed
       const before = yield* pid
-      // The server has the statement when two have come.
+      // The server has the statement when two have come: a router that cancels once waits for ever.
       proxy.onRequest = Effect.repeat(Effect.sleep("5 millis"), { until: () => proxy.cancels() >= 2 })
       yield* Effect.timeoutOption(sql`SELECT pg_sleep(600)`, "1 millis")
       proxy.onRequest = Effect.void
       assert.deepStrictEqual(yield* isOpen, [])
       assert.strictEqual(yield* pid, before)
-      assert.isAbove(proxy.cancels(), 2)
+      assert.isAtLeast(proxy.cancels(), 2)
     })
   )
 

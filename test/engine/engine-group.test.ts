@@ -75,7 +75,9 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("a group 
           Array.from({ length: 400 }, () => where(sql)),
           { concurrency: 40 }
         )
-        assert.deepStrictEqual(tally(ran), { replica1: 300, replica2: 100 })
+        // A read whose server has no free connection in time runs on the other one.
+        assert.closeTo(tally(ran).replica1! / 400, 0.75, 0.05)
+        assert.deepStrictEqual(Object.keys(tally(ran)).sort(), ["replica1", "replica2"])
       })
     )
 
