@@ -81,17 +81,12 @@ describe("the table of limits in docs/configuration.md", () => {
 /** A router over fake servers, that come and go with the scope. */
 const over = Effect.gen(function* () {
   const servers = [yield* fakeServer.make, yield* fakeServer.make] as const
-  const engineOf = ({ port }: fakeServer.Server) => ({
-    host: "127.0.0.1",
-    port,
-    username: "u",
-    database: "d",
-    connectTimeout: "300 millis" as const
-  })
+  const at = ({ port }: fakeServer.Server) => ({ host: "127.0.0.1", port, username: "u", database: "d" })
+  const engineOf = (server: fakeServer.Server) => ({ ...at(server), connectTimeout: "300 millis" as const })
   const options = {
     groups: {
-      default: [{ ...engineOf(servers[0]), name: "primary" }],
-      read: [{ ...engineOf(servers[1]), name: "replica" }]
+      default: [{ ...at(servers[0]), name: "primary" }],
+      read: [{ ...at(servers[1]), name: "replica" }]
     },
     health: false,
     shutdownTimeout: "200 millis"
