@@ -61,4 +61,21 @@ describe("a pool that closes while a statement waits for the turn of its connect
       yield* Fiber.join(closing)
     })
   )
+
+  it.effect("ends each of those that close it, when it is empty", () =>
+    Effect.gen(function* () {
+      const { pool, statement } = paced()
+      const running = yield* Effect.fork(statement)
+      yield* waiting(pool)
+      const close = Effect.fork(pool.close(Duration.hours(1), new Error("closed")))
+      const closing = [yield* close, yield* close]
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(
+        closing.map((fiber) => fiber.unsafePoll()),
+        [null, null]
+      )
+      yield* Fiber.interrupt(running)
+      for (const fiber of closing) yield* Fiber.join(fiber)
+    })
+  )
 })

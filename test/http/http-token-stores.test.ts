@@ -184,6 +184,36 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a positio
     })
   )
 
+  it.scoped("is kept though a timeout around the middleware is over while the store takes it", () =>
+    Effect.gen(function* () {
+      const kept = yield* memory
+      const taken = yield* Deferred.make<void>()
+      const released = yield* Deferred.make<void>()
+      const store: KeyValueStore.KeyValueStore = {
+        ...kept,
+        set: (key, value) =>
+          Deferred.succeed(taken, undefined).pipe(
+            Effect.zipRight(Deferred.await(released)),
+            Effect.zipRight(kept.set(key, value))
+          )
+      }
+      const middleware = HttpSession.middleware({ token: HttpSession.tokenStore({ subject, timeout: "20 seconds" }) })
+      const client = yield* listen(
+        HttpServer.serve(app, (app) =>
+          // It is over when the store has the position in its hands.
+          Effect.raceFirst(middleware(app), Effect.as(Deferred.await(taken), HttpServerResponse.empty({ status: 504 })))
+        ).pipe(Layer.provide(Layer.succeed(KeyValueStore.KeyValueStore, store)))
+      )
+      const sent = yield* Effect.fork(send(client, "write", yield* newId, by("ada")))
+      yield* Deferred.await(taken)
+      // It is interrupted by then.
+      yield* Effect.sleep("50 millis")
+      yield* Deferred.succeed(released, undefined)
+      yield* Fiber.join(sent)
+      assert.strictEqual(yield* kept.size, 1)
+    })
+  )
+
   it.scoped("is good for as long as a token is", () =>
     Effect.gen(function* () {
       const store = yield* memory

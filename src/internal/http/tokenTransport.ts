@@ -298,14 +298,10 @@ export class Carried {
   )
 
   /**
-   * A response that takes along what the flow has seen, where that is more than the request has brought. A client that leaves now
-   * has its next request, too.
+   * A response that takes along what the flow has seen, where that is more than the request has brought. The platform runs it
+   * as a pre-response handler, which nothing interrupts.
    */
   write(response: Response): Effect.Effect<Response> {
-    return Effect.uninterruptible(this.written(response))
-  }
-
-  private written(response: Response): Effect.Effect<Response> {
     return Effect.flatMap(this.tokens.position, (position) =>
       position === undefined || this.brought.some((known) => !isBefore(known, position))
         ? Effect.succeed(response)
