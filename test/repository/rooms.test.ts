@@ -1,9 +1,11 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { join, sep } from "node:path"
+import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { root } from "../support/package.js"
 import { longestChain, roomProblems } from "../support/rooms.js"
 import { rooms } from "../support/roomTable.js"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
 
 const sources: ReadonlyMap<string, string> = new Map(
   readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
