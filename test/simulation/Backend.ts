@@ -165,6 +165,11 @@ export class Backend implements Execution {
   private pending: PgError | undefined
   private endTimeout: (() => void) | undefined
 
+  /** The host that the connection comes from. */
+  get client(): string {
+    return this.end.client
+  }
+
   constructor(
     readonly server: Host,
     readonly pid: number,

@@ -105,6 +105,39 @@ export class Cluster {
     )
   }
 
+  /** The newest timeline that each router has written on. */
+  private readonly writtenOn = new Map<string, number>()
+
+  wrote(client: string, timeline: number): void {
+    this.writtenOn.set(client, Math.max(timeline, this.writtenOn.get(client) ?? 0))
+  }
+
+  /**
+   * Whether a router need not know of a timeline: it reaches no server on it, or not yet for as long as it takes to notice; and
+   * that began before it has noticed, or lasts for so long that it may go back to an older one.
+   */
+  isHiddenFrom(client: string, timeline: number): boolean {
+    const fork = this.forks.find((fork) => fork.timeline === timeline)
+    if (fork === undefined) return false
+    const { now } = this.world
+    const noticed = (this.writtenOn.get(client) ?? 0) >= timeline ? fork.since : fork.since + this.noticesWithin
+    return this.servers.every(({ host, lastTimeline }) => {
+      if (lastTimeline < timeline) return true
+      const { since, until } = this.lastCut(client, host)
+      return now - until < this.noticesWithin && (since < noticed || Math.min(now, until) - since >= this.ignoresAfter)
+    })
+  }
+
+  /** The last time that a router could not reach a server, with those before it that were over for less than it takes to notice. */
+  private lastCut(client: string, host: string): { readonly since: number; readonly until: number } {
+    const { cuts } = this.network.link(client, host)
+    let i = cuts.length - 1
+    if (i < 0) return { since: Number.POSITIVE_INFINITY, until: Number.NEGATIVE_INFINITY }
+    const { until } = cuts[i]!
+    while (i > 0 && cuts[i]!.since - cuts[i - 1]!.until < this.noticesWithin) i--
+    return { since: cuts[i]!.since, until }
+  }
+
   /** The server that the newest timeline is on. */
   get primary(): Server | undefined {
     return this.servers
@@ -115,12 +148,13 @@ export class Cluster {
       )
   }
 
-  /** Whether a commit is not part of the newest timeline that there is: a crash or a promotion has lost it. */
-  isLost(commit: Point): boolean {
+  /** Whether a commit is not part of the newest timeline that a router may know: a crash or a promotion has lost it. */
+  isLost(commit: Point, client: string): boolean {
     const newest = this.forks[this.forks.length - 1]?.timeline ?? 1
     return (
       this.lost.has(commit.xid) ||
       this.isAway(commit.timeline) ||
+      this.isHiddenFrom(client, commit.timeline) ||
       !this.includes({ timeline: newest, end: Number.POSITIVE_INFINITY, xid: 0 }, commit)
     )
   }

@@ -275,6 +275,7 @@ export const healAll = ({ clients, cluster, network, noise, world }: Scene): voi
       if (one < other) network.setLink(one, other, { state: "up", latency: 0.3, jitter: 0.2 })
     }
   }
+  network.forgetCuts()
   for (const server of cluster.servers) {
     server.thaw()
     server.slowness = 1

@@ -17,6 +17,8 @@ export interface Link {
   bandwidth: number
   /** `held`: nothing arrives until it heals. `refused`: new connections are, too, at once. */
   state: "up" | "held" | "refused"
+  /** When it was not up, in milliseconds; the last time may last. */
+  readonly cuts: Array<{ readonly since: number; until: number }>
 }
 
 /** One end of a connection, as the server has it. */
@@ -264,7 +266,7 @@ export class Network {
     if (link === undefined) {
       const chance = this.chance.fork(key)
       const usual = { latency: chance.between(0.1, 0.6), jitter: chance.between(0.05, 0.5) }
-      link = { ...usual, usual, bandwidth: 20_000, state: "up" }
+      link = { ...usual, usual, bandwidth: 20_000, state: "up", cuts: [] }
       this.links.set(key, link)
     }
     return link
@@ -278,14 +280,28 @@ export class Network {
   /** Changes how two hosts reach each other. */
   setLink(one: string, other: string, change: Partial<Link>): void {
     const link = this.link(one, other)
+    const wasUp = link.state === "up"
     Object.assign(link, change)
-    if (link.state !== "up") return
+    const { now } = this.world
+    if (link.state !== "up") {
+      if (wasUp) link.cuts.push({ since: now, until: Number.POSITIVE_INFINITY })
+      return
+    }
+    if (!wasUp) link.cuts[link.cuts.length - 1]!.until = now
     for (const connection of this.connections) {
       const { client, host } = connection
       if ((client === one && host === other) || (client === other && host === one)) {
         connection.toServer.release()
         connection.toClient.release()
       }
+    }
+  }
+
+  /** No connection is cut any more that has not been yet. */
+  forgetCuts(): void {
+    for (const { toClient, toServer } of this.connections) {
+      toClient.budget = Number.POSITIVE_INFINITY
+      toServer.budget = Number.POSITIVE_INFINITY
     }
   }
 

@@ -181,7 +181,13 @@ class Simulation {
       const plan = plans[index]!
       const name = clients[index]!
       const router = yield* DbRouter.make(optionsOf(plan, name, cluster.servers, this.network))
-      handles[index] = { name, router, written: plan.scope === "process" ? new Seen() : undefined, peers: handles }
+      handles[index] = {
+        name,
+        router,
+        cluster,
+        written: plan.scope === "process" ? new Seen() : undefined,
+        peers: handles
+      }
       const heard = new Set<string>()
       all[index] = heard
       yield* router.client.listen("news").pipe(

@@ -160,6 +160,8 @@ export class Truth {
 
   private logged(backend: Backend, { changes }: Transaction, record: LogRecord): void {
     const { end, timeline, xid } = record
+    const cluster = this.clusters.get(backend.server.host)!
+    cluster.wrote(backend.client, timeline)
     for (const { row, table } of changes) {
       const op = table === "register" ? row?.value : table === "entry" ? row?.op : undefined
       if (typeof op !== "string" || !isOp(op)) continue
@@ -169,7 +171,7 @@ export class Truth {
         before === undefined || before.xid === xid,
         () => `${op} was committed twice: in transactions ${before?.xid} and ${xid} (${backend.server.host})`
       )
-      this.commits.set(op, { cluster: this.clusters.get(backend.server.host)!, end, timeline, xid })
+      this.commits.set(op, { cluster, end, timeline, xid })
     }
   }
 
@@ -222,6 +224,13 @@ export class Seen {
     return copy
   }
 
+  /** What a token of a system says. */
+  of({ name }: Cluster): Seen {
+    const of = new Seen()
+    for (const [key, commits] of this.commits) if (key.startsWith(`${name} `)) of.commits.set(key, commits)
+    return of
+  }
+
   absorb(other: Seen): void {
     for (const [key, commits] of other.commits) for (const commit of commits) this.note(key, commit)
   }
@@ -237,11 +246,11 @@ export class Seen {
     this.commits.set(key, [...before.filter((one) => !cluster.includes(commit, one)), commit])
   }
 
-  /** Whether a read that shows a commit shows all that was seen. */
-  missing(register: number, shown: Commit): Commit | undefined {
+  /** What a read of a router that shows a commit has to show, and does not. */
+  missing(register: number, shown: Commit, client: string): Commit | undefined {
     const { cluster } = shown
     return (this.commits.get(`${cluster.name} ${register}`) ?? []).find(
-      (seen) => !cluster.isLost(seen) && !cluster.includes(shown, seen)
+      (seen) => !cluster.isLost(seen, client) && !cluster.includes(shown, seen)
     )
   }
 }

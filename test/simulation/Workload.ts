@@ -5,12 +5,14 @@ import type { SqlError } from "@effect/sql/SqlError"
 import * as SqlResolver from "@effect/sql/SqlResolver"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, type Runtime, Schema, Stream } from "effect"
 import { Consistency, DbRouter, HttpSession, RouterError } from "effect-db-router"
+import type { Cluster } from "./Cluster.js"
 import { type Op, registers, type Sibling } from "./Plan.js"
 import { Seen, type Truth } from "./Truth.js"
 
 export interface Handle {
   readonly name: string
   readonly router: DbRouter.DbRouter
+  readonly cluster: Cluster
   /** Under the scope "process": what any flow of it has written. */
   readonly written: Seen | undefined
   /** All routers of its system. */
@@ -343,7 +345,7 @@ export class Workload {
         return Effect.gen(this, function* () {
           const token = yield* this.provide(context, Consistency.currentToken)
           const there = handle.peers[op.router % handle.peers.length]!
-          const seen = context.seen.copy()
+          const seen = context.seen.of(there.cluster)
           if (Option.isNone(token)) return
           // A new flow, as in another process: what it knows, it knows from the token.
           const done = yield* Deferred.make<Exit.Exit<void, Failure>>()
@@ -455,7 +457,7 @@ export class Workload {
       return
     }
     if (!isStale) {
-      const missing = before.missing(register, shown)
+      const missing = before.missing(register, shown, context.handle.name)
       this.truth.check(
         "own writes",
         missing === undefined,
@@ -582,7 +584,7 @@ export class Workload {
       const name = `request ${++this.ids} of flow ${flow}`
       const tenant = op.tenant ? `t${this.ids}` : undefined
       const level: Level = { own: new Map(), ops: [], hooks: [], tenant, mark: undefined, base: undefined }
-      const seen = client.seen.copy()
+      const seen = client.seen.of(handle.cluster)
       const inner: Context = {
         ...context,
         handle,
@@ -638,7 +640,7 @@ export class Workload {
       this.ended(name, { ...inner, level: undefined }, level, false, exit)
       if (token === null) return
       client.token = token
-      client.seen = seen
+      client.seen = seen.of(handle.cluster)
     })
   }
 
