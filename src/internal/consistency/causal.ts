@@ -113,12 +113,13 @@ export class Causal {
 
   /** Whether a fiber has seen a later timeline than that of a primary: a standby was promoted, and the router has not noticed. */
   isPast(fiber: AnyFiber, { positions: { known } }: Engine): boolean {
-    return Seen.hasPast(this.needs(fiber), known)
+    const { seen } = fiber.getFiberRef(RoutingContext.flow)
+    return Seen.hasPast(seen, known) || (this.policy.scope === "process" && Seen.hasPast(this.process, known))
   }
 
-  /** Forgets the later timelines that a fiber has seen, as no server turned out to be the primary of one: no server can show them. */
+  /** Forgets the later timelines that were seen, as no server turned out to be the primary of one: no server can show them. */
   forgetPast(fiber: AnyFiber, { positions: { known } }: Engine): void {
-    RoutingContext.unsafeChange(fiber, (seen) => Seen.withoutPast(seen, known))
+    this.note(fiber, (seen) => Seen.withoutPast(seen, known))
   }
 
   private noted(seen: Seen.Seen): Seen.Seen {
@@ -201,7 +202,7 @@ export class Causal {
     }
   }
 
-  /** Notes a write, for every flow that has to see it. */
+  /** Notes a write, or forgets what none can show, for every flow that has to see it. */
   note(fiber: AnyFiber, change: (seen: Seen.Seen) => Seen.Seen): void {
     RoutingContext.unsafeChange(fiber, change)
     if (this.policy.scope === "process") this.process = change(this.process)

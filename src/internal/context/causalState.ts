@@ -84,15 +84,18 @@ const isPast = (position: Position.Position | undefined, known: Position.Positio
   position.timeline > known.timeline &&
   position.system === known.system
 
+const isMarkPast = (mark: Mark, known: Position.Position | undefined): boolean =>
+  isPast(mark.tracker.known, known) || isPast(mark.known, known)
+
 /** Whether a later timeline was seen than a server's. */
 export const hasPast = ({ marks, positions }: Seen, known: Position.Position | undefined): boolean =>
-  positions.some((position) => isPast(position, known)) || marks.some(({ tracker }) => isPast(tracker.known, known))
+  positions.some((position) => isPast(position, known)) || marks.some((mark) => isMarkPast(mark, known))
 
 /** The same without what is of later timelines than a server's. */
 export const withoutPast = (seen: Seen, known: Position.Position | undefined): Seen => ({
   ...seen,
   positions: seen.positions.filter((position) => !isPast(position, known)),
-  marks: seen.marks.filter(({ tracker }) => !isPast(tracker.known, known))
+  marks: seen.marks.filter((mark) => !isMarkPast(mark, known))
 })
 
 /**
@@ -106,9 +109,7 @@ export const superseded = (seen: Seen, before: Seen, mark: Mark, isForeign: IsFo
     ...seen,
     positions: seen.positions.filter((position) => isForeign(position.system) || isPast(position, known)),
     marks: [
-      ...seen.marks.filter(
-        ({ hasEnded, tracker }) => !hasEnded || isForeign(tracker.system) || isPast(tracker.known, known)
-      ),
+      ...seen.marks.filter((mark) => !mark.hasEnded || isForeign(mark.tracker.system) || isMarkPast(mark, known)),
       mark
     ],
     ofPrimary: true

@@ -77,12 +77,26 @@ export class Router extends Routes implements Writer {
     this.look = new Later(seldom(Effect.asVoid(bounded.run(monitor.checkAll, limits.position)))).get
   }
 
+  /** What a statement waits for before it runs: a replica that has what its flow has seen, or the primary of a later timeline. */
+  private waitOf(fiber: AnyFiber, { awaits, begins, group, transaction }: Decision): Effect.Effect<void> | undefined {
+    const { causal } = this
+    if (causal === undefined) return undefined
+    if (awaits) return Effect.zipRight(causal.await(fiber, nowOf(fiber)), this.lookPast(fiber, causal))
+    // What begins a transaction looks as it begins.
+    return transaction === undefined &&
+      !begins &&
+      group === this.defaultGroup.name &&
+      causal.isPast(fiber, this.primary)
+      ? this.lookPast(fiber, causal)
+      : undefined
+  }
+
   /**
-   * Waits for what a read has to see. Where its flow has seen a later timeline than the primary's, all servers are probed: that
-   * primary does not have it. A timeline of which no server is the primary is ignored, as in a token.
+   * Where a flow has seen a later timeline than the primary's, all servers are probed: that primary does not have it. A timeline
+   * of which no server is the primary is ignored, as in a token.
    */
-  private awaitReplica(fiber: AnyFiber, causal: Causal): Effect.Effect<void> {
-    const look = Effect.suspend(() => {
+  private lookPast(fiber: AnyFiber, causal: Causal): Effect.Effect<void> {
+    return Effect.suspend(() => {
       if (!causal.isPast(fiber, this.primary)) return Effect.void
       const forget = () => {
         if (causal.isPast(fiber, this.primary)) causal.forgetPast(fiber, this.primary)
@@ -93,7 +107,6 @@ export class Router extends Routes implements Writer {
         forget()
       })
     })
-    return Effect.zipRight(causal.await(fiber, nowOf(fiber)), look)
   }
 
   /** Runs the statement of a trip where it belongs. The span in its fiber is of what is around it. */
@@ -116,9 +129,10 @@ export class Router extends Routes implements Writer {
     if (RouterError.isRouterError(decision)) {
       return Effect.flatMap(this.patience.after(RouterError.toSqlError(decision), deadline), again)
     }
-    if (decision.awaits && !hasWaited) {
+    const wait = hasWaited ? undefined : this.waitOf(fiber, decision)
+    if (wait !== undefined) {
       return Effect.zipRight(
-        this.awaitReplica(fiber, this.causal!),
+        wait,
         Effect.suspend(() => this.route(fiber, work, request, trip, deadline, true))
       )
     }
@@ -267,7 +281,10 @@ export class Router extends Routes implements Writer {
     return this.begun(group, engine, (engine) => session.transaction(group, engine, work.waitedSince), identity, work)
   }
 
-  /** What begins on an engine; on the primary of then, if it has to wait for one, which `restore` makes interruptible. */
+  /**
+   * What begins on an engine; on the primary of then, if it has to wait for one, which `restore` makes interruptible, or if its
+   * flow has seen a later timeline than the primary's.
+   */
   begun<A>(
     group: string,
     engine: Engine,
@@ -275,9 +292,13 @@ export class Router extends Routes implements Writer {
     restore: Restore = identity,
     work?: Work
   ): Effect.Effect<A, SqlError> {
-    return group === this.defaultGroup.name && engine === this.primary
-      ? this.patience.around(() => begin(this.primary), restore, this.patience.deadlineOf(work?.waitedSince))
-      : begin(engine)
+    if (group !== this.defaultGroup.name || engine !== this.primary) return begin(engine)
+    const begun = this.patience.around(() => begin(this.primary), restore, this.patience.deadlineOf(work?.waitedSince))
+    const { causal } = this
+    if (causal === undefined) return begun
+    return Effect.withFiberRuntime((fiber) =>
+      causal.isPast(fiber, this.primary) ? Effect.zipRight(restore(this.lookPast(fiber, causal)), begun) : begun
+    )
   }
 
   /** Begins anew what an engine has failed to begin: on the primary of now, where it was the primary. */
@@ -335,12 +356,9 @@ export class Router extends Routes implements Writer {
     const later = (error: SqlError, isRead: boolean) =>
       Stream.unwrap(Effect.map(this.patience.after(error, until, isRead), again))
     if (RouterError.isRouterError(decision)) return later(RouterError.toSqlError(decision), false)
-    if (decision.awaits && !hasWaited) {
-      return Stream.unwrap(
-        Effect.map(this.awaitReplica(fiber, this.causal!), () =>
-          this.routeRows(fiber, workOf, sql, params, trip, deadline, true)
-        )
-      )
+    const wait = hasWaited ? undefined : this.waitOf(fiber, decision)
+    if (wait !== undefined) {
+      return Stream.unwrap(Effect.map(wait, () => this.routeRows(fiber, workOf, sql, params, trip, deadline, true)))
     }
     this.tell(trip, decision, sql, fiber)
     const inside = (transaction: Transaction) => {
