@@ -306,7 +306,7 @@ export const atomic: {
     Effect.flatMap(DbRouter, ({ runner }) =>
       Effect.flatMap(currentWork, (work): Effect.Effect<A, E | SqlError, R | DbRouter> => {
         const current = options?.current ?? "commit"
-        if (work === undefined) return session(self)
+        if (work === undefined) return session(atomic(self))
         const { level, parts, session: around } = work
         if (level !== undefined || around === undefined || parts !== undefined) {
           if (current === "savepoint") return runner.withTransaction(self)

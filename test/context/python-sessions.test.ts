@@ -122,12 +122,16 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
   it.effect("run_in_new_ctx -> newSession", () =>
     Effect.gen(function* () {
       yield* Sessions.setUp
+      const all = yield* Sessions.gate
+      let open = 0
       const one = (id: number) =>
         DbRouter.newSession(
           Effect.gen(function* () {
             yield* insert(id)
             const pid = yield* Sessions.pid
-            yield* Effect.sleep("50 millis")
+            // All three are open at the same time.
+            if (++open === 3) yield* all.open
+            yield* all.wait
             return id === 2 ? yield* Effect.fail("no") : pid
           })
         )

@@ -159,6 +159,7 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
 
   /** What is there of a block, or of a transaction, that has another one inside it. */
   const units = {
+    "atomic without a session": <A, E, R>(effect: Effect.Effect<A, E, R>) => atomic(effect),
     atomic: <A, E, R>(effect: Effect.Effect<A, E, R>) => DbRouter.session(atomic(effect)),
     "withTransaction in a session": <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       DbRouter.session(Effect.flatMap(SqlClient.SqlClient, (sql) => sql.withTransaction(effect))),

@@ -2,21 +2,28 @@
 import { SqlClient, type SqlError } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
 import { Array as Arr, Effect, Exit, Fiber, Schedule } from "effect"
-import { DbRouter, Session } from "effect-db-router"
+import { DbRouter, type RouterConfig, Session } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import { partsOf } from "../support/engine.js"
 import * as Proxy from "../support/proxy.js"
 
-/** A router whose primary is behind a proxy, and is not probed: each attempt to connect has its limit. */
-const behindProxy = <A, E>(run: (proxy: Proxy.Proxy) => Effect.Effect<A, E, DbRouter.Services>) =>
+/**
+ * A router whose primary is behind a proxy: each attempt to connect has its limit. It is not probed, and not waited for, unless
+ * these options say so.
+ */
+const behindProxy = <A, E>(
+  run: (proxy: Proxy.Proxy) => Effect.Effect<A, E, DbRouter.Services>,
+  options?: Pick<RouterConfig.Options, "health" | "waitForPrimary">
+) =>
   Effect.gen(function* () {
     const { primary } = yield* PgCluster.PgCluster
     const proxy = yield* Proxy.make({ host: "127.0.0.1", port: primary.port })
     const config = { host: proxy.host, port: proxy.port, ...partsOf(primary), name: "primary" }
     const router = DbRouter.layer({
-      groups: { default: [{ ...config, connectTimeout: "300 millis" }] },
+      groups: { default: [{ ...config, connectTimeout: "300 millis", maxConnections: 2 }] },
       health: false,
-      waitForPrimary: { statements: "0 millis" }
+      waitForPrimary: { statements: 0 },
+      ...options
     })
     return yield* Effect.provide(run(proxy), router)
   })
@@ -43,7 +50,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true, timeout: "2
     it.scoped(`fails all its ${what} within one limit when the server is silent`, () =>
       behindProxy((proxy) =>
         Effect.gen(function* () {
-          yield* select
+          yield* Effect.retry(select, { times: 5 })
           proxy.silent = true
           proxy.reset()
           const tookOf = (effect: Statement) =>
@@ -66,6 +73,37 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true, timeout: "2
             assert.isBelow(took, 5 * alone, name)
           }
         })
+      )
+    )
+  }
+
+  for (const [which, first] of [
+    ["has begun", DbRouter.atomic(select)],
+    ["is interrupted while it waits", Effect.timeoutOption(DbRouter.atomic(select), "400 millis")]
+  ] as const) {
+    it.scoped(`begins its blocks when the primary is back, after the first of them ${which}`, () =>
+      behindProxy(
+        (proxy) =>
+          Effect.gen(function* () {
+            yield* Effect.retry(select, { times: 5 })
+            proxy.onConnect = Effect.sync(proxy.reset)
+            proxy.reset()
+            const blocks = Effect.all([first, ...Arr.makeBy(4, () => DbRouter.atomic(select))], {
+              concurrency: "unbounded"
+            })
+            // More than there are connections.
+            const sessions = yield* Effect.fork(
+              Effect.all(
+                Arr.makeBy(4, () => DbRouter.newSession(blocks)),
+                { concurrency: "unbounded" }
+              )
+            )
+            // The first attempt of the first block has failed by then, which the others have waited for.
+            yield* Effect.sleep("500 millis")
+            proxy.onConnect = Effect.void
+            assert.lengthOf((yield* Fiber.join(sessions)).flat(), 20)
+          }),
+        { health: { interval: "100 millis", timeout: "300 millis" }, waitForPrimary: { statements: "5 seconds" } }
       )
     )
   }

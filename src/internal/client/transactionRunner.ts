@@ -10,7 +10,7 @@ import { identity } from "effect/Function"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
-import type { Engine, ExclusiveConnection } from "../../Engine.js"
+import type { ExclusiveConnection } from "../../Engine.js"
 import { ofSession } from "../classifier/leaves.js"
 import { Outskirts, onConnection, optionsOf, type Rules } from "../context/rules.js"
 import { aborting, committing } from "../routing/commit.js"
@@ -264,8 +264,13 @@ export class Runner implements Works {
     }
     if (outer?.session !== undefined) {
       // An early commit of another fiber may end the transaction before the savepoint is there.
-      const begin = (engine: Engine) => outer.session!.transaction(target.group, engine, outer.waitedSince)
-      const root = this.router.begun(target.group, target.engine, begin, identity, outer)
+      const root = this.router.begun(
+        target.group,
+        target.engine,
+        (engine, since) => outer.session!.transaction(target.group, engine, since),
+        identity,
+        outer
+      )
       const enter: Effect.Effect<A, E | SqlError, R> = Effect.flatMap(root, (root) => root.within(inside, enter))
       return withEvent(withHooks(enter, hooks, outer.hooks, endedAs), span, "savepoint")
     }

@@ -32,17 +32,18 @@ export class Patience {
   }
 
   /**
-   * Runs an attempt, and again each time that there is another primary to try it on. `restore` makes the waiting interruptible
+   * Runs an attempt, and `next` each time that there is another primary to try it on. `restore` makes the waiting interruptible
    * where the attempts are not.
    */
   around<A>(
     attempt: () => Effect.Effect<A, SqlError>,
     restore: Restore,
-    deadline?: Deadline
+    deadline?: Deadline,
+    next = attempt
   ): Effect.Effect<A, SqlError> {
     if (this.millis === 0) return attempt()
     return Effect.catchAll(Effect.suspend(attempt), (error) =>
-      Effect.flatMap(restore(this.after(error, deadline)), (deadline) => this.around(attempt, restore, deadline))
+      Effect.flatMap(restore(this.after(error, deadline)), (deadline) => this.around(next, restore, deadline))
     )
   }
 

@@ -278,22 +278,26 @@ export class Router extends Routes implements Writer {
     { engine, group, kind }: Decision
   ): Effect.Effect<Transaction, SqlError> {
     if (kind === "read") session.snapshotGroup = group
-    return this.begun(group, engine, (engine) => session.transaction(group, engine, work.waitedSince), identity, work)
+    return this.begun(group, engine, (engine, since) => session.transaction(group, engine, since), identity, work)
   }
 
   /**
    * What begins on an engine; on the primary of then, if it has to wait for one, which `restore` makes interruptible, or if its
-   * flow has seen a later timeline than the primary's.
+   * flow has seen a later timeline than the primary's. The first attempt hears since when the work has waited for its turn; those
+   * after it are on a primary that has come since.
    */
   begun<A>(
     group: string,
     engine: Engine,
-    begin: (engine: Engine) => Effect.Effect<A, SqlError>,
+    begin: (engine: Engine, waitedSince: number | undefined) => Effect.Effect<A, SqlError>,
     restore: Restore = identity,
     work?: Work
   ): Effect.Effect<A, SqlError> {
-    if (group !== this.defaultGroup.name || engine !== this.primary) return begin(engine)
-    const begun = this.patience.around(() => begin(this.primary), restore, this.patience.deadlineOf(work?.waitedSince))
+    const since = work?.waitedSince
+    if (group !== this.defaultGroup.name || engine !== this.primary) return begin(engine, since)
+    const next = () => begin(this.primary, undefined)
+    const first = since === undefined ? next : () => begin(this.primary, since)
+    const begun = this.patience.around(first, restore, this.patience.deadlineOf(since), next)
     const { causal } = this
     if (causal === undefined) return begun
     return Effect.withFiberRuntime((fiber) =>

@@ -157,11 +157,13 @@ export class Session implements SessionWork {
       // It takes a connection that is there, and nothing is sent.
       const isShort = this.roots.size + settings.length + timeouts.length === 0 && engine.poolStatus.idle > 0
       const since = nowOf(fiber)()
-      return Effect.tapError(beginning.join(this.begin(group, engine), isShort), (error) =>
-        Effect.sync(() => {
-          if (error.message === acquireFailed) this.vain.set(group, { since, error })
-        })
-      )
+      return Effect.tapBoth(beginning.join(this.begin(group, engine), isShort), {
+        onFailure: (error) =>
+          Effect.sync(() => {
+            if (error.message === acquireFailed) this.vain.set(group, { since, error })
+          }),
+        onSuccess: () => Effect.sync(() => this.vain.delete(group))
+      })
     })
   }
 
