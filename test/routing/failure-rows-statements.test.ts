@@ -199,7 +199,7 @@ layer(Cluster, { timeout: "60 seconds", excludeTestServices: true })("a statemen
             const sql = yield* SqlClient.SqlClient
             const router = yield* DbRouter.DbRouter
             for (const [text, read] of [
-              ["SELECT claims()", sql`SELECT claims()`],
+              ["SELECT claims()", Effect.asVoid(sql`SELECT claims()`)],
               ["SELECT claims() AS streamed", Stream.runDrain(sql`SELECT claims() AS streamed`.stream)]
             ] as const) {
               assert.strictEqual((yield* router.explain(text)).kind, "read")

@@ -119,7 +119,7 @@ layer(Sessions.layerWith(), { excludeTestServices: true, timeout: "2 minutes" })
       const session = yield* Effect.scoped(Session.scoped())
       yield* ended.open
       assert.strictEqual(yield* Sessions.reasonOf(Fiber.join(daemon)), "SessionClosed")
-      for (const late of [session.run(insert(2)), session.commit, session.rollback]) {
+      for (const late of [Effect.asVoid(session.run(insert(2))), session.commit, session.rollback]) {
         assert.strictEqual(yield* Sessions.reasonOf(late), "SessionClosed")
       }
       assert.deepStrictEqual(yield* stored, [])
