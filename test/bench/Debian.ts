@@ -1,4 +1,4 @@
-/** Programs that Debian has and npm has not, run in the way of the cluster's servers: as nobody, in a folder of their own. */
+/** Programs of Debian that npm does not have, run as the cluster's servers are: as `nobody`, in a folder of their own. */
 import { type ChildProcess, execFile, spawn } from "node:child_process"
 import { chownSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"

@@ -6,7 +6,7 @@ import { cluster, router } from "./Servers.js"
 
 const connections = 5
 
-/** Fibers for each connection, so that a pool always has somebody who waits. */
+/** Fibers for each connection: more than one, so that requests always wait at a pool. */
 const fibersEach = 3
 
 const counts = [1, 2, 4]

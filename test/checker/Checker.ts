@@ -153,7 +153,7 @@ export const measure = (
       // The first round opens connections and prepares statements.
       for (let round = 0; round <= options.rounds; round++) {
         for (let turn = 0; turn < all.length; turn++) {
-          // Nobody always follows the same one.
+          // The order changes from round to round, so that no policy always follows the same one.
           const measured = all[(round + turn) % all.length]!
           const { findings, run, sent } = measured
           const these = round === 0 ? new Findings() : findings

@@ -79,7 +79,7 @@ export class Client {
       })
       return on(RoutingContext.fresh(started)).pipe(
         Effect.flatMap(([history, token]) =>
-          // Without a token nobody promises anything to the next request.
+          // Without a token there is no guarantee for the next request.
           this.requests(Option.isSome(token) ? history.next() : History.empty, token, isOver)
         )
       )

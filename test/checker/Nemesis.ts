@@ -1,4 +1,4 @@
-/** Whoever pauses, delays, kills and promotes servers, by chance that is the same for the same seed. */
+/** The nemesis: pauses, delays, kills and promotes servers, at random, in the same order for the same seed. */
 import { Effect, Utils } from "effect"
 import type { PgCluster } from "effect-db-router/testing"
 

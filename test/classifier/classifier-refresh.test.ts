@@ -149,7 +149,7 @@ describe("a classifier with a catalog", () => {
     })
   )
 
-  it.scoped("answers nobody by a refresh that was interrupted", () =>
+  it.scoped("completes no waiting request by a refresh that was interrupted", () =>
     Effect.gen(function* () {
       let hangs = false
       let loads = 0

@@ -228,7 +228,7 @@ layer(RouterTest.cluster, { excludeTestServices: true, timeout: "2 minutes" })("
     })
   )
 
-  it.effect("consistency: eventual reads from replicas after a write, unless somebody asks for the primary", () =>
+  it.effect("consistency: eventual reads from replicas after a write, unless the flow is sent to the primary", () =>
     on(
       { consistency: Consistency.eventual() },
       Effect.gen(function* () {

@@ -208,7 +208,7 @@ const engineCases: ReadonlyArray<Case> = [
     remedy: '"username"'
   },
   {
-    what: "a field that nobody knows",
+    what: "an unknown field",
     options: withEngine({ colour: "red" }),
     field: "groups.default[0].colour",
     remedy: '"connectTimeout"'

@@ -250,7 +250,7 @@ const optionCases: ReadonlyArray<Case> = [
     remedy: '"groups"'
   },
   {
-    what: "an option that nobody knows",
+    what: "an unknown option",
     options: { groups: { default: [primary] }, theme: "dark" },
     field: "theme",
     remedy: '"shutdownTimeout"'

@@ -381,7 +381,7 @@ describe("an engine given as an Effect", () => {
     })
   )
 
-  it("can be validated by whoever has one, such as rebind", () => {
+  it("can be validated on its own, as rebind does", () => {
     const slot = { field: "rebind", name: "read-1" }
     const found = RouterConfig.resolveEngine(slot, { host: "new", weight: 2 })
     assert(Either.isRight(found))
@@ -416,7 +416,7 @@ describe("transforms and types", () => {
     })
   }
 
-  it("are compared by whoever learns of the first engine late", () => {
+  it("of the first engine can be compared with another one's, when it is known late", () => {
     const first = engineOf(withEngine({ transformQueryNames: upper }))
     const other = engineOf(withEngine({ transformQueryNames: identity }))
     assert(Either.isRight(RouterConfig.checkTransforms(first, first, "here")))

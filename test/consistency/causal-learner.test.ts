@@ -168,7 +168,7 @@ describe("replicas after a write", () => {
     })
   }
 
-  it("are not asked when nothing was written, or nobody knows where", () => {
+  it("are not polled when nothing was written, or the position of the write is unknown", () => {
     const { asked, learner, primary } = setUp()
     learner.isNeeded()
     learner.follow(new Mark(primary).end())
@@ -177,7 +177,7 @@ describe("replicas after a write", () => {
     assert.strictEqual(vi.getTimerCount(), 0)
   })
 
-  it("are asked no more after some writes that nobody needs to see, until somebody does", () => {
+  it("are not polled after some writes without a read that needs one, until such a read comes", () => {
     const { asked, learner, replicas, write } = setUp()
     const next = (lsn: bigint) => {
       write(lsn)

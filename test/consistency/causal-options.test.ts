@@ -70,7 +70,7 @@ layer(Causal.layer(), { excludeTestServices: true, timeout: "2 minutes" })("opti
     ).pipe(Effect.provide(withPolicy(Consistency.causal({ wait: "20 seconds" }))))
   )
 
-  it.effect("wait: 0 asks nobody", () =>
+  it.effect("wait: 0 polls no replica", () =>
     standingStill(
       Effect.gen(function* () {
         const count = Effect.map(Metric.snapshot, (all) =>

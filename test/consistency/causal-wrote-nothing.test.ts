@@ -118,7 +118,7 @@ layer(Servers, { excludeTestServices: true, timeout: "2 minutes" })("a transacti
     }).pipe(Effect.provide(sticky))
   )
 
-  it.effect("is a write where it was ended on the way: what was committed before nobody knows any more", () =>
+  it.effect("counts as a write where a text ended it on the way: what was committed before is unknown", () =>
     Effect.gen(function* () {
       const ids = yield* Effect.replicateEffect(newId, 3)
       for (const [i, end] of ["COMMIT AND CHAIN", "PREPARE TRANSACTION 'both'", "COMMIT; BEGIN"].entries()) {
@@ -131,7 +131,7 @@ layer(Servers, { excludeTestServices: true, timeout: "2 minutes" })("a transacti
     }).pipe(Effect.provide(sticky))
   )
 
-  it.effect("is asked for in the packet of the COMMIT, and only where nobody knows", () =>
+  it.effect("is asked for in the packet of the COMMIT, and only where it is unknown whether it wrote", () =>
     Effect.gen(function* () {
       const [one] = yield* endsOf(inTransaction(unsafe("SELECT quiet()")))
       assert.match(one!, asking)
@@ -161,38 +161,40 @@ layer(Servers, { excludeTestServices: true, timeout: "2 minutes" })("a transacti
     }).pipe(Effect.provide(router(Consistency.sticky({ resetOnCommit: false }), { engine: { maxConnections: 1 } })))
   )
 
-  it.effect("counts as a write where the role may not ask; its COMMIT succeeds, and nobody asks again", () =>
-    Effect.gen(function* () {
-      const { primary, replicas } = yield* RouterTest.PgCluster.PgCluster
-      yield* primary.query("CREATE ROLE shy LOGIN PASSWORD 'shy'")
-      yield* primary.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO shy")
-      const at = (node: RouterTest.PgCluster.Node) => {
-        const url = new URL(Redacted.value(node.url))
-        url.username = "shy"
-        url.password = "shy"
-        return { url: Redacted.make(url.toString()), name: node.name }
-      }
-      const options = { groups: { default: [at(primary)], read: replicas.map(at) } }
-      const consistency = Consistency.sticky({ resetOnCommit: false })
-      yield* RouterTest.settle
-      yield* Effect.gen(function* () {
-        const write = Effect.flatMap(newId, (id) => inTransaction(unsafe(`SELECT noisy(${id})`)))
-        const [first] = yield* endsOf(write)
-        assert.match(first!, asking)
-        // A right may be lost at any time.
-        yield* primary.query("REVOKE EXECUTE ON FUNCTION pg_current_xact_id_if_assigned() FROM PUBLIC")
-        const id = yield* newId
-        assert.isTrue(yield* counts(inTransaction(unsafe(`SELECT noisy(${id})`))))
-        assert.lengthOf(yield* primary.query("SELECT FROM note WHERE id = $1", [id]), 1)
-        assert.deepStrictEqual(yield* endsOf(write), ["COMMIT"])
-        assert.isTrue(yield* counts(inTransaction(unsafe("SELECT quiet()"))))
-      }).pipe(
-        Effect.provide(DbRouter.layer({ ...options, consistency })),
-        Effect.ensuring(
-          Effect.orDie(primary.query("GRANT EXECUTE ON FUNCTION pg_current_xact_id_if_assigned() TO PUBLIC"))
+  it.effect(
+    "counts as a write where the role may not ask; its COMMIT succeeds, and the question is not sent again",
+    () =>
+      Effect.gen(function* () {
+        const { primary, replicas } = yield* RouterTest.PgCluster.PgCluster
+        yield* primary.query("CREATE ROLE shy LOGIN PASSWORD 'shy'")
+        yield* primary.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO shy")
+        const at = (node: RouterTest.PgCluster.Node) => {
+          const url = new URL(Redacted.value(node.url))
+          url.username = "shy"
+          url.password = "shy"
+          return { url: Redacted.make(url.toString()), name: node.name }
+        }
+        const options = { groups: { default: [at(primary)], read: replicas.map(at) } }
+        const consistency = Consistency.sticky({ resetOnCommit: false })
+        yield* RouterTest.settle
+        yield* Effect.gen(function* () {
+          const write = Effect.flatMap(newId, (id) => inTransaction(unsafe(`SELECT noisy(${id})`)))
+          const [first] = yield* endsOf(write)
+          assert.match(first!, asking)
+          // A right may be lost at any time.
+          yield* primary.query("REVOKE EXECUTE ON FUNCTION pg_current_xact_id_if_assigned() FROM PUBLIC")
+          const id = yield* newId
+          assert.isTrue(yield* counts(inTransaction(unsafe(`SELECT noisy(${id})`))))
+          assert.lengthOf(yield* primary.query("SELECT FROM note WHERE id = $1", [id]), 1)
+          assert.deepStrictEqual(yield* endsOf(write), ["COMMIT"])
+          assert.isTrue(yield* counts(inTransaction(unsafe("SELECT quiet()"))))
+        }).pipe(
+          Effect.provide(DbRouter.layer({ ...options, consistency })),
+          Effect.ensuring(
+            Effect.orDie(primary.query("GRANT EXECUTE ON FUNCTION pg_current_xact_id_if_assigned() TO PUBLIC"))
+          )
         )
-      )
-    })
+      })
   )
 
   it.effect("does not make anybody read the catalog again", () =>

@@ -9,7 +9,7 @@ const { explained, insert, insertOutside, look, newId, sees, standingStill } = C
 
 const eventual = RouterTest.router({ consistency: Consistency.eventual() })
 
-/** Reads until an engine answers; whoever answers has the row. */
+/** Reads until this engine answers. Every engine that answers before must have the row, too. */
 const until = (id: number, name: string) =>
   Effect.repeat(look(id), {
     until: ([found, engine]) => {
@@ -139,7 +139,7 @@ layer(Causal.layer({ consistency: Consistency.causal() }), { excludeTestServices
     )
 
     still(
-      "see the writes of children that are joined, not of those that nobody joins",
+      "see the writes of children that are joined, not of those that are never joined",
       Effect.gen(function* () {
         const [one, two, three] = [yield* newId, yield* newId, yield* newId]
         yield* Effect.flatMap(Effect.forkDaemon(insert(one)), Fiber.await)

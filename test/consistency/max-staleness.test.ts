@@ -93,7 +93,7 @@ layer(
     )
   )
 
-  it.effect("knows nothing of servers that nobody probes", () =>
+  it.effect("trusts no replica that is not probed (health: false)", () =>
     Effect.gen(function* () {
       assert.strictEqual(yield* DbRouter.maxStaleness(group, "1 hour"), "default")
       assert.strictEqual(yield* group, "read")

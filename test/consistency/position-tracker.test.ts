@@ -88,7 +88,7 @@ describe("what is known of a server's positions", () => {
     assert.isFalse(next.covers(tracker), "it has started anew")
   })
 
-  it("is hopeless after somebody has waited in vain: for a while, or until it has what was wanted", () => {
+  it("is hopeless after a read has waited in vain: for a while, or until the server has the wanted position", () => {
     let now = 0
     const tracker = new Tracker(() => now)
     tracker.report(tracker.ask(), 0, report(100n))

@@ -117,7 +117,7 @@ layer(Live, { excludeTestServices: true, timeout: "2 minutes" })("read your writ
   )
 
   still(
-    "eventual: no write sticks, only what somebody asks for",
+    "eventual: a write does not stick, setStickyPrimary does",
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       const id = yield* newId

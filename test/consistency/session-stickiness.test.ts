@@ -19,7 +19,7 @@ const readsFrom = Effect.flatMap(SqlClient.SqlClient, (sql) =>
 
 const failing = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.zipRight(effect, Effect.fail("no"))
 
-/** Children whose FiberRefs are lost to whoever has forked them. */
+/** Children whose FiberRefs are lost to their parents. */
 const children: Record<string, <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<unknown, unknown, R>> = {
   "that fails": (effect) => Effect.flatMap(Effect.fork(failing(effect)), Fiber.await),
   "that is one of several, of which another fails": (effect) =>

@@ -205,7 +205,7 @@ layer(Causal.layer(options), { excludeTestServices: true, timeout: "2 minutes" }
         const { id, token } = yield* written
         const { lsn, system, timeline } = positionOf(token)
         const signed = (position: Position.Position, expiresAt = 2 ** 47) => Token.encode(keys, position, { expiresAt })
-        const strange = Either.getOrThrow(Token.keys([Redacted.make("a key that nobody here has known.")]))
+        const strange = Either.getOrThrow(Token.keys([Redacted.make("a key of another set of processes")]))
         const bad: ReadonlyArray<readonly [Token.Rejection, string]> = [
           ["tooLong", "A".repeat(10_000)],
           ["malformed", token.slice(0, -1)],

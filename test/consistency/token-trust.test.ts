@@ -72,7 +72,7 @@ describe("a token is believed", () => {
     })
   )
 
-  it.effect("when the primary says nothing: nobody refutes it", () =>
+  it.effect("when the primary says nothing, so that nothing refutes the token", () =>
     Effect.gen(function* () {
       const { tokens } = primary({})
       assert.deepStrictEqual(yield* tokens.accept(tokenOf(at(150n))), Option.some(at(150n)))
@@ -209,7 +209,7 @@ describe("what a flow tells others", () => {
     })
   )
 
-  it.effect("needs the primary, when nobody knows: it is before every timeline there is", () =>
+  it.effect("needs the primary where the position is unknown: a token before every timeline there is", () =>
     Effect.gen(function* () {
       const { state, tokens } = primary({ known: at(100n, 1), settled: { positions: [at(5n, 1)], isOpen: true } })
       const position = (yield* tokens.position)!

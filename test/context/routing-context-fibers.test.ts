@@ -155,7 +155,7 @@ describe("a write sticks to the flow that joins it", () => {
 
 describe("a write does not stick", () => {
   sticks(
-    "out of a fiber that nobody joins",
+    "out of a fiber that is never joined",
     Effect.flatMap(Effect.fork(write), () => Effect.sleep(1)),
     false
   )
@@ -338,7 +338,7 @@ describe("what a fiber has seen need not be noted again", () => {
     })
   )
 
-  it.effect("not where somebody waits to be told", () =>
+  it.effect("not in a resolver, whose requesters wait to be told", () =>
     Effect.gen(function* () {
       class Get extends Request.TaggedClass("Get")<boolean, never, { readonly id: number }> {}
       const resolver = RequestResolver.fromEffect((_: Get) => Effect.zipRight(write, isNoted))
@@ -357,7 +357,7 @@ describe("what was only read", () => {
     })
   const seen = Effect.map(FiberRef.get(RoutingContext.flow), ({ seen }) => seen.positions[0]?.lsn)
 
-  it.effect("is the fiber's own, and whoever joins it has seen it", () =>
+  it.effect("is the fiber's own, and a fiber that joins it has seen it", () =>
     Effect.gen(function* () {
       const child = Effect.zipRight(read(7n), seen)
       assert.strictEqual(yield* Effect.flatMap(Effect.fork(child), Fiber.await).pipe(Effect.flatten), 7n)

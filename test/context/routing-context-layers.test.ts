@@ -183,7 +183,7 @@ describe("a layer that writes while it is built", () => {
     })
   )
 
-  it.effect("a service that keeps the context of its build writes for whoever calls it", () =>
+  it.effect("a service that keeps the context of its build writes for its caller", () =>
     Effect.gen(function* () {
       class Repository extends Context.Tag("test/Repository")<
         Repository,

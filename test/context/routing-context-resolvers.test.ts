@@ -114,7 +114,7 @@ describe("a write of a resolver", () => {
     })
   )
 
-  it.effect("does not stick out of a fiber that nobody joins", () =>
+  it.effect("does not stick out of a fiber that is never joined", () =>
     Effect.gen(function* () {
       const { save } = resolverOf(slowly)
       assert.isTrue(
@@ -126,7 +126,7 @@ describe("a write of a resolver", () => {
     })
   )
 
-  it.effect("sticks to all who wait for one cached answer, and to nobody who finds it later", () =>
+  it.effect("sticks to every flow that waits for one cached answer, and to none that finds it later", () =>
     Effect.gen(function* () {
       const { batches, save } = resolverOf(slowly)
       const stuckAfter = Effect.zipRight(save(1), isStuck)

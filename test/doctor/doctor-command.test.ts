@@ -184,7 +184,7 @@ describe("a password never appears in a report", () => {
     )
     .map(([noise, special]) => `${noise}${special}${marker}${special}`)
 
-  // Nobody listens on port 1, and these names lead nowhere.
+  // Port 1 has no listener, and these names lead nowhere.
   const url = fc
     .tuple(
       password,

@@ -310,7 +310,7 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doct
       assert.match(findingOf(many, "connections", "primary").message, /may open 110 connections .* room for 100/)
       assert.include(notable(many), "tokens all")
 
-      // 99 of the pools, and two that somebody else has.
+      // 99 connections of the pools, and two of another program.
       const clients = yield* Effect.forEach([1, 2], () =>
         Effect.promise(async () => {
           const client = new Pg.Client({ connectionString: Redacted.value(primary.url) })
@@ -372,7 +372,7 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doct
       const report = yield* Effect.gen(function* () {
         yield* set(one!, "max_standby_streaming_delay = -1")
         yield* set(other!, "max_standby_streaming_delay = 0")
-        yield* set(primary, "synchronous_standby_names = 'nobody'")
+        yield* set(primary, "synchronous_standby_names = 'missing'")
         // A server reads its files a moment later.
         return yield* Effect.repeat(Doctor.check(optionsFor(cluster)), {
           until: (report) => notable(report).length >= expected.length,

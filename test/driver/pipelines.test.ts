@@ -9,7 +9,7 @@ const primary = Effect.map(PgCluster.PgCluster, (cluster) => cluster.primary)
 
 const engine = (maxConnections: number) => Effect.flatMap(primary, (node) => engines.on(node, { maxConnections }))
 
-/** Fast, or as slow as its parameters say, from which nobody can tell by its text. */
+/** As slow as its parameters say, which its text does not show. */
 const text = "select $1::int as n, pg_sleep($2) is null as slept"
 
 const read = (on: Engine.Engine, n: number, seconds = 0) =>
@@ -101,7 +101,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("short re
     })
   )
 
-  it.scoped("and one that turns out to be long is cancelled once nobody waits behind it", () =>
+  it.scoped("and one that turns out to be long is cancelled once no statement waits behind it", () =>
     Effect.gen(function* () {
       const node = yield* primary
       const on = yield* ready(1)
@@ -131,13 +131,13 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("short re
     })
   )
 
-  it.scoped("and nobody waits for a long one while another connection is free", () =>
+  it.scoped("and no short one waits for a long one while another connection is idle", () =>
     Effect.gen(function* () {
       const on = yield* ready(2)
       const ended: Array<number> = []
       const noted = (n: number, seconds: number) =>
         Effect.tap(read(on, n, seconds), () => Effect.sync(() => void ended.push(n)))
-      // The long one is the first of its connection, behind nobody.
+      // The long one is the first on its connection.
       yield* all(30, (n) => noted(n, n === 0 ? 1 : 0))
       assert.strictEqual(ended.at(-1), 0)
       assert.sameMembers(ended, numbers(30))

@@ -89,7 +89,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
     }
   })
 
-  describe("whoever waits", () => {
+  describe("a waiting request", () => {
     it.scoped("is served in the order of coming", () =>
       Effect.gen(function* () {
         const on = yield* engine({ maxConnections: 1 })
@@ -209,7 +209,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
       })
     )
 
-    it.scoped("idleTimeout closes what nobody uses, down to minConnections", () =>
+    it.scoped("idleTimeout closes idle connections, down to minConnections", () =>
       Effect.gen(function* () {
         const on = yield* engine({ maxConnections: 5, minConnections: 2, idleTimeout: "100 millis" })
         const five = Array.from({ length: 5 }, () => on.query(engines.statement("select pg_sleep(0.05)")))

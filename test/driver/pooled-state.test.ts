@@ -89,7 +89,7 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
       }).pipe(Effect.provide(router))
     )
 
-    it.effect("costs nobody a statement: those that were prepared are prepared again", () =>
+    it.effect("fails no later statement: those that were prepared are prepared again", () =>
       Effect.gen(function* () {
         const sql = yield* Sessions.setUp
         const one = DbRouter.primary(sql`SELECT v FROM note WHERE id = ${1}`)

@@ -81,7 +81,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
   check("making room never aborts a transaction, whatever became of the statement that goes", () =>
     Effect.gen(function* () {
       const on = yield* one({ maxPrepared: 2 })
-      // One that was never prepared because its text is wrong, and one that somebody deallocated.
+      // One that was never prepared because its text is wrong, and one that DEALLOCATE ALL has removed.
       for (let i = 0; i < 3; i++) yield* Effect.exit(on.query(engines.statement("select no_such_column")))
       yield* twice(on, "select 1")
       yield* plain(on, "deallocate all")
@@ -142,7 +142,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("prepared
     })
 
     for (const away of ["deallocate all", "discard all"]) {
-      check(`somebody has run ${away}`, () =>
+      check(`${away} has removed it`, () =>
         Effect.gen(function* () {
           const on = yield* changing
           yield* plain(on, away)

@@ -217,7 +217,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("an inter
       })
     )
 
-    it.scoped("is the same for whoever else wants to cancel what runs there", () =>
+    it.scoped("holds back every other cancel of the connection, too", () =>
       Effect.gen(function* () {
         const node = yield* primary
         const proxy = yield* proxies.make(node)
@@ -238,7 +238,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("an inter
       })
     )
 
-    it.scoped("waits only so long; then nobody knows, and the connection is replaced", () =>
+    it.scoped("waits only so long; then the outcome is unknown, and the connection is replaced", () =>
       Effect.gen(function* () {
         const { proxy, settled, sql } = yield* Effect.provide(
           Effect.gen(function* () {

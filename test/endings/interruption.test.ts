@@ -78,7 +78,7 @@ const victim = (who: number, isOver: Effect.Effect<boolean>) =>
 engines.refuseWarnings()
 
 layer(Layer.provideMerge(router, cluster), { excludeTestServices: true })("interruption", (it) => {
-  it.effect("a thousand times at any stage: pools are whole and idle, servers too, and nobody else is hurt", () =>
+  it.effect("a thousand times at any stage: pools are whole and idle, servers too, and no other statement fails", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       const { status } = yield* DbRouter.DbRouter

@@ -15,8 +15,8 @@ interface Place {
 }
 
 /**
- * Users that come at about the same time. Each ends its turn after some number of operations, and an interruption may arrive
- * there. Whether somebody who comes after them gets through.
+ * Runs users that come at about the same time. Each ends its turn after some number of operations, and an interruption may
+ * arrive there. Returns whether one that comes after them gets through.
  */
 const isFreeAfter = (seed: number, use: Effect.Effect<unknown, unknown>) =>
   Effect.gen(function* () {

@@ -81,7 +81,7 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("a group 
       })
     )
 
-    it.scoped("and explaining takes nobody's turn", () =>
+    it.scoped("and explaining takes no turn", () =>
       Effect.gen(function* () {
         const { choose, peek } = yield* group(Selector.roundRobin, [2, 1])
         const turns = Array.from({ length: 30 }, () => {

@@ -320,7 +320,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("the rows
       })
     )
 
-    it.scoped("when nobody says why", () =>
+    it.scoped("when it is reset without a message", () =>
       Effect.gen(function* () {
         const { on, proxy } = yield* throughProxy
         const rows = Stream.mapChunksEffect(on.stream(numbers(1_000), []), (chunk) =>

@@ -9,7 +9,7 @@ const chance = () => {
   return () => numbers.number()
 }
 
-/** Replicas that nobody connects to. */
+/** Replicas without servers: none is connected to. */
 const replicas = (count: number) =>
   Effect.forEach(Array.from({ length: count }), (_, i) => make({ name: `replica${i + 1}`, host: "nowhere.invalid" }))
 

@@ -90,7 +90,7 @@ export class Recorder extends Tuned {
   }
 }
 
-/** A connection to nobody: it plays a conversation, in pieces, and leaves when the client has nothing more to say. */
+/** A connection without a server: it plays a conversation, in pieces, and leaves when the client has nothing more to say. */
 export class Replay extends Tuned {
   private readonly listener = new Listener((said) => this.answer(said))
   private turn = 0

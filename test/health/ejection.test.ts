@@ -186,7 +186,7 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true, timeout: "3
         yield* health.becomes("unwell", "up")
         yield* Effect.replicateEffect(read, 10)
         proxy.mode = "silent"
-        // Some of them have gone there, and nobody limits their time.
+        // Some of them have gone there, without a limit of their time.
         yield* Effect.timeout(
           Effect.all(
             Array.from({ length: 20 }, () => read),

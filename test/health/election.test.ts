@@ -71,7 +71,7 @@ describe("the election of the primary", () => {
     ["two on one timeline: the one that has it stays", [primary("a", 2), primary("b", 2)], first, "a", "b"],
     ["two, and neither had it: the first", [silent("a"), primary("b", 2), primary("c", 2)], undefined, "b", "c"],
     ["of two on one timeline the one that has it dies", [primary("a", 2, false), primary("b", 2)], first, "b", ""],
-    ["nobody has said anything", [silent("a"), silent("b")], undefined, "a", ""],
+    ["no server has reported", [silent("a"), silent("b")], undefined, "a", ""],
     ["at the start: it is down, another one was promoted", [silent("a"), primary("b", 2)], undefined, "b", ""],
     ["at the start: one that others follow", [silent("a"), primary("b", 1), replica("c", 1)], undefined, "b", ""],
     ["at the start: a stranger among the replicas", [silent("a"), primary("b", 1)], undefined, "a", ""],
@@ -81,7 +81,7 @@ describe("the election of the primary", () => {
     it(name, () => assert.deepStrictEqual(outcome(elect(candidates, "a", known)), [writer, rivals]))
   }
 
-  it("another system is nobody, whatever its timeline", () => {
+  it("a server of another system does not count, whatever its timeline", () => {
     const stranger = candidate("b", report("primary", 9, 2, "other"))
     assert.deepStrictEqual(outcome(elect([primary("a", 1), stranger], "a", first)), ["a", ""])
     assert.deepStrictEqual(outcome(elect([primary("a", 1, false), stranger], "a", first)), ["a", ""])
@@ -107,7 +107,7 @@ describe("the election of the primary", () => {
     isSilent: FastCheck.boolean()
   })
 
-  it("never elects one that is known to be left behind, a standby, or somebody else than the holder who is silent", () => {
+  it("never elects one that is known to be left behind, a standby, or a silent one that is not the holder", () => {
     FastCheck.assert(
       FastCheck.property(
         FastCheck.array(any, { minLength: 1, maxLength: 4 }),

@@ -236,7 +236,7 @@ describe("a failover", { timeout: 60_000 }, () => {
     )
   )
 
-  it.live("a promotion that nobody here can see: writes go nowhere, and the error says why", () =>
+  it.live("a promotion of a server that the router does not know: writes go nowhere, and the error says why", () =>
     onCluster((cluster) =>
       Effect.gen(function* () {
         const { primary, replicas } = cluster

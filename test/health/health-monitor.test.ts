@@ -269,7 +269,7 @@ describe("the monitor", () => {
     })
   )
 
-  it.scoped("runs one probe at a time, however many statements fail and whoever asks", () =>
+  it.scoped("runs one probe at a time, however many statements fail and callers ask for one", () =>
     Effect.gen(function* () {
       const { monitor, replica } = yield* watched
       let running = 0
@@ -346,7 +346,7 @@ describe("the monitor", () => {
       yield* monitor.check(primary.engine)
       yield* monitor.check(replica.engine)
       assert.strictEqual(replica.health?.state, "up")
-      // It dies with something that no replica has, and nobody ever will.
+      // It dies with WAL that no replica has or ever will have.
       primary.answer = Effect.fail(refused)
       yield* pass(60)
       yield* monitor.check(replica.engine)

@@ -138,7 +138,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a respons
     )
   }
 
-  it.scoped("sends events for as long as somebody listens", () =>
+  it.scoped("sends events for as long as the client listens", () =>
     Effect.gen(function* () {
       const ended = yield* Deferred.make<void>()
       const { port } = yield* listen(

@@ -35,7 +35,7 @@ const act: Act = (name, id) =>
       case "defect":
         return yield* Effect.dieMessage("a bug")
       case "deferred":
-        yield* sql`INSERT INTO child VALUES ('nobody')`
+        yield* sql`INSERT INTO child VALUES ('orphan')`
         return HttpServerResponse.unsafeSetCookie(
           HttpServerResponse.text("done", { headers: { location: "/there", "x-done": "yes" } }),
           "token",

@@ -289,7 +289,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("the reque
           assert.deepStrictEqual(yield* existing(kept, lost), [])
           const sql = yield* SqlClient.SqlClient
           const inside = yield* sql`SELECT 1 FROM entry WHERE id IN (${kept}, ${lost})`
-          // By whoever has opened it, not by the status.
+          // Its opener ends it, not the status.
           assert.lengthOf(inside, 2)
           return yield* Effect.fail("rolled back")
         }).pipe(around, Effect.exit)

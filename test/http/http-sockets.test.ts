@@ -18,7 +18,7 @@ const app = Effect.gen(function* () {
   const { url } = yield* HttpServerRequest.HttpServerRequest
   const id = url.split("/").at(-1)!
   yield* sql`INSERT INTO entry VALUES (${id})`
-  if (id.startsWith("violating")) yield* sql`INSERT INTO child VALUES ('nobody')`
+  if (id.startsWith("violating")) yield* sql`INSERT INTO child VALUES ('orphan')`
   if (id.startsWith("refused")) return HttpServerResponse.empty({ status: 404 })
   const socket = yield* HttpServerRequest.upgrade
   const write = yield* socket.writer
@@ -113,7 +113,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a socket"
         Effect.gen(function* () {
           const { exists } = yield* Http.watch
           const { port } = yield* serve()
-          // A protocol that nobody here speaks makes no difference.
+          // A protocol that the server does not speak makes no difference.
           for (const protocol of status === 404 ? ["websocket", "h2c"] : ["websocket"]) {
             const id = `${what}-${i}-${protocol}`
             const [answered] = yield* upgrade(port, `/mounted/${id}`, protocol)

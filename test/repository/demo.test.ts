@@ -28,7 +28,7 @@ const demo = (args: ReadonlyArray<string>, env: Record<string, string> = {}) =>
     env: { ...environment, ...env }
   })
 
-/** Takes port 3000, unless somebody has it already. */
+/** Takes port 3000, unless it is taken already. */
 const takePort = Effect.acquireRelease(
   Effect.async<() => void>((resume) => {
     const server = createServer()
@@ -232,7 +232,7 @@ layer(PgCluster.layer({ replicas: 1 }), { timeout: "1 minute" })("the servers of
     })
   )
 
-  it.effect("lose no schema that somebody else has made", () =>
+  it.effect("lose no schema that the demo has not made", () =>
     Effect.gen(function* () {
       const { primary } = yield* PgCluster.PgCluster
       yield* primary.query("CREATE SCHEMA demo_shop")
@@ -357,7 +357,7 @@ describe("the checks of the demo", () => {
     )
   })
 
-  it("see statements that are missing, that nobody routed, or that a server knows nothing of", () => {
+  it("see statements that are missing, that were not routed, or that a server knows nothing of", () => {
     const name = "the sums add up"
     assert.deepStrictEqual(problems({ statements: 201 }), [
       `${name}: 201 statements, but 140 reads and 60 others on the servers`

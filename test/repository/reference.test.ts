@@ -7,7 +7,7 @@ import { pages } from "../support/referencePage.js"
 /** Modules whose values people type every day. */
 const everyday = ["DbRouter", "Consistency", "HttpSession", "HttpStatus", "testing/PgCluster", "testing/TestSession"]
 
-/** What needs no example: what another one shows, or nobody writes. */
+/** Exports that need no example: another one shows them, or users do not write them. */
 const plain = [
   "DbRouter.DbRouter",
   "DbRouter.isInSession",

@@ -192,7 +192,7 @@ layer(PgCluster.layer({ replicas: 1 }), {
         Effect.gen(function* () {
           const reset = yield* whileReading("reset", () => Effect.sync(proxy.reset))
           assert.deepStrictEqual(reset, ["replica1: ECONNRESET -> primary"])
-          // Nobody can say a last word after that.
+          // A process that was killed by SIGKILL sends no last message.
           const closed = yield* whileReading("closed", (pid) => signal(pid, "SIGKILL"))
           assert.deepStrictEqual(closed, ["replica1: Connection terminated unexpectedly -> primary"])
           yield* engines.eventually(Effect.exit(replica.query("SELECT 1")), ({ _tag }) => _tag === "Success")

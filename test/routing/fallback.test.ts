@@ -72,7 +72,7 @@ layer(Cluster, { timeout: "60 seconds", excludeTestServices: true })(
       )
     )
 
-    it.scoped("a server that nobody probes: the read runs elsewhere, and it is asked again for the next one", () =>
+    it.scoped("a server that is not probed: the read runs elsewhere, and the next one tries the server again", () =>
       routed(
         ({ replicas }) =>
           Effect.gen(function* () {
@@ -266,7 +266,7 @@ layer(Cluster, { timeout: "60 seconds", excludeTestServices: true })(
       })
     )
 
-    it.scoped("57014, somebody's cancel: the caller's, once", () =>
+    it.scoped("57014, the cancel of another client: the caller's, once", () =>
       routed(({ replicas }) =>
         Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient

@@ -99,7 +99,7 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
           const ran = (yield* RouterTest.ranOn("/* tenth */")).length - sent
           assert.isAbove(ran, reads)
           assert.isAtMost(ran, reads * 1.12)
-          // Whoever was late has lost.
+          // The late attempts have lost.
           assert.isAtLeast(after[1]! - before[1]!, delayed * 0.5)
         })
       )
@@ -240,7 +240,7 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
   )
 
   it.scoped(
-    "a thousand losers are cancelled, some with their fiber: pools are whole, and nobody else is hurt",
+    "a thousand losers are cancelled, some with their fiber: pools are whole, and no other statement fails",
     () =>
       Effect.gen(function* () {
         const seen = yield* engines.troubles(

@@ -245,7 +245,7 @@ describe("a hedged read", () => {
     })
   )
 
-  it.effect("goes by the clock of its fiber, whoever else reads", () =>
+  it.effect("goes by the clock of its fiber, not by that of other readers", () =>
     Effect.gen(function* () {
       const hedges = new Hedges({ after: Duration.millis(5), maxShare: 1 })
       const still = yield* begun(hedges)

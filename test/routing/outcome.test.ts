@@ -37,7 +37,7 @@ const isRunning = (node: PgCluster.Node, text: string) =>
     all.some(({ query, state }) => state === "active" && query.includes(text))
   )
 
-/** Checks that the caller is told that nobody knows, and by whom; returns the error underneath. */
+/** Checks that the caller is told of the unknown outcome and of the engine; returns the error underneath. */
 const isUnknown = (error: unknown): unknown => {
   const found = Option.getOrThrow(RouterError.fromSqlError(error))
   assert.deepInclude(found, { reason: "OutcomeUnknown", engine: "main" })
@@ -159,7 +159,7 @@ layer(PgCluster.layer({ replicas: 0, settings: { log_statement: "all" } }), {
         assert.strictEqual(engines.stateOf(isUnknown(error)), "Query read timeout")
         yield* engines.eventually(engines.activity(primary), (all) => all.every(({ state }) => state !== "active"))
         assert.deepStrictEqual(yield* stored, [])
-        // The server has committed, and nobody hears of it.
+        // The server has committed, and its answer is lost.
         proxy.onMessage = (type, body) => (type === "C" && body.includes("COMMIT") ? Effect.never : undefined)
         for (const unit of [sql.withTransaction, DbRouter.session] as const) {
           const commit = unit(sql`INSERT INTO written VALUES (2)`) as Effect.Effect<unknown, SqlError.SqlError>

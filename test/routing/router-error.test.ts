@@ -5,7 +5,7 @@ import * as RouterError from "effect-db-router/RouterError"
 
 const boom = new Error("connection reset")
 
-/** One of each, with what its message must tell somebody who sees it in a log. */
+/** One error of each reason, with the words that its message must have for the reader of a log. */
 const errors: ReadonlyArray<
   readonly [reason: RouterError.Reason, error: RouterError.RouterError, says: ReadonlyArray<string>]
 > = [

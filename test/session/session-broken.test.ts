@@ -73,7 +73,7 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
       })
     )
 
-    it.effect("of several groups: says of whom nobody knows", () =>
+    it.effect("of several groups: the error names those whose outcome is unknown", () =>
       Effect.gen(function* () {
         const sql = yield* Sessions.setUp
         const pid = yield* Ref.make(0)
@@ -127,8 +127,8 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
             assert.deepStrictEqual(yield* stored, [2])
             yield* inArchive(insert(3))
             yield* DbRouter.rollback("archive")
-            assert.strictEqual(yield* Sessions.reasonOf(DbRouter.commit("nobody")), "UnknownGroup")
-            assert.strictEqual(yield* Sessions.reasonOf(DbRouter.rollback("nobody")), "UnknownGroup")
+            assert.strictEqual(yield* Sessions.reasonOf(DbRouter.commit("unknown")), "UnknownGroup")
+            assert.strictEqual(yield* Sessions.reasonOf(DbRouter.rollback("unknown")), "UnknownGroup")
           })
         )
         assert.deepStrictEqual(yield* stored, [1, 2])
@@ -154,7 +154,7 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
     )
 
     it.effect(
-      "whose connection breaks: does not commit, neither when nobody noticed, nor when the error was caught, nor by a savepoint",
+      "whose connection breaks: does not commit, neither unnoticed, nor when the error was caught, nor by a savepoint",
       () =>
         Effect.gen(function* () {
           const sql = yield* Sessions.setUp

@@ -244,10 +244,10 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
       }).pipe(Effect.provide(Sessions.router({ engine: { maxConnections: 1 } })))
     )
 
-    it.effect("a setting that the server does not know fails the first statement, and costs nobody a connection", () =>
+    it.effect("a setting that the server does not know fails the first statement, and costs no connection", () =>
       Effect.gen(function* () {
         yield* Sessions.setUp
-        const session = DbRouter.session(insert(1), { settings: { nobody_knows: "1" } })
+        const session = DbRouter.session(insert(1), { settings: { no_such_setting: "1" } })
         assert.strictEqual(yield* Sessions.codeOf(session), "42704")
         assert.strictEqual(
           yield* Sessions.codeOf(DbRouter.session(counted, { settings: { work_mem: "much" } })),

@@ -75,7 +75,7 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
                   Stream.filter(sql<{ id: number }>`SELECT id FROM doc`.stream, isKnown)
                 )
                 assert.strictEqual(streamed, rowsOfEach + 1)
-                const stolen = yield* Effect.either(sql.withTransaction(sql`INSERT INTO doc VALUES ('somebody', 1)`))
+                const stolen = yield* Effect.either(sql.withTransaction(sql`INSERT INTO doc VALUES ('another', 1)`))
                 assert.strictEqual(stolen._tag, "Left")
                 assert.lengthOf(yield* sql`DELETE FROM doc WHERE id <> ${id} AND tenant <> ${tenant} RETURNING id`, 0)
                 if (n % 4 === 0) yield* DbRouter.commit

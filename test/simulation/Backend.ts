@@ -999,7 +999,7 @@ export class Backend implements Execution {
     try {
       this.checkDeferred(transaction)
     } catch (error) {
-      // It ends, whoever began it.
+      // It ends, an explicit transaction as well as an implicit one.
       this.rollback()
       throw error
     }

@@ -87,7 +87,7 @@ export class Cluster {
     this.servers = servers
   }
 
-  /** The commits that were in the log of a server whose unwritten end is gone. Told by whoever keeps them. */
+  /** Called after a crash that has lost the unwritten end of a server's WAL, with the commits in it. Set by `Truth`. */
   onCrash: (timeline: number, at: number) => void = () => {}
 
   lose(xid: number): void {

@@ -1,6 +1,6 @@
 /**
  * A day of a fleet, in a few minutes of virtual time: many routers, each a process of its own, on one cluster. They start, have
- * steady traffic, lose the primary, get it back as a replica, a third of them restart, and in the end nobody does anything.
+ * steady traffic, lose the primary, get it back as a replica, a third of them restart, and in the end all are idle.
  */
 import { Reactivity } from "@effect/experimental"
 import { Cause, Duration, Effect, Exit, Fiber, Logger, Random, Redacted, Scope } from "effect"
@@ -79,7 +79,7 @@ const seconds = {
   afterPromotion: 10,
   comeBack: 25,
   deploy: 10,
-  /** Longer than a connection that nobody uses stays open. */
+  /** Longer than an idle connection stays open. */
   idle: 16
 }
 

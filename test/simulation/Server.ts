@@ -189,7 +189,7 @@ export class Server implements Facts, Host {
     this.ends.delete(backend)
   }
 
-  /** Why it lets in nobody now. */
+  /** The error of a new connection now; `undefined` while it accepts connections. */
   get refusal(): PgError | undefined {
     if (this.state === "up") return undefined
     const what = this.state === "starting" ? "starting up" : "shutting down"

@@ -25,7 +25,7 @@ describe("a fleet", () => {
 
   it("fails in a failover, a comeback and a deploy only what the primary ran when it crashed", () => {
     assert.isAbove(figures.requests, 10_000)
-    // Writes without an answer, which nobody may repeat.
+    // Writes without an answer, which must not be repeated.
     assert.isAtMost(figures.failed, 3)
   })
 

@@ -9,7 +9,7 @@ export interface Failure {
   readonly kind: string
   /** The error in a few words: its reason, or its SQLSTATE. */
   readonly label: string
-  /** What the error says of a write: that nothing of it is there, or that nobody knows. The ledger holds it to its word. */
+  /** The outcome of a write by its error: nothing of it is there, or it is unknown. The ledger holds the error to its word. */
   readonly told: Told
   /** Whether it is a `SqlError`, as the interface promises. */
   readonly typed: boolean

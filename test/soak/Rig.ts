@@ -1,6 +1,6 @@
 /**
- * What all rows have in common: a router under load, and what has to hold whatever happens to the servers. No connection
- * stays behind, memory does not grow, no promise is broken, nothing hangs, and nobody has to end the process by force.
+ * The common part of all rows: a router under load, and what has to hold whatever happens to the servers. No connection
+ * stays behind, memory does not grow, no promise is broken, nothing hangs, and the process ends without force.
  */
 import { Context, Effect, Exit, Layer, Logger, LogLevel, Scope } from "effect"
 import { DbRouter, type RouterConfig } from "effect-db-router"

@@ -1,4 +1,4 @@
-/** What ends a program, or would: errors that nobody has caught, and the warnings of the process. */
+/** Events that end a program, or would: uncaught errors, and the warnings of the process. */
 import { Effect } from "effect"
 
 const describe = (what: string, error: unknown) =>

@@ -222,7 +222,7 @@ layer(services, { timeout: "3 minutes", excludeTestServices: true })("the page i
           yield* traffic
           const url = yield* status({ operations: true, description: "What the router does" })
           for (const viewport of [phone, desktop]) {
-            // The audit is a script of somebody else.
+            // The audit is a foreign script.
             const { page, problems } = yield* open(url, { colorScheme, viewport, bypassCSP: true })
             const background = act(() => page.evaluate(() => getComputedStyle(document.body).backgroundColor))
             const [red = 0] = (yield* background).match(/\d+/g)?.map(Number) ?? []

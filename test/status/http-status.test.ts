@@ -281,7 +281,7 @@ layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })
       assert.strictEqual(yield* stateOf("replica1"), "draining")
       assert.strictEqual((yield* Effect.promise(() => post(ask, "/undrain?engine=replica1"))).status, 200)
       assert.strictEqual(yield* stateOf("replica1"), "up")
-      const unknown = yield* Effect.promise(() => post(ask, "/drain?engine=nobody"))
+      const unknown = yield* Effect.promise(() => post(ask, "/drain?engine=unknown"))
       assert.strictEqual(unknown.status, 404)
     })
   )
@@ -402,7 +402,7 @@ layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })
 layer(cluster, { timeout: "1 minute", excludeTestServices: true })("what it costs", (it) => {
   const observerOf = Effect.map(DbRouter.DbRouter, ({ runner }) => runner.router.observer)
 
-  it.effect("is nothing until somebody asks", () =>
+  it.effect("is nothing until the first request", () =>
     Effect.gen(function* () {
       const ask = yield* handler(HttpStatus.app())
       assert.isUndefined(yield* observerOf)
@@ -413,10 +413,10 @@ layer(cluster, { timeout: "1 minute", excludeTestServices: true })("what it cost
     }).pipe(Effect.provide(RouterTest.router()))
   )
 
-  it.effect("leaves no fiber behind, whoever hangs up", () =>
+  it.effect("leaves no fiber behind of clients that hang up", () =>
     Effect.gen(function* () {
       const roots = Effect.map(Fiber.roots, (fibers) => fibers.length)
-      // Whoever has hung up is noticed in a moment.
+      // A closed connection is noticed in a moment.
       const settled = (most: number) =>
         Effect.repeat(roots, {
           until: (count) => count <= most,

@@ -11,7 +11,7 @@ export const newId = Effect.sync(() => ++ids)
 export const insert = (id: number) =>
   Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO note (id) VALUES (${id})`)
 
-/** A new row, outside the router: nobody's write. */
+/** A new row, written outside the router: by no flow. */
 export const insertOutside = Effect.gen(function* () {
   const { primary } = yield* RouterTest.PgCluster.PgCluster
   const id = yield* newId

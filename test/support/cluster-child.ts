@@ -15,7 +15,7 @@ const program = Effect.gen(function* () {
   if (ending === "killed") yield* replicas[0]!.kill
   yield* Effect.sync(() => process.stdout.write("up\n"))
   if (ending === "exit") yield* Effect.sync(() => process.exit(7))
-  if (ending === "throw") setTimeout(() => Promise.reject(new Error("nobody catches this")), 1)
+  if (ending === "throw") setTimeout(() => Promise.reject(new Error("uncaught")), 1)
   // Neither servers nor watchdog keep a program alive.
   if (ending !== "nothing") setTimeout(() => {}, 60_000)
 })

@@ -423,12 +423,12 @@ export const violations = (rig: Rig, combination: Combination): Effect.Effect<Re
     const bystander = yield* inRealTime(
       Effect.timeoutOption(Effect.either(Effect.provide(query("select 'bystander'"), services)), 15_000)
     )
-    if (bystander._tag === "None") found.push("a read of somebody else gets no answer")
+    if (bystander._tag === "None") found.push("a read of another fiber gets no answer")
     else if (bystander.value._tag === "Left") {
       const { cause } = bystander.value.left as {
         readonly cause?: { readonly code?: string; readonly message?: string }
       }
-      found.push(`a read of somebody else fails: ${cause?.code ?? cause?.message}`)
+      found.push(`a read of another fiber fails: ${cause?.code ?? cause?.message}`)
     }
     if (holder !== undefined) yield* Fiber.await(holder)
     const { status } = Context.get(services, DbRouter.DbRouter)

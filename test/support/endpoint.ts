@@ -22,7 +22,7 @@ export interface Endpoint {
   answer: Answer
   /** Connections that are open now. */
   readonly open: () => number
-  /** Nobody listens there any more, and open connections are cut. */
+  /** Stops listening and cuts open connections. */
   readonly kill: Effect.Effect<void>
 }
 
@@ -66,8 +66,8 @@ export const make = (answer: Answer): Effect.Effect<Endpoint, never, Scope.Scope
     ({ kill }) => kill
   )
 
-/** A URL that nobody listens on. */
-export const nobody = Effect.scoped(Effect.map(make(silence), ({ url }) => url))
+/** A URL without a listener. */
+export const closed = Effect.scoped(Effect.map(make(silence), ({ url }) => url))
 
 /** All that a log could show of an error. */
 export const seen = (error: unknown): string =>

@@ -119,7 +119,7 @@ export const eventually = <A, E, R>(
     Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 500 })
   )
 
-/** Waits until nobody uses a connection of an engine or waits for one, and tells how many are open. */
+/** Waits until no connection of an engine is in use or waited for, and returns the number of open ones. */
 export const settled = (engine: Engine.Engine): Effect.Effect<number, Error> =>
   Effect.map(
     eventually(
@@ -152,7 +152,7 @@ export const refuseWarnings = (): void => {
   })
 }
 
-/** What the process was warned of, and what nobody caught, while an effect ran. */
+/** The warnings and uncaught errors of the process while an effect ran. */
 export const troubles = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<ReadonlyArray<unknown>, E, R> =>
   Effect.suspend(() => {
     const seen: Array<unknown> = []

@@ -349,9 +349,9 @@ export const TestLayer = Layer.provideMerge(router(), cluster).pipe(Layer.provid
 export const insert = (id: string) =>
   Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(sql`INSERT INTO entry VALUES (${id})`))
 
-/** What makes the COMMIT fail. */
+/** A write that makes the COMMIT fail. */
 export const violate = Effect.flatMap(SqlClient.SqlClient, (sql) =>
-  Effect.orDie(sql`INSERT INTO child VALUES ('nobody')`)
+  Effect.orDie(sql`INSERT INTO child VALUES ('orphan')`)
 )
 
 /** Which of these have been committed. */

@@ -25,7 +25,7 @@ export const requiredPeers = Object.keys(manifest.peerDependencies).filter(
   (name) => manifest.peerDependenciesMeta[name]?.optional !== true
 )
 
-/** What nobody imports: the barrels, under these names, and the command. */
+/** Files that users do not import by these names: the barrel and the command. */
 const notModules = ["index.ts", "bin.ts"]
 
 /** Where the test of a name is: `test/client/client-listen.test.ts` for `client-listen`. */
@@ -101,8 +101,8 @@ export const pack = async (folder: string): Promise<Packed> => {
 
 /**
  * An empty project that installs the tarball and the peers. Versions are those of the repository's lock file (of a
- * package that is there in two versions, npm chooses): a release of somebody else's package does not change the outcome,
- * and `npm ci` has left all of them in npm's cache.
+ * package that is there in two versions, npm chooses): a new release of a peer does not change the outcome, and `npm ci` has
+ * left all of them in npm's cache.
  */
 export const consumer = async (folder: string, tarball: string): Promise<void> => {
   const direct = [...requiredPeers, "@types/node"]

@@ -233,7 +233,7 @@ class Reader {
 
 const maxHeritage = 90
 
-/** Longer types that nobody has written say less than what they are inferred from. */
+/** Longer inferred types say less than the expressions that they are inferred from. */
 const maxInferred = 200
 
 const calleeOf = (node: ts.Expression): ts.Expression => (ts.isCallExpression(node) ? calleeOf(node.expression) : node)

@@ -23,7 +23,7 @@ export const replica = { url: url("postgresql://app:secret@replica:5432/shop") }
 
 export const withEngine = (fields: unknown) => ({ groups: { default: [fields] } })
 
-/** As somebody calls it who has no types. */
+/** Called as from JavaScript, without types. */
 export const resolve = (options: unknown) => RouterConfig.resolve(options as RouterConfig.Options)
 
 export const isRefused = ({ field, options, remedy, value = "", what }: Case) =>

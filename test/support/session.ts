@@ -10,7 +10,7 @@ let routers = 0
 export const router = (options: RouterTest.Options = {}) =>
   Layer.suspend(() =>
     RouterTest.router({ ...options, engine: { applicationName: `sessions${++routers}`, ...options.engine } }).pipe(
-      // Tests break servers and connections, and nobody has to read about each.
+      // Tests break servers and connections: a log of each would hide what matters.
       Layer.provide(Logger.minimumLogLevel(LogLevel.Error))
     )
   )
@@ -105,7 +105,7 @@ const usage = Effect.flatMap(DbRouter.DbRouter, ({ status }) =>
   )
 )
 
-/** Asserts that nobody holds a connection, that no transaction is open, and that both sides count the same connections. */
+/** Asserts that no connection is checked out, that no transaction is open, and that both sides count the same connections. */
 export const assertQuiet = Effect.gen(function* () {
   const { nodes } = yield* cluster
   // A connection that is being closed, or whose cancelled statement ends, takes a moment.

@@ -189,7 +189,7 @@ describe("the engines", { timeout: 60_000 }, () => {
     )
   )
 
-  it.live("are shown where nobody probes them too, and not at all with metrics: false", () =>
+  it.live("are shown with health: false too, and not at all with metrics: false", () =>
     onCluster(({ primary, replicas }) =>
       Effect.gen(function* () {
         const shown = (options: Parameters<typeof over>[2]) =>

@@ -113,7 +113,7 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
     routed(
       (sql) =>
         Effect.gen(function* () {
-          const unknown = Effect.ignore(DbRouter.bindGroup(sql`SELECT 1`, "nobody"))
+          const unknown = Effect.ignore(DbRouter.bindGroup(sql`SELECT 1`, "unknown"))
           const refused = { "none none none none error": 1 }
           assert.deepStrictEqual(yield* statementsOf(unknown), refused)
           const [, durations] = yield* changesOf(duration, unknown, ["engine", "errorType"])
@@ -219,7 +219,7 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
         assert.deepStrictEqual(yield* statementsOf(Effect.scoped(reserved)), {
           "default primary read reserved success": 1
         })
-        // A stream that nobody runs is no statement.
+        // A stream that is not run is no statement.
         assert.deepStrictEqual(yield* statementsOf(Effect.sync(() => numbers)), {})
       })
     )

@@ -73,7 +73,7 @@ describe("when the program ends, so do its servers and their files", () => {
     })
   )
 
-  it.scopedLive("process.exit, an error that nobody catches, nothing left to do", () =>
+  it.scopedLive("process.exit, an uncaught error, nothing left to do", () =>
     Effect.gen(function* () {
       const folder = yield* temporaryFolder
       for (const [ending, code] of [
@@ -119,7 +119,7 @@ describe("when the scope closes, nothing is left", () => {
     })
   )
 
-  it.scopedLive("even if somebody has killed the watchdog", () =>
+  it.scopedLive("even if the watchdog was killed", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryFolder
       const scope = yield* Scope.make()

@@ -78,7 +78,7 @@ describe("binaries", () => {
         recursive: true,
         filter: (source) => !Fs.lstatSync(source).isSymbolicLink() && !source.endsWith(".a")
       })
-      // Nobody may enter it but us; whoever is not root may not write to it either.
+      // Only this account may enter it. An account other than root may not write to it either.
       Fs.chmodSync(Path.join(copy, "lib"), 0o555)
       Fs.chmodSync(closed, 0o700)
       yield* Effect.addFinalizer(() => Effect.sync(() => Fs.chmodSync(Path.join(copy, "lib"), 0o755)))
@@ -168,7 +168,7 @@ describe("a server that does not start", () => {
     })
   )
 
-  it.scopedLive("because somebody took its port meanwhile: starts on others", () =>
+  it.scopedLive("because its port was taken meanwhile: starts on others", () =>
     Effect.gen(function* () {
       const squatter = Net.createServer()
       yield* Effect.promise(() => new Promise<void>((resolve) => squatter.listen(0, "127.0.0.1", resolve)))

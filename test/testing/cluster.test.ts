@@ -73,7 +73,7 @@ layer(TestCluster)("a cluster", (it) => {
     })
   )
 
-  it.effect("lets nobody in without the password", () =>
+  it.effect("refuses a connection without the password", () =>
     Effect.gen(function* () {
       const { primary } = yield* PgCluster.PgCluster
       const url = new URL(Redacted.value(primary.url))

@@ -136,9 +136,9 @@ for (const [name, client] of Object.entries(clients)) {
       )
     }
 
-    live("that nobody listens on is an error with the code, without a secret", Endpoint.silence, () =>
+    live("at a closed port is an error with the code, without a secret", Endpoint.silence, () =>
       Effect.gen(function* () {
-        const url = yield* Endpoint.nobody
+        const url = yield* Endpoint.closed
         const error = yield* Effect.flip(read({ url: Redacted.make(`${url}/${secret}?key=${secret}`) }))
         assert.include(Endpoint.seen(error), "it cannot be reached (ECONNREFUSED)")
         assert.include(Endpoint.seen(error), `${url}/<redacted>`)

@@ -201,7 +201,7 @@ describe("the REST interfaces of a Patroni cluster", () => {
 
   live("are asked in turn, and the one that answered is asked first", () =>
     Effect.gen(function* () {
-      const dead = yield* Endpoint.nobody
+      const dead = yield* Endpoint.closed
       const failing = yield* Endpoint.make(Endpoint.text("", { status: 503 }))
       const nonsense = yield* answering(instance("a", { port: 0 }))
       const good = yield* answering(instance("a"))
@@ -304,7 +304,7 @@ describe("the REST interfaces of a Patroni cluster", () => {
 
   live("are shown by their origin only, where they are secret", () =>
     Effect.gen(function* () {
-      const dead = yield* Endpoint.nobody
+      const dead = yield* Endpoint.closed
       const error = yield* Effect.flip(read({ urls: [Redacted.make(`${dead}/${secret}`)] }))
       assert.include(error.message, `${dead}/<redacted>`)
       assert.notInclude(Endpoint.seen(error), secret)

@@ -12,7 +12,7 @@ const membersOf = (topology: Topology.Topology) => {
   return topology.source!.members
 }
 
-/** As somebody gives it who has no types. */
+/** A list as from JavaScript, without types. */
 const yielding = (list: unknown) => Topology.make({ members: Effect.succeed(list as ReadonlyArray<Topology.Member>) })
 
 const read = (list: unknown) => membersOf(yielding(list))

@@ -292,7 +292,7 @@ layer(PgCluster.layer({ replicas: 0 }), { timeout: "60 seconds", excludeTestServ
           })
         )
         assert.strictEqual(yield* Effect.flip(session), "over")
-        // Nobody waits for the connection, which is not there yet.
+        // No statement waits for the connection, which is not open yet.
         const error = yield* Effect.flip(Fiber.join(late!))
         assert.strictEqual(Option.getOrThrow(RouterError.reasonOf(error)), "SessionClosed")
         yield* Deferred.succeed(gate, undefined)

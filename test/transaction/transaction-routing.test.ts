@@ -236,7 +236,7 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
           yield* run("INSERT INTO note VALUES ('open')")
         })
       )
-      // It was given back in the middle of a transaction: nobody else gets it like that.
+      // It was released in the middle of a transaction: the next checkout does not get it like that.
       assert.deepStrictEqual(yield* values, [])
       assert.deepStrictEqual(
         yield* rowsOf(
@@ -261,8 +261,8 @@ const clientOf = <R, E>(layer: Layer.Layer<R | SqlClient.SqlClient, E, RouterTes
 layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })(
   "transactions of several clients",
   (it) => {
-    // `@effect/sql` has one tag for the transactions of all clients: whoever looks there runs on the connection that it
-    // finds. So does a plain client inside ours. Ours does not run on a foreign one, which it could not route.
+    // `@effect/sql` has one tag for the transactions of all clients: a client runs on the connection that it finds there. So
+    // does a plain client inside ours. Ours does not run on a foreign one, which it could not route.
     it.scoped("a plain client's statements inside our transaction are part of it", () =>
       Effect.gen(function* () {
         const { insert, sql } = yield* setUp

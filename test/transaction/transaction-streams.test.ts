@@ -213,7 +213,7 @@ layer(RouterTest.layer(), { excludeTestServices: true, timeout: "2 minutes" })("
     })
   )
 
-  it.effect("do not fetch what nobody asks for", () =>
+  it.effect("do not fetch more rows than the consumer pulls", () =>
     Effect.gen(function* () {
       const sql = yield* setUp
       yield* sql`ALTER SEQUENCE ids RESTART`

@@ -11,7 +11,7 @@ const check = (_types: () => void) => () => {}
 
 describe("a topology", () => {
   it(
-    "is a value where it asks nobody, or only what it was given",
+    "is a value where it asks no server, or only what it was given",
     check(() => {
       expectTypeOf(Topology.fixed).toEqualTypeOf<Topology.Topology>()
       expectTypeOf(Topology.hosts(["a", { host: "b", zone: "eu" }])).toEqualTypeOf<Topology.Topology>()

@@ -111,7 +111,7 @@ describe("the lock", () => {
     })
   )
 
-  it.live("the model sees a lock that serves out of turn, or forgets somebody", () =>
+  it.live("the model sees a lock that serves out of turn, or forgets a waiter", () =>
     Effect.sync(() => {
       const none = new Set<number>()
       assert.deepStrictEqual(

@@ -31,7 +31,7 @@ describe("a queue", () => {
     assert.isFalse(one.leave())
   })
 
-  it("keeps nobody through somebody who has left", () => {
+  it("keeps no removed entry alive through another one", () => {
     const queue = new Queue<number>()
     const places = Array.from({ length: 100 }, (_, i) => queue.add(i))
     for (const place of [...places.slice(50), ...places.slice(0, 50)]) {
@@ -43,7 +43,7 @@ describe("a queue", () => {
     for (const place of rest) assert.deepStrictEqual([place.previous, place.next], [undefined, undefined])
   })
 
-  it.effect("is what a list is, whoever comes and goes", () =>
+  it.effect("is what a list is, whatever is added and removed", () =>
     Effect.gen(function* () {
       const queue = new Queue<number>()
       let list: Array<{ readonly value: number; readonly place: Place<number> }> = []

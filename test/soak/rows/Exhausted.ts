@@ -1,4 +1,4 @@
-/** A replica whose last connection somebody else has taken. */
+/** A replica whose last connection another program has taken. */
 import { Effect, Redacted } from "effect"
 import type { PgCluster } from "effect-db-router/testing"
 import * as Pg from "pg"
@@ -37,7 +37,7 @@ class Hoarder {
     return hoarder
   }
 
-  /** Ends the connections of somebody else. */
+  /** Ends the connections of another program. */
   async end(applicationName: string): Promise<void> {
     await this.admin.query(
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1 || '%'",

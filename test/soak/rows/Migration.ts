@@ -50,7 +50,7 @@ export const row: Row = {
         const results: Results = { done: 0, failures: [] }
         load.tally.begin("migration")
         yield* all(replicas.map((node) => node.pauseReplay))
-        // One half by whoever migrates with the router, one by whoever does not: of that it has not heard.
+        // One half is migrated through the router, the other one past it, so the router has not heard of that.
         yield* rig.use(
           DbRouter.session(
             Effect.flatMap(SqlClient.SqlClient, (sql) =>

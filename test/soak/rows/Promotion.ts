@@ -114,7 +114,7 @@ export const row: Row = {
     })
 }
 
-/** The old primary comes back as what it was, with nobody to wait for: a second primary, on the older timeline. */
+/** The old primary comes back without synchronous standbys: a second primary, on the older timeline. */
 const oldReturns = (rig: Rig.Rig, old: PgCluster.Node) =>
   Effect.gen(function* () {
     const { load, pace } = rig

@@ -31,13 +31,13 @@ const replicaDown = (cluster: PgCluster.Cluster, pace: Pace) =>
     )
   }).pipe(Effect.ensuring(Effect.ignore(cluster.replicas[0]!.start)))
 
-/** Tries to build a router where nobody answers. */
+/** Tries to build a router where no server answers. */
 const refusal = (cluster: PgCluster.Cluster, pace: Pace, what: string) =>
   Effect.gen(function* () {
     const machine = yield* Machine.watch
     const began = performance.now()
     const scope = yield* Scope.make()
-    const exit = yield* Effect.exit(Layer.buildWithScope(DbRouter.layer(options(cluster, pace, "nobody")), scope))
+    const exit = yield* Effect.exit(Layer.buildWithScope(DbRouter.layer(options(cluster, pace, "all-down")), scope))
     const took = performance.now() - began
     yield* Scope.close(scope, Exit.void)
     const error = Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined

@@ -33,7 +33,7 @@ select (select max(total) from orders) as top
 select array(select id from users)
 select case when active then 'yes' else 'no' end from users
 select case status when 'new' then 1 end from users
-select coalesce(name, email, 'nobody'), nullif(status, ''), greatest(1, 2), least(1, 2) from users
+select coalesce(name, email, 'unnamed'), nullif(status, ''), greatest(1, 2), least(1, 2) from users
 select * from users where name like 'a%' or name ilike '%b%' or name similar to 'c%' or name ~ '^d'
 select * from users where created_at between now() - interval '1 day' and now()
 select * from users where (id, name) = (1, 'Ann')
