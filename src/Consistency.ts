@@ -1,6 +1,6 @@
 /**
- * What a flow of work sees of its own writes. A policy is told of every write and commit, and is asked before every read;
- * it knows nothing of servers and pools.
+ * The visibility of a flow's own writes. A policy is told of every write and commit, and is asked before every read; it knows
+ * nothing of servers and pools.
  *
  * Inside a transaction that has written, and has not ended, reads always use that transaction: no policy is asked. Nor is one
  * inside a bind group, whose servers may be of another system.
@@ -39,22 +39,22 @@ export interface Consistency {
    * replicas may not have yet. Must not fail. Default: nothing.
    */
   readonly afterRollback?: Effect.Effect<void> | undefined
-  /** Whether the reads of this fiber go to the primary now. Called once per read, synchronously. */
+  /** Returns `true` if the reads of this fiber go to the primary now. Called once per read, synchronously. */
   readonly readsFromPrimary: (fiber: AnyFiber) => boolean
-  /** How positions in the write-ahead log decide which replicas a read may go to. Default: they do not. */
+  /** The choice of a read's replicas by positions in the write-ahead log. Default: none. */
   readonly positions?: Positions | undefined
 }
 
 /**
- * How positions in the write-ahead log decide which replicas a read may go to.
+ * The choice of a read's replicas by positions in the write-ahead log.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Positions {
-  /** How long a read waits for a replica that may have what the flow has seen. */
+  /** The longest wait of a read for a replica that may soon have what the flow has seen. */
   readonly wait: Duration.Duration
-  /** Whose writes a read has to see: those of its flow, or those of all flows of the process. */
+  /** The writes that a read has to see: those of its flow, or those of all flows of the process. */
   readonly scope: "flow" | "process"
   /** For how long after a write reads go to the primary where servers do not tell their positions. */
   readonly window: Duration.Duration
@@ -135,8 +135,9 @@ export const window = (duration: Duration.DurationInput): Consistency => {
  */
 export interface CausalOptions {
   /**
-   * How long a read waits at most for a replica to have what the flow has seen, before it goes to the primary. When
-   * one has waited in vain, the others of the next second (or of ten times `wait`) do not wait, and only ask. `0` never waits and never asks. Default: `"50 millis"`.
+   * The longest wait of a read for a replica to have what the flow has seen, before it goes to the primary. After a read has
+   * waited in vain, the others of the next second (or of ten times `wait`) do not wait, and only ask. `0` never waits and
+   * never asks. Default: `"50 millis"`.
    */
   readonly wait?: Duration.DurationInput | undefined
   /**
@@ -214,7 +215,7 @@ export const eventual = (): Consistency => ({
 })
 
 /**
- * What this flow has written and read as a text ({@link Token}, signed with the option `tokens.keys` of the router), for
+ * The position of this flow's writes and reads as a text ({@link Token}, signed with the option `tokens.keys` of the router), for
  * another process, a job of a queue, a call to another service: {@link withToken} makes a flow there go on from here. Take it
  * after the COMMIT. It is good for `tokens.lifetime`. None where this flow has seen nothing, where the policy keeps no positions
  * (all but {@link causal}), and where there is no router in the context.

@@ -43,7 +43,7 @@ export interface DbRouter extends service.DbRouter {}
 export const DbRouter: Context.Tag<DbRouter, DbRouter> = service.DbRouter
 
 /**
- * Where a statement would go, and why.
+ * The route of a statement, with its reason.
  *
  * @since 0.1.0
  * @category models
@@ -51,7 +51,7 @@ export const DbRouter: Context.Tag<DbRouter, DbRouter> = service.DbRouter
 export type Explanation = service.Explanation
 
 /**
- * How an engine does now.
+ * The present state of an engine.
  *
  * @since 0.1.0
  * @category models
@@ -59,7 +59,7 @@ export type Explanation = service.Explanation
 export type EngineStatus = service.EngineStatus
 
 /**
- * What every layer of the router provides: the router, a routed `SqlClient` and a routed `PgClient`.
+ * The services of every layer of the router: the router, a routed `SqlClient` and a routed `PgClient`.
  *
  * @since 0.1.0
  * @category models

@@ -34,7 +34,7 @@ import type { RouterConfigError } from "./RouterError.js"
 export type Level = model.Level
 
 /**
- * What a finding is about. These names stay the same from version to version.
+ * The subject of a finding. These names stay the same from version to version.
  *
  * @since 0.1.0
  * @category models
@@ -50,7 +50,7 @@ export type Code = model.Code
 export interface Finding extends model.Finding {}
 
 /**
- * What was found of one engine.
+ * The findings of one engine.
  *
  * @since 0.1.0
  * @category models
@@ -58,7 +58,7 @@ export interface Finding extends model.Finding {}
 export interface Server extends model.Server {}
 
 /**
- * How far a replica is behind the primary.
+ * The lag of a replica behind the primary.
  *
  * @since 0.1.0
  * @category models
@@ -66,7 +66,7 @@ export interface Server extends model.Server {}
 export interface Lag extends model.Lag {}
 
 /**
- * How a server's clock differs from this machine's.
+ * The difference between a server's clock and this machine's.
  *
  * @since 0.1.0
  * @category models
@@ -82,7 +82,7 @@ export interface Skew extends model.Skew {}
 export interface Connections extends model.Connections {}
 
 /**
- * What `check` has found. It can be written as JSON, and holds no secret: no URL, no password.
+ * The result of `check`. It can be written as JSON, and holds no secret: no URL, no password.
  *
  * @since 0.1.0
  * @category models
@@ -98,13 +98,13 @@ export interface Report extends model.Report {}
 export interface Explained extends model.Explained {}
 
 /**
- * What the check is about, besides the configuration.
+ * The options of the check, besides the configuration.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** How many processes run with these options, each with its own pools. Default: `1`. */
+  /** The number of processes that run with these options, each with its own pools. Default: `1`. */
   readonly instances?: number | undefined
 }
 
@@ -175,7 +175,7 @@ export const explain: (statements: ReadonlyArray<string>) => Effect.Effect<Reado
 export const statementsOf: (script: string) => Effect.Effect<ReadonlyArray<string>> = explaining.statementsOf
 
 /**
- * What `explain` says, as text for a terminal.
+ * The result of `explain` as text for a terminal.
  *
  * @since 0.1.0
  * @category rendering

@@ -69,9 +69,9 @@ export type ExclusiveConnection = Pick<Exclusive, keyof Exclusive>
 export interface Engine extends Candidate {
   readonly address: ResolvedEngine["address"]
   readonly client: ResolvedClient
-  /** Whether it takes the writes when it is the primary. */
+  /** It takes the writes when it is the primary. */
   readonly isWritable: boolean
-  /** Whether `drain` has taken it out of the choice. */
+  /** `drain` has taken it out of the choice. */
   readonly isDrained: boolean
   /** The findings of its probes; `undefined` while it is not probed. */
   readonly health: Health.Health | undefined
@@ -80,11 +80,11 @@ export interface Engine extends Candidate {
   readonly hasRoom: boolean
   /** All of its connections are in use, and no statement on them has ended for much longer than its statements take. */
   readonly isStuck: boolean
-  /** Which server it is bound to: another number once it has moved to another one. New credentials alone are no move. */
+  /** The number of its server: another one after each move to another server. New credentials alone are no move. */
   readonly binding: number
-  /** What is known of its positions in the write-ahead log. */
+  /** Its known positions in the write-ahead log. */
   readonly positions: Positions
-  /** Which part of its share of the work it is to get now, from 0.1 to 1: less than 1 for a while after it has come back. */
+  /** The part of its share of the work that it gets now, from 0.1 to 1: less than 1 for a while after it has come back. */
   readonly warmth: number
   /**
    * Runs one autocommitted statement on any connection. An interruption cancels it on the server. One that is `movable`, a
@@ -102,7 +102,7 @@ export interface Engine extends Candidate {
     sql: string,
     params: ReadonlyArray<unknown>,
     movable?: boolean,
-    /** What the statement leaves behind on its connection. */
+    /** The session state that the statement leaves behind on its connection. */
     leaves?: Leaves
   ) => Stream.Stream<object, SqlError>
   /** A connection for one's own use until the scope closes. */
@@ -117,9 +117,9 @@ export interface Engine extends Candidate {
     restore: Restore,
     isMovable?: boolean
   ) => Effect.Effect<ExclusiveConnection, SqlError>
-  /** How many statements have succeeded on it. */
+  /** The number of statements that have succeeded on it. */
   readonly answered: number
-  /** Whether statements run there, and none has ended for so long, in milliseconds. */
+  /** Statements run there, and none has ended for so long, in milliseconds. */
   readonly isSilent: (millis: number) => boolean
   /** Runs a statement such as programs send on a connection of its own. Takes no longer than `limit`. */
   readonly trial: (limit: Duration.Duration) => Effect.Effect<void, SqlError>
@@ -130,7 +130,7 @@ export interface Engine extends Candidate {
    * so. Takes no longer than `limit`. One at a time.
    */
   readonly probe: (limit: Duration.Duration, fresh: boolean) => Effect.Effect<Health.Report, SqlError>
-  /** What a probe would find is known from statements, since that time: it needs no connection. */
+  /** Statements have shown since that time what a probe would find: it needs no connection. */
   readonly proven: (at: number) => void
   /**
    * Has every connection read at the strongest isolation that standbys have, repeatable read, where the default is
@@ -152,7 +152,7 @@ export interface Engine extends Candidate {
   readonly warmUp: (millis: number) => void
   /** Says how it is. */
   readonly setHealth: (health: Health.Health) => void
-  /** Whom to tell of every error of a statement. */
+  /** Sets the listener for every error of a statement. */
   readonly onError: (listener: (error: SqlError) => void) => void
   /** Tells it of an error of a connection beside its pool. */
   readonly heard: (error: SqlError) => void
@@ -160,7 +160,7 @@ export interface Engine extends Candidate {
   readonly lose: (reason: string) => void
   /** Its part in the choice from now on. */
   readonly setShare: (weight: number, zone: string | undefined) => void
-  /** Whether it takes the writes from now on when it is the primary. */
+  /** Sets if it takes the writes from now on when it is the primary. */
   readonly setWritable: (writable: boolean) => void
   /** Takes the engine out of the choice, or puts it back. What runs on it goes on. */
   readonly setDrained: (drained: boolean) => void
@@ -174,17 +174,17 @@ export interface Engine extends Candidate {
   readonly rebind: (config: ResolvedEngine) => Effect.Effect<void, SqlError>
 }
 
-/** How fast the average of the latency forgets: the weight of the newest statement. */
+/** The weight of the newest statement in the moving average of the latency. */
 const latencyWeight = 0.1
 
-/** With which part of its share a server that has come back begins. As in Envoy (`min_weight_percent` of its slow start). */
+/** The first part of its share for a server that has come back. As in Envoy (`min_weight_percent` of its slow start). */
 const coldest = 0.1
 
-/** For how long nothing ends where all are stuck: in milliseconds, and in times of what a statement takes there. */
+/** The time without an end after which all statements count as stuck: in milliseconds, and in times of a statement's latency. */
 const stuckMillis = 100
 const stuckTimes = 10
 
-/** Whether a server answers statements: one that takes connections may leave them without an answer. */
+/** Sends a server a query: one that takes connections may leave statements without an answer. */
 const answers = (pool: Pool, limit: Duration.Duration): Effect.Effect<unknown, SqlError> =>
   Effect.flatMap(bounded.within(pool.query(command("SELECT 1")), limit), (answer) => {
     if (answer.state !== "late") return answer.exit
@@ -192,7 +192,7 @@ const answers = (pool: Pool, limit: Duration.Duration): Effect.Effect<unknown, S
     return Effect.fail(new SqlError({ cause, message: acquireFailed }))
   })
 
-/** What a password has is a little less than connecting may take: then the error says what it was. */
+/** The time limit of a password: a little less than that of connecting, so that the error says which of them it was. */
 const passwordOf = (client: ResolvedClient): Config["password"] => {
   const { password, passwordEffect } = client
   if (passwordEffect !== undefined)
@@ -229,7 +229,7 @@ export const poolConfig = (client: ResolvedClient): Config => {
   }
 }
 
-/** How long a wish waits for a connection, a new one or a free one. */
+/** The longest wait of a request for a connection, a new one or an idle one. */
 const waitMillisOf = ({ connectTimeout = limits.connect }: ResolvedClient): number => Duration.toMillis(connectTimeout)
 
 class EngineImpl implements Engine {
@@ -586,21 +586,21 @@ class EngineImpl implements Engine {
 }
 
 /**
- * What an engine needs to know of the options of its router.
+ * The options of a router that its engines need.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** How many statements a connection keeps prepared; `0` prepares none. */
+  /** The number of statements that a connection keeps prepared; `0` prepares none. */
   readonly maxPrepared: number
   /** `plan_cache_mode` of its connections; `undefined`: what the server has. */
   readonly planCacheMode?: PlanCacheMode | undefined
-  /** How long closing lets running work finish. */
+  /** The time that closing leaves running work to finish. */
   readonly shutdownTimeout: Duration.Duration
-  /** How long what may run elsewhere waits for a connection that others use. */
+  /** The longest wait of a movable statement for a connection that is checked out. */
   readonly waitForReplica: Duration.Duration
-  /** When the connections of one router are opened where not all of them may be at once. */
+  /** The pace at which a router opens connections where not all of them may be opened at once. */
   readonly pace: Pick<Pace, "await">
 }
 

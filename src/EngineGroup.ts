@@ -19,7 +19,7 @@ export interface EngineGroup {
   readonly engines: ReadonlyArray<Engine>
   /** Gives it other engines. What runs on those of before goes on. */
   readonly setEngines: (engines: ReadonlyArray<Engine>) => void
-  /** Whether statements of this group may be sent to an engine of it now. */
+  /** Returns `true` if statements of this group may be sent to an engine of it now. */
   readonly isEligible: (engine: Engine) => boolean
   /**
    * The engine for the next statement, of those that are eligible and not excluded; `undefined` when none is. One with a free
@@ -28,7 +28,7 @@ export interface EngineGroup {
   readonly choose: (except?: ReadonlySet<Engine>) => Engine | undefined
   /** The engine that a statement could get, without taking a turn. */
   readonly peek: (except?: ReadonlySet<Engine>) => Engine | undefined
-  /** Why none of its engines is eligible, engine by engine; `undefined` when it has none. */
+  /** The reasons why none of its engines is eligible, engine by engine; `undefined` when it has none. */
   readonly whyNone: () => string | undefined
 }
 

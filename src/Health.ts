@@ -1,6 +1,6 @@
 /**
- * Whether a server can be used: what a probe has found, how the state of a server follows from that, and how far a replica
- * is behind. Everything here is data and pure functions; the probes run elsewhere.
+ * The health of a server: the report of a probe, the state that follows from it, and the lag of a replica. Everything here is
+ * data and pure functions; the probes run elsewhere.
  *
  * @since 0.1.0
  */
@@ -32,7 +32,7 @@ export type State = "starting" | "up" | "lagging" | "foreign" | "suspect" | "dow
 export type Shown = State | "draining" | "unchecked"
 
 /**
- * What one probe has found.
+ * The findings of one probe.
  *
  * @since 0.1.0
  * @category models
@@ -52,12 +52,12 @@ export interface Report {
   readonly startedAt: number
   /** Of a standby, whether it receives from a server now, whose timeline it tells. `undefined`: it does not say. */
   readonly receives?: boolean | undefined
-  /** Whether new sessions begin read-only (`default_transaction_read_only`). `undefined`: it does not say. */
+  /** New sessions begin read-only (`default_transaction_read_only`). `undefined`: it does not say. */
   readonly isReadOnly?: boolean | undefined
 }
 
 /**
- * What a probe has found, together with what the one before it had. A standby without a server to receive from tells an older
+ * The findings of a probe, together with those of the one before it. A standby without a server to receive from tells an older
  * timeline than it is on, or none, until it has made its next restartpoint: while it is the same process, it stays on the one
  * that it was on.
  *
@@ -71,20 +71,20 @@ export const continued = (before: Report | undefined, report: Report): Report =>
 }
 
 /**
- * How far a replica is behind the primary.
+ * The lag of a replica behind the primary.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Lag {
-  /** How long ago it may have had all that the primary had, in milliseconds. `0`: it has all that is known. */
+  /** The upper bound of its lag in milliseconds. `0`: it has replayed all WAL that is known. */
   readonly millis: number
   /** Write-ahead log that the replica has not replayed. */
   readonly bytes: bigint
 }
 
 /**
- * How a server is, as far as the router knows.
+ * The health of a server, as far as the router knows.
  *
  * @since 0.1.0
  * @category models
@@ -95,16 +95,16 @@ export interface Health {
   readonly since: number
   /** Probes that have failed since the last one that succeeded. */
   readonly failures: number
-  /** Why it is not `up`; `undefined` where it is. */
+  /** The reason why it is not `up`; `undefined` where it is. */
   readonly reason: string | undefined
-  /** What the last probe that succeeded has found. */
+  /** The report of the last probe that succeeded. */
   readonly report: Report | undefined
   /** Of a replica, at its last probe. */
   readonly lag: Lag | undefined
 }
 
 /**
- * What a server may do and still be used.
+ * The limits within which a server is used.
  *
  * @since 0.1.0
  * @category models
@@ -162,7 +162,7 @@ export const answered = (
   return { ...become(health, state, now), failures: 0, reason, report, lag: known.lag }
 }
 
-/** What a server is compared with. */
+/** The state that a server is compared with. */
 interface Known {
   readonly era: Era | undefined
   readonly lag: Lag | undefined
@@ -199,8 +199,8 @@ const whyForeign = (report: Report, era: Era): string | undefined => {
 }
 
 /**
- * Whether a server holds the data of that system and timeline. Positions of different systems or timelines do not compare,
- * however far a replica has replayed.
+ * Returns `true` if a server holds the data of that system and timeline. Positions of different systems or timelines do not
+ * compare, however far a replica has replayed.
  *
  * @since 0.1.0
  * @category questions
@@ -264,7 +264,7 @@ export const ejected = (health: Health, reason: string, now: number): Health => 
 export const isUsable = (health: Health): boolean => health.state === "up"
 
 /**
- * Whether a server answers, as far as is known, be it behind or foreign.
+ * Returns `true` if a server answers, as far as is known, lagging and foreign ones too.
  *
  * @since 0.1.0
  * @category questions
@@ -290,17 +290,17 @@ export const shown = (health: Health | undefined, isDrained: boolean): Shown =>
 export interface History {
   /** The oldest first; positions and times only grow. The primary was at `position` from `at` until `until`, at least. */
   readonly seen: ReadonlyArray<{ readonly position: bigint; readonly at: number; readonly until: number }>
-  /** What the positions belong to. */
+  /** The system and timeline of the positions. */
   readonly system: string
   readonly timeline: number | undefined
-  /** When the primary had started that was at the last of them. */
+  /** The start time of the primary that was at the last of them. */
   readonly startedAt: number
 }
 
 /** After how long a position counts no more that the primary is said to be before, in milliseconds. */
 const backAfter = 5_000
 
-/** How many positions are kept. Older ones fall together, so that a lag is never shown as less than it is. */
+/** The number of positions kept. Older ones fall together, so that a lag is never shown as less than it is. */
 const maxHistory = 256
 
 /**
@@ -334,7 +334,7 @@ const thin = (seen: History["seen"]): History["seen"] =>
   )
 
 /**
- * How far a replica with that replay position is behind. What it has not replayed may have been written at once after the
+ * The lag of a replica with that replay position. WAL that it has not replayed may have been written at once after the
  * primary was last seen where the replica is, so that is from when on it is behind.
  *
  * @since 0.1.0

@@ -43,24 +43,24 @@ import type * as Session from "./Session.js"
  * @category models
  */
 export interface Options<R = never, T = never, S = never> {
-  /** Which statuses commit. Default: `commitByStatus`, those below 400. A client that hangs up never commits. */
+  /** The statuses that commit. Default: `commitByStatus`, those below 400. A client that hangs up never commits. */
   readonly commits?: ((status: number) => boolean) | undefined
   /**
-   * Which requests get no session, so that their statements commit one by one: by method, or by anything in the request.
+   * The requests that get no session, so that their statements commit one by one: by method, or by anything in the request.
    * Default: none.
    */
   readonly skip?: ReadonlyArray<HttpMethod> | ((request: HttpServerRequest) => boolean) | undefined
-  /** Whether the sessions of GET and HEAD requests refuse what may write. Default: `false`. */
+  /** If `true`, the sessions of GET and HEAD requests refuse statements that may write. Default: `false`. */
   readonly readOnlyGet?: boolean | undefined
   /**
-   * Whether the handler is interrupted when the client hangs up. `false` leaves that to the platform, which interrupts the
+   * If `true`, the handler is interrupted when the client hangs up. `false` leaves that to the platform, which interrupts the
    * routes of a router that are not `uninterruptible`, and no app without a router; what runs to its end is committed by
    * its status. Default: `true`, except around a route that is `uninterruptible`. A middleware around the whole router
    * cannot see that of a route: give it `false`.
    */
   readonly interruptible?: boolean | undefined
   /**
-   * How long a request may wait for the next byte of its body while its session holds a connection. Then the response is a 408,
+   * The longest wait of a request for the next byte of its body while its session holds a connection. Then the response is a 408,
    * all is rolled back, and the handler is interrupted. An upload that goes on is not cut, however long it takes, nor one that is
    * read before the first statement that needs a transaction. For requests of Node's HTTP/1 server; what is in front of a web
    * handler has limits of its own. Default: 3 seconds, less than others wait for a connection.
@@ -80,7 +80,7 @@ export interface Options<R = never, T = never, S = never> {
    */
   readonly session?: Session.Options | ((request: HttpServerRequest) => OptionsOfRequest<S>) | undefined
   /**
-   * How a client's next request gets to know what this one has written and read, also in another process: by
+   * The way by which a client's next request learns what this one has written and read, also in another process:
    * {@link tokenCookie}, {@link tokenHeader} or {@link tokenStore}, or several of them. Needs a policy that keeps positions
    * (`Consistency.causal()`), and keys that the processes share (the option `tokens.keys` of the router). Default: none, every
    * request starts clean: a cookie on a response is for its owner to decide.
@@ -158,7 +158,7 @@ export interface TokenHeaderOptions extends carriers.HeaderOptions {}
 export const tokenHeader = (options: TokenHeaderOptions = {}): TokenCarrier => carriers.header(options)
 
 /**
- * What {@link tokenStore} needs to know.
+ * The options of {@link tokenStore}.
  *
  * @since 0.1.0
  * @category tokens
@@ -192,7 +192,7 @@ export const tokenStore = <E = never, R = never>(options: TokenStoreOptions<E, R
   carriers.store(options)
 
 /**
- * Whether a request with this status commits: below 400.
+ * Returns `true` if a request with this status commits: below 400.
  *
  * @example
  * ```ts

@@ -51,23 +51,23 @@ import type * as snapshot from "./internal/status/snapshot.js"
  * @category models
  */
 export interface Action extends snapshot.Action {
-  /** What the button says, unlike any other of that server: `"Promote"`. */
+  /** The label of the button, unlike any other of that server: `"Promote"`. */
   readonly label: string
-  /** What it does. When it fails, the page shows the message of its error; defects are only logged. */
+  /** The effect of the button. When it fails, the page shows the message of its error; defects are only logged. */
   readonly run: Effect.Effect<unknown, unknown>
 }
 
 /**
- * What the page shows, and what it can do.
+ * The content and the operations of the page.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Whether the page can drain and undrain servers. Default: `false`. */
+  /** If `true`, the page can drain and undrain servers. Default: `false`. */
   readonly operations?: boolean | undefined
   /**
-   * How the texts of statements are shown; their parameters (`$1`) never are. Default: `"masked"`, each constant as `?` and
+   * The form of the texts of statements; their parameters (`$1`) are never shown. Default: `"masked"`, each constant as `?` and
    * no comments, since `CREATE ROLE ... PASSWORD '...'` and connection strings are constants. `true`: as they were written.
    * `false`: not at all; reasons still name functions and relations.
    */
@@ -83,7 +83,7 @@ export interface Options {
   readonly title?: string | undefined
   /** A line below the title. Default: none. */
   readonly description?: string | undefined
-  /** How long the page waits before it asks again. Default: `"1 second"`. */
+  /** The interval at which the page refreshes. Default: `"1 second"`. */
   readonly refresh?: Duration.DurationInput | undefined
   /**
    * Buttons of your own for a server as it is now, such as those of your cluster manager. They do not need `operations`.
@@ -93,7 +93,7 @@ export interface Options {
 }
 
 /**
- * What `status.json` has. What is not known is not there. All times are in milliseconds of the clock.
+ * The content of `status.json`. Unknown values are absent. All times are in milliseconds of the clock.
  *
  * @since 0.1.0
  * @category models

@@ -68,7 +68,7 @@ export const contentEnd = (lsn: bigint): bigint => {
 }
 
 /**
- * Whether two positions can be compared: they are of one system and one timeline.
+ * Returns `true` if two positions can be compared: they are of one system and one timeline.
  *
  * @since 0.1.0
  * @category questions
@@ -76,7 +76,8 @@ export const contentEnd = (lsn: bigint): bigint => {
 export const isComparable = (a: Position, b: Position): boolean => a.timeline === b.timeline && a.system === b.system
 
 /**
- * Whether a server that has replayed the one position holds everything before the other. Never across systems or timelines.
+ * Returns `true` if a server that has replayed the one position holds everything before the other. Never across systems or
+ * timelines.
  *
  * @since 0.1.0
  * @category questions
@@ -85,7 +86,7 @@ export const covers = (replayed: Position, wanted: Position): boolean =>
   isComparable(replayed, wanted) && (replayed.lsn >= wanted.lsn || replayed.lsn >= contentEnd(wanted.lsn))
 
 /**
- * Whether the one position is at or after all the others.
+ * Returns `true` if the one position is at or after all the others.
  *
  * @since 0.1.0
  * @category questions

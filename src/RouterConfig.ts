@@ -46,21 +46,21 @@ export interface EngineConfig extends Omit<PgClientConfig, "password"> {
    */
   readonly password?: Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown> | undefined
   /**
-   * What `explain`, spans, metrics and error messages call the engine, unique among all groups. Default: the group and
+   * The engine's name in `explain`, spans, metrics and error messages, unique among all groups. Default: the group and
    * the position in it, from 1: `"read-2"`. A server that is in two groups is two engines, each with its own pool and name.
    */
   readonly name?: string | undefined
   /** The share of the group's work that it should get, relative to the others. Positive and finite. Default: `1`. */
   readonly weight?: number | undefined
-  /** Where it is, for `Selector.preferZone`. Default: nowhere in particular. */
+  /** Its zone, for `Selector.preferZone`. Default: none. */
   readonly zone?: string | undefined
   /**
-   * Whether it takes the writes when it is the primary. `false` for a replica that no promotion is to make the primary of this
+   * If `true`, it takes the writes when it is the primary. `false` for a replica that no promotion is to make the primary of this
    * program: it gets no writes, whatever it says of itself. Default: `true`.
    */
   readonly writable?: boolean | undefined
   /**
-   * Whether the password is sent as it is to a server that asks for that (LDAP, PAM, RADIUS, `password` in `pg_hba.conf`) where
+   * If `true`, the password is sent as it is to a server that asks for that (LDAP, PAM, RADIUS, `password` in `pg_hba.conf`) where
    * it has not shown a certificate that was verified. Anyone on the way, or in the server's place, could read it. With verified
    * TLS it is sent in any case; SCRAM and MD5 do not send it. Default: `false`, connecting fails.
    */
@@ -108,19 +108,19 @@ export interface Options {
    * router is a plain client.
    */
   readonly readGroup?: string | undefined
-  /** How an engine of a group is chosen. Default: `Selector.roundRobin`. */
+  /** The choice of an engine in a group. Default: `Selector.roundRobin`. */
   readonly strategy?: Selector.Strategy | undefined
   /** `false` sends every statement outside a bind group to the default group. Default: `true`. */
   readonly enabled?: boolean | undefined
   /**
-   * Which reads go to replicas. Default: `"automatic"`, all that are shown to be reads. `"explicit"`: only those inside
+   * The reads that go to replicas. Default: `"automatic"`, all that are shown to be reads. `"explicit"`: only those inside
    * `DbRouter.replica`. `"observe"`: none; spans, metrics and `explain` say where they would have gone.
    */
   readonly reads?: "automatic" | "explicit" | "observe" | undefined
-  /** What a flow sees of its own writes, and of what it has read. Default: `Consistency.causal()`. */
+  /** The visibility of a flow's own writes, and of what it has read. Default: `Consistency.causal()`. */
   readonly consistency?: Consistency.Consistency | undefined
   /**
-   * What happens to a read when no replica may be used. Default: `"primary"`, it goes to the default group. `"fail"`: it
+   * The fate of a read when no replica may be used. Default: `"primary"`, it goes to the default group. `"fail"`: it
    * fails with the reason `NoEngineAvailable`.
    */
   readonly onNoReplica?: "primary" | "fail" | undefined
@@ -130,56 +130,56 @@ export interface Options {
    */
   readonly hedge?: Duration.DurationInput | HedgeOptions | undefined
   /**
-   * Whether statements with parameters are prepared on the server, once per connection and text. Default: `true`. Set it
+   * If `true`, statements with parameters are prepared on the server, once per connection and text. Default: `true`. Set it
    * to `false` behind a proxy that pools by transaction, such as PgBouncer before 1.21.
    */
   readonly prepare?: boolean | PrepareOptions | undefined
   /** The default classifier. It has no effect on a `SqlClassifier` of your own. */
   readonly classifier?:
     | {
-        /** How many texts it remembers the answer for; the least recently used are forgotten. Default: `4096`. */
+        /** The number of texts whose answer it remembers; the least recently used are forgotten. Default: `4096`. */
         readonly cacheSize?: number | undefined
-        /** How often it reads the primary's catalog again. Default: `"1 minute"`. */
+        /** The interval at which it reads the primary's catalog again. Default: `"1 minute"`. */
         readonly refreshInterval?: Duration.DurationInput | undefined
       }
     | undefined
   /**
-   * How the servers are watched: each is probed on a connection of its own, and reads go only to replicas that answer and
+   * The health checks: each server is probed on a connection of its own, and reads go only to replicas that answer and
    * are not too far behind. `false`: nothing is probed and every server counts as well. Default: `true`.
    */
   readonly health?: boolean | HealthOptions | undefined
   /**
-   * Where the servers of the default and the read group come from. Default: `Topology.fixed`, those of `groups`. A `Topology`
+   * The source of the servers of the default and the read group. Default: `Topology.fixed`, those of `groups`. A `Topology`
    * in the context takes its place.
    */
   readonly topology?: Topology.Topology | undefined
-  /** How long to wait for a server that takes the writes, while there is none. Needs `health`. */
+  /** The longest wait for a server that takes the writes, while there is none. Needs `health`. */
   readonly waitForPrimary?: WaitForPrimary | undefined
   /**
-   * How long a read that may run elsewhere waits for a connection of a replica that others use. It goes to a replica that has a
-   * free one in any case; this is for when none has. Then the primary, or, with `onNoReplica: "fail"`, another replica takes it.
+   * The longest wait of a read that may run elsewhere for a connection of a replica, while the connections of all replicas are
+   * checked out. After the wait the primary, or, with `onNoReplica: "fail"`, another replica takes it.
    * Default: `"1 second"`; `0` does not wait.
    */
   readonly waitForReplica?: Duration.DurationInput | undefined
   /**
-   * How many notifications are kept for a stream of `listen` that does not take them. At one more that stream fails, with the
+   * The number of notifications kept for a stream of `listen` that does not take them. At one more that stream fails, with the
    * reason `ListenerBehind`, once it has taken those; other streams go on. Default: `10000`.
    */
   readonly maxPendingNotifications?: number | undefined
-  /** How positions travel to other requests and processes. Default: signed with a random key of the process. */
+  /** The tokens that carry positions to other requests and processes. Default: signed with a random key of the process. */
   readonly tokens?: Token.Options | undefined
   /**
-   * Whether statements, transactions, sessions, look-ups of the classifier and the engines themselves are measured: see
+   * If `true`, statements, transactions, sessions, look-ups of the classifier and the engines themselves are measured: see
    * `Telemetry`. What happens rarely (reads that move, questions for a position, rejected tokens) is counted all the same.
    * Default: `true`, which costs about a microsecond of processor time a statement.
    */
   readonly metrics?: boolean | undefined
-  /** How long closing the layer lets running work finish before it closes the connections. Default: `"5 seconds"`. */
+  /** The time that closing the layer leaves running work to finish before it closes the connections. Default: `"5 seconds"`. */
   readonly shutdownTimeout?: Duration.DurationInput | undefined
 }
 
 /**
- * How long to wait for a server that takes the writes.
+ * The longest waits for a server that takes the writes.
  *
  * @since 0.1.0
  * @category models
@@ -203,13 +203,13 @@ export interface WaitForPrimary {
 export type PlanCacheMode = settings.PlanCacheMode
 
 /**
- * How statements are prepared on the server.
+ * The preparing of statements on the server.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PrepareOptions {
-  /** How many statements a connection keeps prepared; the least recently used make room. Default: `256`. */
+  /** The number of statements that a connection keeps prepared; the least recently used make room. Default: `256`. */
   readonly maxPerConnection?: number | undefined
   /**
    * `plan_cache_mode` of every connection, sent in the startup packet's `options`. `"force_custom_plan"` plans each run for
@@ -220,13 +220,13 @@ export interface PrepareOptions {
 }
 
 /**
- * When a read is sent to a second replica.
+ * The sending of a slow read to a second replica.
  *
  * @since 0.1.0
  * @category models
  */
 export interface HedgeOptions {
-  /** How long a replica has for its answer: longer than nearly all reads take. */
+  /** The time until a second replica is asked: longer than nearly all reads take. */
   readonly after: Duration.DurationInput
   /**
    * The share of the reads that may be sent twice, so that a slow day is not doubled: above `0` and at most `1`. After a time
@@ -236,15 +236,15 @@ export interface HedgeOptions {
 }
 
 /**
- * How the servers are watched.
+ * The health checks of the servers.
  *
  * @since 0.1.0
  * @category models
  */
 export interface HealthOptions {
-  /** How often a server is probed; a fifth more or less, by chance. Default: `"2 seconds"`. */
+  /** The interval of a server's probes; a fifth more or less, by chance. Default: `"2 seconds"`. */
   readonly interval?: Duration.DurationInput | undefined
-  /** How long a probe may take, connecting included. Default: `"1 second"`. */
+  /** The time limit of a probe, connecting included. Default: `"1 second"`. */
   readonly timeout?: Duration.DurationInput | undefined
   /** After how many failed probes in a row a server is down. It gets no reads from the first one on. Default: `2`. */
   readonly failures?: number | undefined
@@ -267,8 +267,8 @@ export interface HealthOptions {
    */
   readonly ejectShare?: number | undefined
   /**
-   * How long a replica is out then, at first. After that a statement of the router's own has to succeed on it; each time that it
-   * fails, or that the replica fails again soon, it is out for twice as long, up to five minutes. One whose probes fail
+   * The time that a replica is out then, at first. After that a statement of the router's own has to succeed on it; each time
+   * that it fails, or that the replica fails again soon, it is out for twice as long, up to five minutes. One whose probes fail
    * meanwhile until it is `down` is tried as soon as one succeeds again. `0`: none is ever taken out so. Default: `"10 seconds"`.
    */
   readonly ejectTime?: Duration.DurationInput | undefined
@@ -304,7 +304,7 @@ export interface ResolvedClient extends settings.ResolvedClient {}
  * @category models
  */
 export interface EngineEntry {
-  /** Where it stands in the options: `groups.read[1]`. */
+  /** Its place in the options: `groups.read[1]`. */
   readonly field: string
   readonly name: string
   readonly weight: number
@@ -345,7 +345,7 @@ export interface RouterConfig {
   readonly onNoReplica: "primary" | "fail"
   /** `undefined`: no read is sent twice. */
   readonly hedge: { readonly after: Duration.Duration; readonly maxShare: number } | undefined
-  /** How many statements a connection keeps prepared; `0` means that none is prepared. */
+  /** The number of statements that a connection keeps prepared; `0` means that none is prepared. */
   readonly maxPreparedPerConnection: number
   /** `undefined`: what the server has. */
   readonly planCacheMode: PlanCacheMode | undefined
@@ -443,7 +443,7 @@ export const resolveEngine = (
 ): Either.Either<ResolvedEngine, RouterConfigError> => engine.resolve(slot, config)
 
 /**
- * Whether an engine asks for no other transforms or types than `first`, the first engine of the default group. `resolve`
+ * Checks that an engine asks for no other transforms or types than `first`, the first engine of the default group. `resolve`
  * has done this for all engines that were given as values; when `first` was given as an Effect, do it once that has
  * yielded.
  *

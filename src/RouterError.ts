@@ -25,7 +25,7 @@ export class RouterConfigError extends Schema.TaggedError<RouterConfigError>(
   field: Schema.String,
   /** The value that was given, as printed text. */
   value: Schema.String,
-  /** What is allowed, or what to do. */
+  /** The allowed values, or what to do. */
   remedy: Schema.String,
   /** The environment variable that the value came from. */
   variable: Schema.optional(Schema.String)
@@ -57,9 +57,9 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
   {
     /** The name of the topology. */
     topology: Schema.String,
-    /** What was asked: a host name, a URL without its credentials. */
+    /** The source that was asked: a host name, a URL without its credentials. */
     target: Schema.String,
-    /** What happened, and what to do. */
+    /** The failure, and what to do. */
     description: Schema.String,
     /** The error underneath. */
     cause: Schema.optional(Schema.Defect)
@@ -80,7 +80,7 @@ export class TopologyError extends Schema.TaggedError<TopologyError>("effect-db-
 }
 
 /**
- * What a `RouterError` can be about.
+ * The reason of a `RouterError`.
  *
  * - `UnknownGroup`: a group was named that does not exist
  * - `UnknownEngine`: an engine was named that does not exist
@@ -156,7 +156,7 @@ export const codes = {
 } as const satisfies Record<Reason, string>
 
 /**
- * What went wrong while a statement was routed, or while a session ended. `reason` says what; the other fields say where.
+ * An error of routing a statement, or of ending a session. `reason` says what happened; the other fields say where.
  *
  * @since 0.1.0
  * @category errors
@@ -165,9 +165,9 @@ export class RouterError extends Schema.TaggedError<RouterError>("effect-db-rout
   "RouterError",
   {
     reason: Reason,
-    /** What happened, without advice. */
+    /** The failure, without advice. */
     description: Schema.String,
-    /** What to do about it. */
+    /** The advice: what to do about it. */
     remedy: Schema.String,
     /** The group it is about. */
     group: Schema.optional(Schema.String),
@@ -200,7 +200,7 @@ export class RouterError extends Schema.TaggedError<RouterError>("effect-db-rout
 }
 
 /**
- * Where an error happened, and the error underneath.
+ * The place of an error, and the error underneath.
  *
  * @since 0.1.0
  * @category models
@@ -546,7 +546,7 @@ export const copyUnsupported = (): RouterError =>
   })
 
 /**
- * Whether a value is a `RouterError`; not whether it is an error that was caused by one: see {@link fromSqlError}.
+ * Returns `true` if a value is a `RouterError`, not for an error that was caused by one: see {@link fromSqlError}.
  *
  * @since 0.1.0
  * @category guards
@@ -615,7 +615,7 @@ export const reasonOf = (error: unknown): Option.Option<Reason> =>
 export type KnownOutcome = "not done" | "unknown" | "partly done"
 
 /**
- * What is known of a write whose error this is: of a statement outside transactions, of a whole transaction, of a session.
+ * The known outcome of a write that has failed with an error: a statement outside transactions, a whole transaction, a session.
  *
  * A statement that was never sent (no connection could be had: the message is "Failed to acquire connection"), one that the
  * server has refused, and a transaction whose connection broke before its COMMIT are `"not done"`. A text that commits in
@@ -640,7 +640,7 @@ export const outcomeOf = (error: unknown): KnownOutcome => {
 }
 
 /**
- * Whether the work whose error this is may be there or not: to repeat it blindly could do it twice.
+ * Returns `true` if the failed work may be there or not: to repeat it blindly could do it twice.
  *
  * @since 0.1.0
  * @category guards

@@ -1,6 +1,6 @@
 /**
- * What a flow of work carries with it: the group that it is bound to, whether it is forced to the primary or to the
- * replicas, and whether it sticks to the primary because it has written. Everything lives in `FiberRef`s, so it follows
+ * The context of a flow of work: the group that it is bound to, a forced role (primary or replicas), and the stickiness to
+ * the primary after a write. Everything lives in `FiberRef`s, so it follows
  * fibers and needs no requirement in `R`.
  *
  * @since 0.1.0
@@ -66,7 +66,7 @@ export const bindGroup: FiberRef.FiberRef<Option.Option<string>> = globalValue(
 )
 
 /**
- * How old the data of a replica may be that reads go to, in milliseconds: see `DbRouter.maxStaleness`. Default: any age.
+ * The greatest age of the data of a replica that reads may go to, in milliseconds: see `DbRouter.maxStaleness`. Default: any age.
  *
  * @since 0.1.0
  * @category fiber refs
@@ -76,7 +76,7 @@ export const maxStaleness: FiberRef.FiberRef<number> = globalValue("effect-db-ro
 )
 
 /**
- * What one flow of work has written and read, as far as its reads must know. A value: fibers take it along when they are
+ * The writes and reads of one flow of work, as far as its reads must know. A value: fibers take it along when they are
  * forked, and give back what is new when they are joined. Only what a session or a request shares with all its fibers changes
  * in place, and what a fiber has read in a flow that it has made itself.
  *
@@ -84,18 +84,18 @@ export const maxStaleness: FiberRef.FiberRef<number> = globalValue("effect-db-ro
  * @category models
  */
 export class Flow {
-  /** What all fibers of a session or a request have instead. */
+  /** The state that all fibers of a session or a request share instead. */
   readonly shared: { seen: Seen.Seen } | undefined
   /** The number of the fiber that has made it, of what it had before, if that is known. */
   readonly owner: number | undefined
   private own: Seen.Seen
 
   constructor(options?: {
-    /** Whether it begins as one that sticks to the primary. Default: as `seen` says. */
+    /** If `true`, it sticks to the primary from its start. Default: as `seen` says. */
     readonly stuck?: boolean
-    /** Whether the fibers below share it instead of copying it. Default: `false`. */
+    /** If `true`, the fibers below share it instead of copying it. Default: `false`. */
     readonly shared?: boolean
-    /** What it has seen when it begins. Default: nothing. */
+    /** The writes and reads that it has seen at its start. Default: none. */
     readonly seen?: Seen.Seen
     /** The number of the fiber that makes it, if that is known. */
     readonly owner?: number | undefined
@@ -106,12 +106,12 @@ export class Flow {
     this.shared = shared ? { seen: this.own } : undefined
   }
 
-  /** What it has written and read. */
+  /** Its writes and reads. */
   get seen(): Seen.Seen {
     return this.shared === undefined ? this.own : this.shared.seen
   }
 
-  /** Whether reads stick to the primary. */
+  /** Reads stick to the primary. */
   get isStuck(): boolean {
     return this.seen.stuck
   }
@@ -273,7 +273,7 @@ const stick: Change = (seen) => Seen.withStuck(seen, true)
 export const clearStickyPrimary: Effect.Effect<void> = FiberRef.update(flow, (flow) => flow.with(false))
 
 /**
- * Whether reads go to the primary here because they are forced there, or because this flow has written. Not inside
+ * Returns `true` if reads go to the primary here because they are forced there, or because this flow has written. Not inside
  * `replica(...)` and not inside a bind group, where neither counts. What the options say (`enabled`, `reads`) is for
  * `explain` of the router.
  *
@@ -348,7 +348,7 @@ const separate = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
   )
 
 /**
- * Where statements of an effect are to go. `primary` and `replica` clear a surrounding bind group: the innermost wins.
+ * The target of an effect's statements. `primary` and `replica` clear a surrounding bind group: the innermost wins.
  *
  * @since 0.1.0
  * @category models

@@ -21,7 +21,7 @@ export interface Candidate {
   readonly name: string
   /** The share of the work that this engine should get, relative to the others. Always positive and finite. */
   readonly weight: number
-  /** Where the engine is, for `preferZone`. */
+  /** The zone of the engine, for `preferZone`. */
   readonly zone: string | undefined
   /** Statements that run on the engine now. */
   readonly inFlight: number
@@ -47,7 +47,7 @@ export type Select = <A extends Candidate>(candidates: ReadonlyArray<A>) => A
  * @category models
  */
 export interface Strategy {
-  /** What `explain`, logs and error messages call it. */
+  /** Its name in `explain`, logs and error messages. */
   readonly name: string
   /** Makes the `Select` of one group. `random` yields numbers in `[0, 1)`; the router seeds it from Effect's `Random`. */
   readonly make: (random: () => number) => Select

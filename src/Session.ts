@@ -51,10 +51,10 @@ export interface Options {
   readonly readOnly?: boolean | undefined
   /** A serializable, read-only transaction waits until it cannot fail (`DEFERRABLE`). Default: `false`. */
   readonly deferrable?: boolean | undefined
-  /** How long one statement may take, in milliseconds if it is a number (`statement_timeout`). Default: the server's. */
+  /** The time limit of one statement, in milliseconds if it is a number (`statement_timeout`). Default: the server's. */
   readonly statementTimeout?: Duration.DurationInput | undefined
   /**
-   * How long a transaction may be idle before the server ends it, in milliseconds if it is a number
+   * The time that a transaction may be idle before the server ends it, in milliseconds if it is a number
    * (`idle_in_transaction_session_timeout`). Default: the server's.
    */
   readonly idleTimeout?: Duration.DurationInput | undefined
@@ -188,7 +188,7 @@ export const readOnly = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
   newSession(self, { readOnly: true, reads: "snapshot" })
 
 /**
- * How work leaves the session around it.
+ * The ways of work out of the session around it.
  *
  * @since 0.1.0
  * @category models
@@ -247,7 +247,7 @@ const detach = <A, E, R>(self: Effect.Effect<A, E, R>, options: DetachedOptions)
   })
 
 /**
- * What `atomic` does about the transaction that the session has already begun:
+ * The behaviour of `atomic` where the session has already begun a transaction:
  *
  * - `"commit"`: commits it first
  * - `"rollback"`: rolls it back first
@@ -451,7 +451,7 @@ export const rollback: ForGroups = early("rollback", rollbackEarly)
 export const close: ForGroups = early("close", (session, group) => session.rollback(group, "close"))
 
 /**
- * Whether there is a session around.
+ * Returns `true` inside a session.
  *
  * @since 0.1.0
  * @category sessions

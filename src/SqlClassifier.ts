@@ -42,21 +42,22 @@ export type {
    */
   Catalog,
   /**
-   * Why a name is not fine in a read.
+   * The reason why a name is not fine in a read.
    *
    * @since 0.1.0
    * @category catalog
    */
   CatalogCause,
   /**
-   * What the functions of a server leave behind on the connections that call them, and by what a statement reaches them.
+   * The session state that the functions of a server leave behind on the connections that call them, and the names by which a
+   * statement reaches them.
    *
    * @since 0.1.0
    * @category catalog
    */
   CatalogLeaves,
   /**
-   * What is left behind on a connection.
+   * The session state that is left behind on a connection.
    *
    * @since 0.1.0
    * @category catalog
@@ -73,7 +74,7 @@ export type {
 
 export type {
   /**
-   * What a statement leaves behind for the statements after it on its connection.
+   * The session state that a statement leaves behind for the statements after it on its connection.
    *
    * @since 0.1.0
    * @category models
@@ -92,7 +93,7 @@ export type {
 export type StatementKind = "read" | "write" | "session"
 
 /**
- * What a statement does to a server, and why that is the answer.
+ * The effect of a statement on a server, with the reason for the answer.
  *
  * @since 0.1.0
  * @category models
@@ -104,7 +105,7 @@ export interface Classification {
   /** It may change what a catalog snapshot holds (DDL; also `DO`, `CALL` and what does not parse): read the catalog again. */
   readonly changesSchema: boolean
   /**
-   * What it leaves behind for the statements after it on its connection; absent for nothing. Of a `session` statement of a
+   * The state that it leaves behind for the statements after it on its connection; absent for none. Of a `session` statement of a
    * classifier of your own that never says it, everything is expected.
    */
   readonly leaves?: Leaves
@@ -129,9 +130,9 @@ export interface SqlClassifier {
    */
   readonly remember: (sql: string, reason: string) => void
   /**
-   * Whether a text is a `write` only for want of knowledge: it does not parse, is too long, was refused by a standby, or names
-   * something that the catalog does not know. A read-only session does not refuse such a text, it runs it in its READ ONLY
-   * transaction, where the server guards. Absent: no text is.
+   * Returns `true` if a text is a `write` only for want of knowledge: it does not parse, is too long, was refused by a standby,
+   * or names something that the catalog does not know. A read-only session does not refuse such a text, it runs it in its READ
+   * ONLY transaction, where the server guards. Absent: no text is.
    */
   readonly isGuess?: (sql: string) => boolean
   /**
@@ -150,21 +151,21 @@ export interface SqlClassifier {
 export const SqlClassifier = Context.GenericTag<SqlClassifier>("effect-db-router/SqlClassifier")
 
 /**
- * What a classifier remembers.
+ * The cache of a classifier.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
   /**
-   * How many texts keep their classification, least recently used first out. Texts are also bounded to 8 million UTF-16 code
-   * units in all. `0` keeps none.
+   * The number of texts that keep their classification, least recently used first out. Texts are also bounded to 8 million
+   * UTF-16 code units in all. `0` keeps none.
    *
    * @default 10_000
    */
   readonly cacheSize?: number
   /**
-   * Whether texts are counted by whether they were known: `Telemetry.lookups`.
+   * If `true`, look-ups are counted as hits and misses: `Telemetry.lookups`.
    *
    * @default true
    */
@@ -220,7 +221,7 @@ export const makeWith = (options: Options): Effect.Effect<SqlClassifier> =>
 export const make: Effect.Effect<SqlClassifier> = makeWith({})
 
 /**
- * Where a classifier has its catalog from.
+ * The source of a classifier's catalog.
  *
  * @since 0.1.0
  * @category models
@@ -235,8 +236,8 @@ export interface CatalogOptions<E> extends Options {
    */
   readonly stamp?: Effect.Effect<string, E>
   /**
-   * How often the catalog is read again in the background, give or take a fifth. `Duration.infinity`: only by `refresh`, and
-   * after a name that it does not know.
+   * The interval at which the catalog is read again in the background, give or take a fifth. `Duration.infinity`: only by
+   * `refresh`, and after a name that it does not know.
    *
    * @default "60 seconds"
    */

@@ -1,5 +1,5 @@
 /**
- * What the router measures, and what it says on spans: the names of all metrics and attributes, with their units.
+ * The names of all metrics of the router and of the attributes of its spans, with their units.
  *
  * Metrics are Effect's own, in its global registry, so whatever exports those (`@effect/opentelemetry`, `Metric.snapshot`)
  * exports these too; no layer is needed. Names are OpenTelemetry's where its database conventions have one
@@ -36,7 +36,7 @@ export const attributes = {
   /** The SQLSTATE, where the server has said one. */
   statusCode: "db.response.status_code",
   /**
-   * What has failed: the SQLSTATE, the code of the socket's error (`ECONNREFUSED`), the reason of a `RouterError`
+   * The kind of the failure: the SQLSTATE, the code of the socket's error (`ECONNREFUSED`), the reason of a `RouterError`
    * (`NoEngineAvailable`), `interrupted`, or the name of the error; `_OTHER` beyond the first 100 of a router.
    */
   errorType: "error.type",
@@ -52,11 +52,11 @@ export const attributes = {
   kind: "db.router.kind",
   /** The rule of routing that decided: one of {@link rules}. */
   rule: "db.router.rule",
-  /** How it ended: see the metric. */
+  /** The outcome: see the metric. */
   outcome: "db.router.outcome",
   /** The state of an engine: see `Health.Shown`. */
   state: "db.router.state",
-  /** Who has answered a read that was sent twice: `first`, `second` or `neither`. */
+  /** The attempt that has answered a read that was sent twice: `first`, `second` or `neither`. */
   winner: "db.router.winner",
   /** `hit` or `miss`. */
   lookup: "db.router.lookup",
@@ -125,7 +125,7 @@ export const rules = {
 export type Rule = keyof typeof rules
 
 /**
- * What a metric is called and what it says.
+ * The name and the meaning of a metric.
  *
  * @since 0.1.0
  * @category models

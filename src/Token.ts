@@ -17,7 +17,7 @@ import type { Position } from "./Position.js"
 import { RouterConfigError } from "./RouterError.js"
 
 /**
- * What a token says.
+ * The content of a token.
  *
  * @since 0.1.0
  * @category models
@@ -29,7 +29,7 @@ export interface Token {
 }
 
 /**
- * Why a token is ignored:
+ * The reason why a token is ignored:
  *
  * - `tooLong`: more than 256 characters; nothing else of it is looked at
  * - `malformed`: not a token: other characters, another length
@@ -77,7 +77,7 @@ export interface Options {
    */
   readonly keys?: ReadonlyArray<Redacted.Redacted> | undefined
   /**
-   * How long a token is good for, from when it was made. Longer than a replica may be behind and still get reads
+   * The lifetime of a token, from its making on. Longer than a replica may be behind and still get reads
    * (`health.maxLag`, by default 10 seconds): after that, every replica has what the token is about. It is also how long the
    * holder of a token from before a promotion reads from the primary. Default: `"1 minute"`.
    */
@@ -116,7 +116,7 @@ const maxTime = 2 ** 48 - 1
 export const minKeyBytes = 32
 
 /**
- * How long a token is good for, if the options do not say so.
+ * The lifetime of a token, if the options do not say it.
  *
  * @since 0.1.0
  * @category models
@@ -238,8 +238,8 @@ export const decode = (keys: Keys, text: string, now: number): Either.Either<Tok
 }
 
 /**
- * Whether a position may be of a system whose primary is at `known`. One on a timeline before that of the primary may be: it
- * is from before a promotion. What `known` has not reached is impossible only if `known` is fresh, taken after the token came.
+ * Returns `true` if a position may be of a system whose primary is at `known`. One on a timeline before that of the primary may
+ * be: it is from before a promotion. A position beyond `known` is impossible only if `known` is fresh, taken after the token came.
  *
  * @since 0.1.0
  * @category questions

@@ -1,6 +1,6 @@
 /**
- * Where the servers are, now. A topology lists the servers; which of them is the primary they say themselves, in the probes,
- * so what a topology believes of roles only hastens those.
+ * The present list of servers. The servers themselves say which of them is the primary, in the probes; the roles of a topology
+ * only hasten those.
  *
  * Nothing that a source answers is believed: every server needs a host without scheme, user or password, a port from 1 to
  * 65535, a positive weight, and a name that no other has; a list has at least one server and at most 1000. A list that cannot
@@ -37,13 +37,13 @@ export interface Member {
   readonly host: string
   /** Default: that of the first engine of the default group, else `5432`. */
   readonly port?: number | undefined
-  /** What the engine is called. Default: `host:port`. A member of the same name is the same engine, wherever it moves. */
+  /** The name of the engine. Default: `host:port`. A member of the same name is the same engine, wherever it moves. */
   readonly name?: string | undefined
   /** The share of the reads, relative to the others: positive. Default: `1`. */
   readonly weight?: number | undefined
-  /** Where the server is, for `Selector.preferZone`. Default: none. */
+  /** The zone of the server, for `Selector.preferZone`. Default: none. */
   readonly zone?: string | undefined
-  /** What the source believes. A change has the server probed at once; the probe decides. */
+  /** The role by the source. A change has the server probed at once; the probe decides. */
   readonly role?: "primary" | "replica" | undefined
   /**
    * `false`: no read is sent there while it is a replica (Patroni's tag `noloadbalance`); it may still become the primary,
@@ -59,17 +59,17 @@ export interface Member {
 }
 
 /**
- * When something is read again.
+ * The schedule of reading something again.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Rereading {
-  /** How often. */
+  /** The interval. */
   readonly interval: Duration.Duration
   /** Also before a session begins, when the last time was this long ago. `undefined`: it is not. */
   readonly beforeSession: Duration.Duration | undefined
-  /** How long a session waits for it; then it begins with what is known. Default: 5 seconds. */
+  /** The longest wait of a session for it; then it begins with what is known. Default: 5 seconds. */
   readonly timeout?: Duration.Duration | undefined
 }
 
@@ -85,7 +85,7 @@ export interface Source extends Rereading {
 }
 
 /**
- * Where the servers come from.
+ * The source of the servers.
  *
  * @since 0.1.0
  * @category models
@@ -94,7 +94,7 @@ export interface Topology {
   readonly name: string
   /** `undefined`: the engines of the options. */
   readonly source: Source | undefined
-  /** When engines of the options that were given as Effects are run again. Default: never. */
+  /** The schedule on which engines of the options that were given as Effects are run again. Default: never. */
   readonly resolving?: Rereading | undefined
 }
 
@@ -107,22 +107,22 @@ export interface Topology {
 export const Topology = Context.GenericTag<Topology>("effect-db-router/Topology")
 
 /**
- * When a list of servers is read.
+ * The schedule of reading a list of servers.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** What errors call the topology. Default: that of its constructor (`"custom"`, `"hosts"`, `"dns"`, `"patroni"`, `"http"`). */
+  /** The topology's name in errors. Default: that of its constructor (`"custom"`, `"hosts"`, `"dns"`, `"patroni"`, `"http"`). */
   readonly name?: string | undefined
-  /** How often the list is read. Default: `"10 seconds"`. */
+  /** The interval at which the list is read. Default: `"10 seconds"`. */
   readonly interval?: Duration.DurationInput | undefined
   /**
    * The list is also read before a session begins, when it was last read this long ago or longer; `0`: before each. The
    * session waits for it, `timeout` at most, and for servers that have moved too. Default: it is not.
    */
   readonly beforeSession?: Duration.DurationInput | undefined
-  /** How long reading the list may take. Default: `"5 seconds"`. */
+  /** The time limit of reading the list. Default: `"5 seconds"`. */
   readonly timeout?: Duration.DurationInput | undefined
 }
 
@@ -315,7 +315,7 @@ export interface Auth {
 }
 
 /**
- * How Patroni is asked.
+ * The options of asking Patroni.
  *
  * @since 0.1.0
  * @category models
@@ -327,7 +327,7 @@ export interface PatroniOptions extends Options {
    */
   readonly urls: ReadonlyArray<string | Redacted.Redacted>
   /**
-   * How long one interface is waited for before the next is asked too; the first good answer counts. Default: `"1 second"`.
+   * The wait for one interface before the next is asked too; the first good answer counts. Default: `"1 second"`.
    */
   readonly patience?: Duration.DurationInput | undefined
   /** Default: the credentials in each URL, if there are any. */
@@ -402,7 +402,7 @@ export interface ServerEncoded {
 }
 
 /**
- * Which endpoint is asked.
+ * The endpoint that is asked.
  *
  * @since 0.1.0
  * @category models

