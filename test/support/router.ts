@@ -4,6 +4,7 @@ import { type Context, Effect, Layer, Logger, LogLevel, type Option, Tracer } fr
 import { Consistency, DbRouter, type RouterConfig, type RouterError } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
 import * as Pg from "pg"
+import { logRoutesIfAsked } from "./logRoutes.js"
 
 export { PgCluster }
 
@@ -45,7 +46,8 @@ export const router = (
 ): Layer.Layer<DbRouter.Services, RouterError.RouterConfigError | SqlError.SqlError, PgCluster.PgCluster> =>
   Layer.unwrapEffect(Effect.map(PgCluster.PgCluster, (cluster) => DbRouter.layer(optionsFor(cluster, options)))).pipe(
     // Tests take engines away on purpose.
-    Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Error))
+    Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Error)),
+    Layer.provideMerge(logRoutesIfAsked)
   )
 
 /** A cluster and a router over it. */
