@@ -17,6 +17,18 @@ const hold = (...properties: ReadonlyArray<fc.IRawProperty<unknown>>) => {
   for (const property of properties) fc.assert(property, { numRuns: 2_000 })
 }
 
+describe("a position that covers all of several", () => {
+  const at = (lsn: bigint, system = "7001") => ({ system, timeline: 1, lsn })
+
+  it("is at or after each of them", () => {
+    assert.isTrue(Position.coversAll(at(100n), []))
+    assert.isTrue(Position.coversAll(at(100n), [at(99n), at(100n)]))
+    assert.isFalse(Position.coversAll(at(100n), [at(99n), at(101n)]))
+    assert.isFalse(Position.coversAll(at(100n), [at(101n), at(99n)]))
+    assert.isFalse(Position.coversAll(at(100n), [at(99n), at(99n, "7002")]))
+  })
+})
+
 describe("the text of a position", () => {
   it("is PostgreSQL's", () => {
     assert.strictEqual(Position.printLsn(0x16b374d848n), "16/B374D848")

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Health } from "effect-db-router"
 import * as FastCheck from "fast-check"
-import { type Candidate, type Election, elect } from "../../src/internal/health/election.js"
+import { type Candidate, type Election, elect, isSameServer } from "../../src/internal/health/election.js"
 
 const report = (role: Health.Report["role"], timeline: number | undefined, startedAt: number, system = "1") => ({
   role,
@@ -30,6 +30,10 @@ const silent = (server: string) => candidate(server, undefined)
 
 const outcome = ({ rivals, writer }: Election<string>) => [writer, rivals.join()]
 
+/** "a" as a server of another system. */
+const of = (role: Health.Report["role"], answers: boolean) => candidate("a", report(role, 1, 7, "other"), answers)
+
+const era = (timeline: number) => ({ system: "1", timeline })
 const first = { system: "1", timeline: 1 }
 const second = { system: "1", timeline: 2 }
 
@@ -75,7 +79,44 @@ describe("the election of the primary", () => {
     ["at the start: it is down, another one was promoted", [silent("a"), primary("b", 2)], undefined, "b", ""],
     ["at the start: one that others follow", [silent("a"), primary("b", 1), replica("c", 1)], undefined, "b", ""],
     ["at the start: a stranger among the replicas", [silent("a"), primary("b", 1)], undefined, "a", ""],
-    ["a replica that does not say its timeline", [primary("a", 2), replica("b", undefined)], first, "a", ""]
+    ["a replica that does not say its timeline", [primary("a", 2), replica("b", undefined)], first, "a", ""],
+    ["the holder answers, and may not write", [primary("a", 1, true, barred)], first, undefined, "a"],
+    ["a server answers, and has reported nothing", [primary("a", 1), candidate("b", undefined, true)], first, "a", ""],
+    [
+      "the holder answers, and has reported nothing",
+      [candidate("a", undefined, true), primary("b", 1)],
+      first,
+      "b",
+      ""
+    ],
+    ["the holder is a standby of another system", [of("replica", true), primary("b", 1)], first, "b", ""],
+    ["the holder is silent, and of another system", [of("primary", false), primary("b", 1)], first, "b", ""],
+    [
+      "a standby has named once a timeline known before",
+      [primary("a", 1), replica("b", 2, once)],
+      second,
+      undefined,
+      "a"
+    ],
+    ["a thousand promotions between two looks", [primary("a", 1), replica("b", 1_001)], first, undefined, "a"],
+    ["more than a thousand promotions", [primary("a", 1), replica("b", 1_002)], first, "a", ""],
+    ["a promotion of a cluster that was promoted often", [primary("a", 600), primary("b", 601)], era(600), "b", "a"],
+    ["at the start: a high timeline, and an old standby", [primary("a", 2_000), replica("b", 1)], undefined, "a", ""],
+    [
+      "at the start: a high timeline, and an old primary that is silent",
+      [primary("a", 2_000), primary("b", 1, false)],
+      undefined,
+      "a",
+      ""
+    ],
+    [
+      "at the start: a high timeline, and an old primary that may not write",
+      [primary("a", 2_000), primary("b", 1, true, barred)],
+      undefined,
+      "a",
+      "b"
+    ],
+    ["at the start: a high timeline, and an old primary", [primary("a", 2_000), primary("b", 1)], undefined, "b", "a"]
   ]
   for (const [name, candidates, known, writer, rivals] of rows) {
     it(name, () => assert.deepStrictEqual(outcome(elect(candidates, "a", known)), [writer, rivals]))
@@ -98,6 +139,42 @@ describe("the election of the primary", () => {
   it("a server under two names is no rival of itself", () => {
     const twin = candidate("b", report("primary", 1, "a".charCodeAt(0)))
     assert.deepStrictEqual(outcome(elect([primary("a", 1), twin], "a", first)), ["a", ""])
+  })
+
+  it("keeps the holder wherever it stands among the candidates", () => {
+    assert.deepStrictEqual(outcome(elect([primary("a", 2), primary("b", 2)], "b", second)), ["b", "a"])
+    assert.deepStrictEqual(outcome(elect([replica("a", 1), primary("b", 1, false)], "b", first)), ["b", ""])
+  })
+
+  it("elects another server in place of one that is no candidate any more, or none", () => {
+    assert.deepStrictEqual(outcome(elect([primary("b", 2)], "a", undefined)), ["b", ""])
+    assert.deepStrictEqual(outcome(elect([replica("b", 1)], "a", first)), [undefined, ""])
+  })
+
+  it("lets a silent holder return that has not said its timeline, while none is known", () => {
+    assert.deepStrictEqual(elect([candidate("a", report("primary", undefined, 1), false)], "a", undefined), {
+      writer: "a",
+      rivals: [],
+      era: undefined
+    })
+  })
+
+  it("knows no timeline of a system whose servers have not said theirs", () => {
+    const successor = candidate("a", report("primary", undefined, 7, "upgraded"))
+    assert.deepStrictEqual(elect([successor], "a", second), { writer: "a", rivals: [], era: undefined })
+  })
+
+  it("goes back to an older timeline when no server is on the newest, even if it was named once", () => {
+    assert.deepStrictEqual(elect([silent("a"), replica("b", 1, once)], "a", second).era, first)
+    assert.isUndefined(elect([silent("a"), replica("b", 3, once)], "a", undefined).era)
+  })
+
+  it("takes two reports for one server where system, start and role agree", () => {
+    const one = report("primary", 1, 7)
+    assert.isTrue(isSameServer(one, { ...one, timeline: 2 }))
+    assert.isFalse(isSameServer(one, { ...one, role: "replica" }))
+    assert.isFalse(isSameServer(one, { ...one, startedAt: 8 }))
+    assert.isFalse(isSameServer(one, { ...one, system: "2" }))
   })
 
   const any = FastCheck.record({

@@ -139,7 +139,7 @@ export const planted: ReadonlyArray<Planted> = [
   plant(
     "an older timeline may take the writes",
     "internal/health/election.ts",
-    "mayWrite && report?.timeline === era?.timeline)",
+    "mayWrite && report!.timeline === era?.timeline)",
     "mayWrite && era !== undefined && report !== undefined)"
   ),
   plant(

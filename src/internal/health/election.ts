@@ -51,10 +51,10 @@ export const elect = <A>(candidates: ReadonlyArray<Candidate<A>>, current: A, kn
   const claimants = candidates.filter(
     ({ answers, report }) => answers && report?.role === "primary" && report.system === system
   )
-  const entitled = claimants.filter(({ mayWrite = true, report }) => mayWrite && report?.timeline === era?.timeline)
+  const entitled = claimants.filter(({ mayWrite = true, report }) => mayWrite && report!.timeline === era?.timeline)
   const elected = entitled.find(({ server }) => server === current) ?? entitled[0]
   const rivals = claimants
-    .filter((other) => other !== elected && !(elected !== undefined && isSameServer(other.report!, elected.report!)))
+    .filter(({ report }) => elected === undefined || !isSameServer(report!, elected.report!))
     .map(({ server }) => server)
   const mayReturn = holder !== undefined && !holder.answers && mayStay(holder.report, era)
   return { writer: elected?.server ?? (mayReturn ? current : undefined), rivals, era }
