@@ -9,6 +9,7 @@ const schema = [
   "GRANT SELECT ON note TO low",
   `CREATE FUNCTION be_tenant(t text) RETURNS text LANGUAGE plpgsql VOLATILE AS
    $$ BEGIN RETURN set_config('app.tenant', t, false); END $$`,
+  "CREATE FUNCTION be_random() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM setseed(0.5); END $$",
   `CREATE PROCEDURE be_low() LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.tenant', 'a', false); END $$`
 ]
 
@@ -70,6 +71,27 @@ layer(Sessions.layerWith(...schema), { excludeTestServices: true, timeout: "2 mi
             assert.deepStrictEqual(yield* found, [], text)
           }
           yield* Sessions.assertQuiet
+        }).pipe(Effect.provide(router))
+      )
+    }
+
+    for (const [way, run] of Object.entries(Sessions.ways)) {
+      it.effect(`chooses nothing random of its next user: ${way}`, () =>
+        Effect.gen(function* () {
+          const sql = yield* Sessions.setUp
+          const random = Effect.map(sql<{ r: number }>`SELECT random() AS r`.pipe(DbRouter.primary), ([row]) => row!.r)
+          const seen = new Set<number>()
+          const texts = [
+            "SELECT setseed(0.5)",
+            "SELECT be_random()",
+            "SET seed = 0.5",
+            "SELECT set_config('seed', '0.5', false)"
+          ]
+          for (const text of [...texts, ...texts]) {
+            yield* run(text)
+            seen.add(yield* random)
+          }
+          assert.strictEqual(seen.size, 2 * texts.length)
         }).pipe(Effect.provide(router))
       )
     }

@@ -1,8 +1,12 @@
 /** What users of a connection leave behind on it, and how it is taken away before the next one. */
 import type { Leaves } from "../classifier/finding.js"
 
+/** `DISCARD ALL` leaves the seed of `random()`: the next user's would be what this one has chosen. */
+const seed =
+  "SELECT setseed(('x' || substr(md5(gen_random_uuid()::text), 1, 13))::bit(52)::bigint / 4503599627370496::float8)"
+
 /**
- * What `DISCARD ALL` does, but for prepared statements, in one text: so a server that was told something for every new
+ * What `DISCARD ALL` does, but for prepared statements, and a new seed, in one text: so a server that was told something for every new
  * connection is told it again in the same round trip.
  */
 const parts = [
@@ -12,7 +16,8 @@ const parts = [
   "UNLISTEN *",
   "SELECT pg_advisory_unlock_all()",
   "DISCARD TEMP",
-  "DISCARD SEQUENCES"
+  "DISCARD SEQUENCES",
+  seed
 ]
 
 const light = parts.join("; ")
