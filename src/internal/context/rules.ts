@@ -28,10 +28,17 @@ export const merge = (around: Settings, own: Settings | "none" | undefined): Set
   return [...merged]
 }
 
+/**
+ * Whether a backslash in a plain literal means something else than by the standard, by which texts are classified. What is a read by
+ * it may be a write then.
+ */
+export const readsOtherwise = (settings: Settings): boolean =>
+  settings.some(([name, value]) => name.toLowerCase() === "standard_conforming_strings" && value !== "on")
+
 /** The options of a session for what runs under rules, and nothing else. */
 export const optionsOf = ({ readOnly, settings }: Rules) => ({
   isolation: undefined,
-  readsOnPrimary: false,
+  readsOnPrimary: readsOtherwise(settings),
   readOnly,
   deferrable: false,
   snapshot: false,

@@ -1,7 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import type * as RouterError from "../../RouterError.js"
-import { areSame, make, merge, type Rules } from "../context/rules.js"
+import { areSame, make, merge, type Rules, readsOtherwise } from "../context/rules.js"
 import * as check from "../validation/check.js"
 import type { SessionOptions } from "./session.js"
 
@@ -72,7 +72,8 @@ export const within = (given: Given, around: Rules | undefined): SessionOptions 
     deferrable: given.deferrable ?? false,
     snapshot: given.reads === "snapshot" || (isRepeatable(given) && readOnly),
     // What reads and then writes at that level has to read where it writes: else another's write in between goes unnoticed.
-    readsOnPrimary: given.isolation === "serializable" || (isRepeatable(given) && !readOnly),
+    readsOnPrimary:
+      given.isolation === "serializable" || (isRepeatable(given) && !readOnly) || readsOtherwise(settings),
     timeouts: [
       ...(given.statementTimeout ? [["statement_timeout", milliseconds(given.statementTimeout)] as const] : []),
       ...(given.idleTimeout ? [["idle_in_transaction_session_timeout", milliseconds(given.idleTimeout)] as const] : [])
