@@ -49,6 +49,13 @@ export type {
    */
   CatalogCause,
   /**
+   * Functions that are labelled IMMUTABLE though their value hangs on a setting.
+   *
+   * @since 0.1.0
+   * @category catalog
+   */
+  CatalogFolds,
+  /**
    * The session state that the functions of a server leave behind on the connections that call them, and the names by which a
    * statement reaches them.
    *
@@ -109,6 +116,11 @@ export interface Classification {
    * classifier of your own that never says it, everything is expected.
    */
   readonly leaves?: Leaves
+  /**
+   * Whether a plan of it may hold the value that a setting has while it is planned: it reaches a function that is labelled
+   * IMMUTABLE and reads one. Such a statement is parsed for each run, and never prepared under a name. Absent for `false`.
+   */
+  readonly foldsSettings?: boolean
 }
 
 /**

@@ -43,6 +43,9 @@ const schema = [
   ]),
   "CREATE TABLE by_default (i int, t text DEFAULT set_config('app.tenant', 'a', false))",
   "CREATE TABLE by_default_call (i int, t text DEFAULT be_tenant('a'))",
+  `CREATE FUNCTION immutable_tenant(i int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+     $f$ BEGIN RETURN set_config('app.tenant', 'a', false); END $f$`,
+  "CREATE TABLE by_generated (i int, t text GENERATED ALWAYS AS (immutable_tenant(i)) STORED)",
   "CREATE TABLE by_check (i int CHECK (stable_tenant('a') IS NOT NULL))",
   "CREATE DOMAIN checked AS int CHECK (stable_tenant('a') IS NOT NULL)",
   "CREATE TABLE by_domain (i checked)",
@@ -102,6 +105,7 @@ const texts = [
   ...Object.keys(bodies).map((name) => `INSERT INTO on_${name} VALUES (1)`),
   "INSERT INTO by_default (i) VALUES (1)",
   "INSERT INTO by_default_call (i) VALUES (1)",
+  "INSERT INTO by_generated (i) VALUES (1)",
   "INSERT INTO by_check VALUES (1)",
   "INSERT INTO by_domain VALUES (1)",
   "INSERT INTO by_policy VALUES (1)",

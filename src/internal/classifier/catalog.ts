@@ -52,6 +52,22 @@ export interface Catalog {
    * `null` for nothing. Names are those of functions, types and operators, in whatever schema.
    */
   readonly leaves?: CatalogLeaves | null
+  /** The functions that are labelled IMMUTABLE and read a setting, and what reaches them; absent or `null` for none. */
+  readonly folds?: CatalogFolds | null
+}
+
+/**
+ * Functions that are labelled IMMUTABLE though their value hangs on a setting. The planner puts such a value into the plan, where
+ * it stays when the setting is another one: a statement that reaches one is never prepared under a name.
+ *
+ * @since 0.1.0
+ * @category catalog
+ */
+export interface CatalogFolds {
+  /** Functions, types, operators and relations by which a statement may reach one, in whatever schema. */
+  readonly names: ReadonlyArray<string>
+  /** They themselves, with their arguments, and the policies of row-level security that call them. */
+  readonly functions: ReadonlyArray<{ readonly name: string; readonly policies: ReadonlyArray<string> }>
 }
 
 /**

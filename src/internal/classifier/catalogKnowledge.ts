@@ -5,6 +5,7 @@ import { write } from "./finding.js"
 import type { Knowledge, Lookup } from "./knowledge.js"
 import * as Own from "./knowledge.js"
 import * as LeftBehind from "./leftBehind.js"
+import * as Mentions from "./mentions.js"
 import { harmless, hiddenTypeNames } from "./rules.js"
 
 /** What is known of one server: PostgreSQL's own objects, and everybody's from a snapshot of its catalog. */
@@ -45,6 +46,7 @@ export const fromCatalog = (catalog: Catalog): Knowledge => {
     everywhere: catalog.everywhere ? toFinding(catalog.everywhere) : undefined,
     escapedStrings: !catalog.standardStrings,
     leftBehind: catalog.leaves ? LeftBehind.make(catalog.leaves) : undefined,
+    mayFold: catalog.folds ? Mentions.make(catalog.folds.names) : undefined,
     function: (schema, name, args) =>
       Own.settle(
         // No row type: a call never converts to one.

@@ -1,6 +1,6 @@
 import * as Builtins from "./builtins.js"
 import * as Rules from "./rules.js"
-import { leaves, literal, own, state, stateSeeds } from "./stateQuery.js"
+import { folds, foldsObject, leaves, literal, own, portable, state, stateSeeds } from "./stateQuery.js"
 
 const array = (names: Iterable<string>) => `'{${[...names].map((name) => `"${name}"`).join(",")}}'::text[]`
 
@@ -319,9 +319,9 @@ const bySchema = (names: string) => `(
     ) s)`
 
 /** One row, one column of text, one round trip; nothing in it needs a privilege. From PostgreSQL 14 on. */
-export const catalogQuery = `
+export const catalogQuery = portable(`
 WITH
-${[functions, references, families, bodies, uses, state, unfit, names].map((step) => step.slice(1)).join(",\n")}
+${[functions, references, families, bodies, uses, state, folds, unfit, names].map((step) => step.slice(1)).join(",\n")}
 SELECT json_build_object(
   'version', current_setting('server_version_num')::int,
   'standardStrings', current_setting('standard_conforming_strings') = 'on',
@@ -333,8 +333,9 @@ SELECT json_build_object(
   'attributes', (SELECT coalesce(json_object_agg(name,
     json_build_object('kind', kind, 'reason', reason, 'scalar', scalar)), '{}') FROM attribute_names),
   'leaves', ${leaves},
+  'folds', ${foldsObject},
   'everywhere', (SELECT json_build_object('kind', kind, 'reason', reason) FROM everywhere ORDER BY kind DESC, reason LIMIT 1)
-)::text AS catalog`
+)::text AS catalog`)
 
 /**
  * How many objects with a name of their own there are, and the sum of the transactions that wrote their rows: it is another

@@ -57,6 +57,10 @@ export const make = (initial: Knowledge, cacheSize: number, hooks: Hooks = {}): 
   const remembered = new TextCache<Entry>(rememberedEntries, heldUnits)
   let knowledge = initial
 
+  /** Whether it folds settings is a matter of the text alone, whatever else is known of it. */
+  const folding = <A extends Verdict>(sql: string, verdict: A): A =>
+    knowledge.mayFold?.(sql) === true ? { ...verdict, foldsSettings: true } : verdict
+
   const miss = (sql: string): Entry => {
     const refused = remembered.get(sql)
     if (refused !== undefined && refused.until > now()) {
@@ -65,7 +69,7 @@ export const make = (initial: Knowledge, cacheSize: number, hooks: Hooks = {}): 
     }
     const verdict = sql.length > longText ? (evident(sql, knowledge) ?? judge(sql, knowledge)) : judge(sql, knowledge)
     if (verdict === unavailable) return unavailableEntry
-    const entry = new Entry(verdict, verdict.guess, Number.POSITIVE_INFINITY)
+    const entry = new Entry(folding(sql, verdict), verdict.guess, Number.POSITIVE_INFINITY)
     cache.set(sql, entry)
     return entry
   }
@@ -92,7 +96,7 @@ export const make = (initial: Knowledge, cacheSize: number, hooks: Hooks = {}): 
     classify: (sql) => entryOf(sql).verdict,
     isGuess: (sql) => entryOf(sql).guess !== undefined,
     remember: (sql, reason) => {
-      const entry = new Entry(write(reason), "text", now() + rememberedMillis)
+      const entry = new Entry(folding(sql, write(reason)), "text", now() + rememberedMillis)
       remembered.set(sql, entry)
       cache.set(sql, entry)
     },

@@ -33,6 +33,8 @@ export interface Verdict {
   readonly reason: string
   readonly changesSchema: boolean
   readonly leaves?: Leaves
+  /** A plan of it may hold the value that a setting has when it is planned. */
+  readonly foldsSettings?: boolean
   /**
    * It was not shown to be a write: nothing is known of the text, or of a name in it. `"new"`: the catalog does not know the
    * name, and may have it by now.

@@ -24,6 +24,8 @@ export interface Knowledge {
   readonly escapedStrings: boolean
   /** What functions leave on their connection; `undefined` for nothing. */
   readonly leftBehind: LeftBehind | undefined
+  /** Whether a text may reach a function whose value is put into a plan though it hangs on a setting; `undefined`: none does. */
+  readonly mayFold: ((sql: string) => boolean) | undefined
   /** `t.f` may mean `f(t)`. `"scalar"`: only where `t` can be a value that is not a row. */
   readonly attribute: (name: string) => { readonly finding: Finding; readonly scalar: boolean } | undefined
 }
@@ -95,6 +97,7 @@ export const builtin: Knowledge = {
   everywhere: undefined,
   escapedStrings: false,
   leftBehind: undefined,
+  mayFold: undefined,
   function: (schema, name, args) =>
     settle(
       orConversion(builtinFunction(schema, name), args, () => builtinType(schema, name)),

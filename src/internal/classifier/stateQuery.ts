@@ -4,6 +4,15 @@ import * as Rules from "./rules.js"
 /** Objects below this oid are PostgreSQL's own (access/transam.h, FirstNormalObjectId). */
 export const own = 16384
 
+/** Comments, of which none has a backslash that counts, and literals. */
+const literals = /--[^\n]*|'(?:[^']|'')*'/g
+
+/** The same text, read alike whatever `standard_conforming_strings` is: with it off a backslash in a plain literal escapes. */
+export const portable = (sql: string): string =>
+  sql.replace(literals, (found) =>
+    found.startsWith("'") && found.includes("\\") ? `E${found.replaceAll("\\", "\\\\")}` : found
+  )
+
 export const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
 
 /** Where a statement may begin in a body: in front, behind another one, in a text that is executed. */
@@ -46,6 +55,9 @@ const prepares = `${statement("(prepare|deallocate)\\M")}|'\\s*(prepare|dealloca
 
 /** Sets something until the transaction ends, or takes something. */
 const untilTheEnd = `\\m(set_config|pg_export_snapshot)\\M|\\mpg_(try_)?advisory_xact_|${statement("(set|lock)\\M")}`
+
+/** Reads a setting, or may. */
+const readsSettings = `\\m(current_setting|pg_settings)\\M|${putTogether}`
 
 /** Every body that does any of this has one of these. */
 const suspicious = `set_config|setseed|advisory|temp|execute|spi_|prepare|deallocate|_xml|ts_stat|ts_rewrite|hold|snapshot|pg_settings|origin_session|${statement("set|reset|listen|unlisten|load|discard|lock")}`
@@ -152,6 +164,9 @@ export const state = `
     SELECT 'pg_rewrite'::regclass, oid, ev_class FROM pg_rewrite
     UNION ALL
     SELECT 'pg_policy'::regclass, oid, polrelid FROM pg_policy
+    UNION ALL
+    -- Before PostgreSQL 15 what a generated column calls is with the column; what a partition key calls is with the table.
+    SELECT 'pg_class'::regclass, oid, oid FROM pg_class WHERE relkind IN ('r', 'p')
   ),
   -- A relation is \`written\` where something is written to it.
   leads(class, oid, target_class, target) AS MATERIALIZED (
@@ -187,6 +202,56 @@ export const state = `
     )
     SELECT class, oid, bit_or(trace) AS trace FROM found GROUP BY 1, 2
   )`
+
+/**
+ * Functions that are labelled IMMUTABLE and read a setting, if by what they call, and everything that reaches one. The planner
+ * puts the value of such a function into the plan: under the name of a prepared statement it is there for whose setting is
+ * another one.
+ */
+export const folds = `
+  reading AS MATERIALIZED (
+    WITH RECURSIVE found AS (
+      SELECT 'function' AS class, oid FROM texts WHERE text ~* 'current_setting|pg_settings|execute' AND text ~* ${literal(readsSettings)}
+      UNION
+      SELECT 'function', oid FROM pg_proc WHERE oid < ${own} AND proname IN ('current_setting', 'pg_show_all_settings')
+      UNION
+      SELECT 'relation', 'pg_settings'::regclass::oid
+      UNION
+      SELECT l.class, l.oid FROM found f JOIN leads l ON l.target_class = f.class AND l.target = f.oid
+    )
+    SELECT class, oid FROM found
+  ),
+  folding AS MATERIALIZED (
+    SELECT p.oid FROM reading r JOIN pg_proc p ON p.oid = r.oid
+    WHERE r.class = 'function' AND p.oid >= ${own} AND p.provolatile = 'i' AND p.oid NOT IN (SELECT oid FROM extensions)
+  ),
+  folded AS MATERIALIZED (
+    WITH RECURSIVE found AS (
+      SELECT 'function' AS class, oid FROM folding
+      UNION
+      SELECT l.class, l.oid FROM found f JOIN leads l ON l.target_class = f.class AND l.target = f.oid
+    )
+    SELECT class, oid FROM found
+  )`
+
+/** Their names, and what a person has to change; NULL for nothing. */
+export const foldsObject = `(SELECT json_build_object(
+    'names', (SELECT json_agg(DISTINCT name) FROM (
+      SELECT p.proname AS name FROM folded f JOIN pg_proc p ON p.oid = f.oid WHERE f.class = 'function' AND p.prorettype <> 'trigger'::regtype
+      UNION ALL
+      SELECT t.typname FROM folded f JOIN pg_type t ON t.oid = f.oid WHERE f.class IN ('type', 'conversion')
+      UNION ALL
+      SELECT o.oprname FROM folded f JOIN pg_operator o ON o.oid = f.oid WHERE f.class = 'operator'
+      UNION ALL
+      SELECT c.relname FROM folded f JOIN pg_class c ON c.oid = f.oid
+      WHERE f.class IN ('relation', 'written') AND c.oid >= ${own} AND c.relkind IN ('r', 'p', 'v', 'm', 'f')) n),
+    'functions', (SELECT json_agg(json_build_object(
+      'name', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
+      'policies', (SELECT coalesce(json_agg(DISTINCT format('%I on %s', y.polname, y.polrelid::regclass)), '[]')
+        FROM pg_depend d JOIN pg_policy y ON y.oid = d.objid
+        WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid)
+    ) ORDER BY n.nspname, p.proname, p.oid) FROM folding f JOIN pg_proc p ON p.oid = f.oid JOIN pg_namespace n ON n.oid = p.pronamespace)
+  ) WHERE EXISTS (SELECT FROM folding))`
 
 /** The same as reasons for which a statement is no read. */
 export const stateSeeds = `

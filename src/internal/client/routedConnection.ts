@@ -11,6 +11,7 @@ import * as RouterError from "../../RouterError.js"
 import * as RoutingContext from "../../RoutingContext.js"
 import { Outskirts, type Rules } from "../context/rules.js"
 import type { Request } from "../driver/pool.js"
+import { unprepared } from "../driver/run.js"
 import { batchSize } from "../driver/stream.js"
 import { onThePrimary, type Router, rowsOf } from "../routing/router.js"
 import { run as runTrip, type Trip } from "../telemetry/statementRun.js"
@@ -173,10 +174,13 @@ export class ReservedConnection extends AnyConnection {
     super()
   }
 
-  protected run(request: Request) {
-    const alone = this.statements.run(this.connection.query(request))
-    const running = this.router.onReserved(this.group, this.engine, request.sql, alone)
-    return Effect.scoped(Effect.zipRight(this.noted(request.sql), running))
+  protected run(given: Request) {
+    return Effect.suspend(() => {
+      const request = this.router.classified(given.sql).foldsSettings ? unprepared(given) : given
+      const alone = this.statements.run(this.connection.query(request))
+      const running = this.router.onReserved(this.group, this.engine, request.sql, alone)
+      return Effect.scoped(Effect.zipRight(this.noted(request.sql), running))
+    })
   }
 
   private noted(sql: string): Effect.Effect<void, SqlError, Scope.Scope> {

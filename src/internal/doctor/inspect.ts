@@ -44,8 +44,8 @@ export interface Answers {
   readonly isProxied: boolean
   /** How many servers have answered at its address: several behind a balancer. */
   readonly servers: number
-  /** Whether the reading of the catalog, which the router begins with, works. */
-  readonly catalog: Answer<void> | undefined
+  /** The catalog, which the router begins with. */
+  readonly catalog: Answer<SqlClassifier.Catalog> | undefined
 }
 
 /** A server that answers, and can be asked more. */
@@ -228,10 +228,8 @@ export const inspect = (
 }
 
 const readCatalog = (connection: Connection) =>
-  Effect.asVoid(
-    SqlClassifier.readCatalog((sql) =>
-      Effect.map(rowsOf(connection, sql), (rows) => rows.map(([catalog]) => ({ catalog })))
-    )
+  SqlClassifier.readCatalog((sql) =>
+    Effect.map(rowsOf(connection, sql), (rows) => rows.map(([catalog]) => ({ catalog })))
   ).pipe(
     // What is no catalog throws while it is read.
     Effect.catchAllDefect((cause) => Effect.fail(new SqlError({ cause, message: "The catalog cannot be read" })))

@@ -26,6 +26,7 @@ export type Code =
   | "privileges"
   | "statistics"
   | "catalog"
+  | "volatility"
   | "primary"
   | "role"
   | "same-server"

@@ -88,6 +88,14 @@ const functions = (name: string, user: string, { absent, refused }: Privileges):
   return findings
 }
 
+const volatility = ({ answers, name }: Asked): ReadonlyArray<Finding> =>
+  (right(answers.catalog)?.folds?.functions ?? []).map(({ name: function_, policies }) => {
+    const by = policies.length === 0 ? "" : `, called by policies of row-level security: ${policies.join(", ")}`
+    const what = `${function_} is labelled IMMUTABLE and reads, or may read, a setting${by}`
+    const so = "Plans keep its value for who has another one, so the router prepares no statement that may reach it"
+    return warning("volatility", name, `${what}. ${so}`, `ALTER FUNCTION ${function_} STABLE`)
+  })
+
 /** A clock that is further off than this matters to those who compare its times with this machine's. */
 const maxSkewMillis = 1_000
 
@@ -275,7 +283,9 @@ export const examine = (
   const settings = right(answers.settings)
   return [
     ok("connect", name, "It answers"),
-    ...[version, privileges, replay, clock, encryption, proxy, balancer, unanswered].flatMap((judge) => judge(asked)),
+    ...[version, privileges, volatility, replay, clock, encryption, proxy, balancer, unanswered].flatMap((judge) =>
+      judge(asked)
+    ),
     ...(settings === undefined
       ? []
       : [isolation, readOnly, conflicts, synchronous, idleTimeout].flatMap((judge) => judge(asked, settings)))

@@ -26,6 +26,9 @@ export interface Request {
 /** A text of the router's own: without values, and not prepared. */
 export const command = (sql: string): Request => ({ sql, params: [], asArrays: false, prepare: false })
 
+/** A statement that is parsed for each run. */
+export const unprepared = (request: Request): Request => ({ ...request, prepare: false })
+
 /** Hears how a statement has ended. */
 export type Callback = (error: SqlError | undefined, result: Result | undefined) => void
 

@@ -27,6 +27,8 @@ export interface Decision extends Went {
   readonly changesSchema: boolean
   /** What it leaves behind for the statements after it. */
   readonly leaves: Leaves | undefined
+  /** Whether it must not be prepared under a name. */
+  readonly foldsSettings: boolean
   /** The transaction it runs in. */
   readonly transaction: Transaction | undefined
   /** Whether it belongs in a transaction of the session that is begun for it. */
@@ -170,9 +172,10 @@ export class Routes {
   }
 
   /** The classification of a statement, as far as the holder of a connection needs it. */
-  classified(sql: string): { readonly kind: Classification["kind"]; readonly leaves: Leaves | undefined } {
+  classified(sql: string): Pick<Decision, "kind" | "leaves" | "foldsSettings"> {
     const classification = this.classifier.classify(sql)
-    return { kind: classification.kind, leaves: leavesOf(classification) }
+    const { foldsSettings = false, kind } = classification
+    return { kind, leaves: leavesOf(classification), foldsSettings }
   }
 
   /** Says where a statement goes, to all who want to know. */
@@ -405,6 +408,7 @@ export class Routes {
       reason,
       changesSchema: classification.changesSchema,
       leaves: leavesOf(classification),
+      foldsSettings: classification.foldsSettings === true,
       transaction: how.transaction,
       begins: how.begins ?? false,
       movable: how.movable ?? false,

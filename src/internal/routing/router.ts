@@ -17,6 +17,7 @@ import type { Leaves } from "../classifier/finding.js"
 import type { Causal } from "../consistency/causal.js"
 import { isAnswer, judge, ofWrite } from "../driver/failure.js"
 import type { Request, Result } from "../driver/pool.js"
+import { unprepared } from "../driver/run.js"
 import type { Monitor } from "../health/monitor.js"
 import { countMoved } from "../telemetry/metrics.js"
 import { run as runTrip, Trip } from "../telemetry/statementRun.js"
@@ -118,14 +119,14 @@ export class Router extends Routes implements Writer {
   private route(
     fiber: AnyFiber,
     work: Work | undefined,
-    request: Request,
+    asked: Request,
     trip: Trip,
     deadline: Deadline = this.patience.deadlineOf(work?.waitedSince),
     hasWaited = false
   ): Effect.Effect<Result, SqlError> {
-    const decision = this.decideAgain(trip, this.decide(fiber, work, request.sql, "choose"))
+    const decision = this.decideAgain(trip, this.decide(fiber, work, asked.sql, "choose"))
     const again = (deadline: Deadline) =>
-      Effect.withFiberRuntime<Result, SqlError>((fiber) => this.route(fiber, work, request, trip, deadline))
+      Effect.withFiberRuntime<Result, SqlError>((fiber) => this.route(fiber, work, asked, trip, deadline))
     if (RouterError.isRouterError(decision)) {
       return Effect.flatMap(this.patience.after(RouterError.toSqlError(decision), deadline), again)
     }
@@ -133,9 +134,10 @@ export class Router extends Routes implements Writer {
     if (wait !== undefined) {
       return Effect.zipRight(
         wait,
-        Effect.suspend(() => this.route(fiber, work, request, trip, deadline, true))
+        Effect.suspend(() => this.route(fiber, work, asked, trip, deadline, true))
       )
     }
+    const request = decision.foldsSettings ? unprepared(asked) : asked
     this.tell(trip, decision, request.sql, fiber)
     const inside = this.transactionOf(work, decision)
     if (inside === undefined) {
