@@ -213,7 +213,10 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE $1",
             [`%${text}%`]
           )
-        const one = yield* Effect.fork(RouterTest.spansOf(sql`SELECT pg_sleep(0.5), 'one fails'`))
+        // What is to be terminated runs until it is; what is to answer, long enough to be asked.
+        const sleeps = (...names: ReadonlyArray<string>) =>
+          `pg_sleep(CASE WHEN current_setting('cluster_name') = ANY ('{${names}}') THEN 600 ELSE 2 END)`
+        const one = yield* Effect.fork(RouterTest.spansOf(sql.unsafe(`SELECT ${sleeps("replica1")}, 'one fails'`)))
         yield* Effect.forEach(replicas, (node) => runs("one fails", node))
         yield* terminate(replicas[0]!, "one fails")
         const [, [answered]] = yield* Fiber.join(one)
@@ -224,7 +227,9 @@ layer(RouterTest.cluster, { timeout: "60 seconds", excludeTestServices: true })(
           (all) => all.every(({ state }) => state === "up")
         )
 
-        const both = yield* Effect.fork(RouterTest.spansOf(sql`SELECT pg_sleep(0.5), 'both fail'`))
+        const both = yield* Effect.fork(
+          RouterTest.spansOf(sql.unsafe(`SELECT ${sleeps("replica1", "replica2")}, 'both fail'`))
+        )
         yield* Effect.forEach(replicas, (node) => runs("both fail", node))
         yield* Effect.forEach(replicas, (node) => terminate(node, "both fail"), { concurrency: "unbounded" })
         const [, [moved]] = yield* Fiber.join(both)
