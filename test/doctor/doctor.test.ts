@@ -449,6 +449,19 @@ layer(PgCluster.layer({ replicas: 2 }), { excludeTestServices: true })("the doct
     })
   )
 
+  it.scoped("notices a replica that is connected to another database", () =>
+    Effect.gen(function* () {
+      const { primary, replicas } = yield* PgCluster.PgCluster
+      const url = new URL(Redacted.value(replicas[0]!.url))
+      url.pathname = "/template1"
+      const report = yield* Doctor.check({
+        groups: { default: [named(primary)], read: [{ name: "reader", url: Redacted.make(url.href) }] }
+      })
+      assert.deepStrictEqual(notable(report), ["database reader"])
+      assert.include(findingOf(report, "database", "reader").message, "the database template1, the primary to postgres")
+    })
+  )
+
   it.scoped("notices an address that leads to several servers", () =>
     Effect.gen(function* () {
       const cluster = yield* PgCluster.PgCluster

@@ -189,6 +189,34 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a token",
     })
   )
 
+  it.scoped("is found behind others of its name, which another site of the domain may have set", () =>
+    Effect.gen(function* () {
+      const token = [HttpSession.tokenCookie(), HttpSession.tokenHeader()]
+      const { here, there } = yield* twice(placed, act, { token })
+      yield* standingStill(
+        Effect.gen(function* () {
+          const first = tokenOf(yield* request(here, "write", yield* newId))
+          const id = yield* newId
+          const good = tokenOf(yield* request(here, "write", id))
+          for (const [texts, expected] of [
+            [["nonsense", good], seen],
+            [["", good], seen],
+            [[first, good], seen],
+            [[good, first], seen],
+            [["1", "2", "3", good], seen],
+            // Not looked at: any number of them would be work for nothing.
+            [["1", "2", "3", "4", good], old]
+          ] as const) {
+            const cookie = texts.map((text) => `${name}=${text}`).join("; ")
+            assert.deepStrictEqual(result(yield* read(there, id, { headers: { cookie } })), expected, cookie)
+            const header = { [name]: texts.join(", ") }
+            assert.deepStrictEqual(result(yield* read(there, id, { headers: header })), expected, header[name])
+          }
+        })
+      )
+    })
+  )
+
   it.scoped("is on no response of a request that has not come further, and never without the option", () =>
     Effect.gen(function* () {
       yield* RouterTest.settle

@@ -139,6 +139,7 @@ export const assess = (config: RouterConfig, all: ReadonlyArray<Examined>): Effe
       ...ofPrimary(first, writer, rivals),
       ...duplicates(ofSystem),
       ...versions(ofSystem),
+      ...databases(ofSystem, writer ?? first),
       ...ofSystem.flatMap((one) => (one === writer ? [] : ofReplica(one, found.get(one.target)!)))
     ]
     return { verdicts: found, writer: writer?.target, findings }
@@ -192,6 +193,25 @@ const duplicates = (all: ReadonlyArray<Examined>): ReadonlyArray<Finding> =>
       )
     ]
   })
+
+/** What a role reads on a replica has to come from the database that it writes to. */
+const databases = (all: ReadonlyArray<Examined>, writer: Examined): ReadonlyArray<Finding> => {
+  const databaseOf = (one: Examined) => inspectedOf(one)?.answers.identity.database
+  const expected = databaseOf(writer)
+  if (expected === undefined) return []
+  return all.flatMap((one) => {
+    const found = databaseOf(one)
+    if (found === undefined || found === expected) return []
+    return [
+      problem(
+        "database",
+        one.target.name,
+        `It is connected to the database ${found}, the primary to ${expected}: reads would see other rows`,
+        `Name the database ${expected} in its URL, or put it into a group of its own`
+      )
+    ]
+  })
+}
 
 const versions = (all: ReadonlyArray<Examined>): ReadonlyArray<Finding> => {
   const found = new Set(all.flatMap((one) => inspectedOf(one)?.answers.identity.version ?? []))

@@ -30,6 +30,7 @@ export type Code =
   | "primary"
   | "role"
   | "same-server"
+  | "database"
   | "replay"
   | "lag"
   | "clock"

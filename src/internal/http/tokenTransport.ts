@@ -1,7 +1,9 @@
 /** The ways that a position takes from one request to the next. */
+import { parseHeader } from "@effect/platform/Cookies"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as KeyValueStore from "@effect/platform/KeyValueStore"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -26,8 +28,8 @@ type Response = HttpServerResponse.HttpServerResponse
 export interface Carrier<R> {
   /** What the log calls it. */
   readonly name: string
-  /** The position that a request brings, if it is to be believed. */
-  readonly read: (request: HttpServerRequest, tokens: Tokens) => Effect.Effect<Option.Option<Position>, unknown, R>
+  /** The positions that a request brings and that are to be believed. */
+  readonly read: (request: HttpServerRequest, tokens: Tokens) => Effect.Effect<ReadonlyArray<Position>, unknown, R>
   /** Keeps a position for the next request; the response, if it has to tell. `token` is the same for all carriers. */
   readonly write: (
     position: Position,
@@ -48,18 +50,23 @@ export const provided = <R, R2>(
   write: (...args) => provide(write(...args))
 })
 
+/** So many tokens of one request are looked at: anyone may send more. */
+const maxTokens = 4
+
 const asToken = (
   name: string,
-  find: (request: HttpServerRequest) => string | undefined,
+  /** All that has the name of the token: another site of the domain may have put something in front of it. */
+  find: (request: HttpServerRequest) => ReadonlyArray<string>,
   put: (response: Response, token: string, lifetime: Duration.Duration) => Response,
   /** Whether what was only read on replicas is carried, too. */
   reads = true
 ): Carrier<never> => ({
   name,
-  read: (request, tokens) => {
-    const text = find(request)
-    return text === undefined ? Effect.succeedNone : tokens.accept(text)
-  },
+  read: (request, tokens) =>
+    Effect.map(
+      Effect.forEach(find(request).slice(0, maxTokens), (text) => tokens.accept(text)),
+      Arr.getSomes
+    ),
   write: (_position, response, _request, tokens, token) =>
     Effect.withFiberRuntime((fiber) => {
       const { ofPrimary, writtenAt } = fiber.getFiberRef(RoutingContext.flow).seen
@@ -162,7 +169,14 @@ export const cookie = (options: CookieOptions): Carrier<never> => {
   }
   return asToken(
     `the cookie ${name}`,
-    ({ cookies }) => cookies[name],
+    ({ cookies, headers }) => {
+      const first = cookies[name]
+      if (first === undefined) return []
+      const text = headers.cookie ?? ""
+      return text.indexOf(name) === text.lastIndexOf(name)
+        ? [first]
+        : text.split(";").flatMap((pair) => parseHeader(pair)[name] ?? [])
+    },
     (response, token, maxAge) => HttpServerResponse.unsafeSetCookie(response, name, token, { ...attributes, maxAge }),
     reads
   )
@@ -187,7 +201,7 @@ export const header = (options: HeaderOptions): Carrier<never> => {
   const { request = "db-router-token", response = request } = names
   return asToken(
     `the header ${request}`,
-    ({ headers }) => headers[request],
+    ({ headers }) => headers[request]?.split(/,\s*/) ?? [],
     (to, token) => HttpServerResponse.setHeader(to, response, token)
   )
 }
@@ -253,12 +267,12 @@ export const store = <E, R>(options: StoreOptions<E, R>): Carrier<R | KeyValueSt
   return {
     name: "the key-value store",
     read: (request, tokens) =>
-      forSubject(request, Option.none<Position>(), (kept, key) =>
+      forSubject(request, [], (kept, key) =>
         Effect.flatMap(
           found(kept, key),
           Option.match({
-            onNone: () => Effect.succeedNone,
-            onSome: ({ lsn, system, timeline }) => tokens.verify({ system, timeline, lsn })
+            onNone: () => Effect.succeed([]),
+            onSome: ({ lsn, system, timeline }) => Effect.map(tokens.verify({ system, timeline, lsn }), Option.toArray)
           })
         )
       ),
@@ -291,9 +305,9 @@ export class Carried {
   readonly read: Effect.Effect<ReadonlyArray<Position>> = Effect.suspend(() =>
     Effect.map(
       Effect.forEach(this.carriers, (carrier) =>
-        this.orElse(carrier, "read", Effect.interruptible(carrier.read(this.request, this.tokens)), Option.none())
+        this.orElse(carrier, "read", Effect.interruptible(carrier.read(this.request, this.tokens)), [])
       ),
-      (found) => (this.brought = found.flatMap(Option.toArray))
+      (found) => (this.brought = found.flat())
     )
   )
 

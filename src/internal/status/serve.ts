@@ -64,7 +64,9 @@ const isSameOrigin = ({ headers }: HttpServerRequest): boolean => {
   const site = headers["sec-fetch-site"]
   if (site !== undefined) return site === "same-origin"
   const { host, origin } = headers
-  return origin !== undefined && host !== undefined && URL.canParse(origin) && new URL(origin).host === host
+  if (origin === undefined || host === undefined || !URL.canParse(origin)) return false
+  const url = new URL(origin)
+  return url.host === host && url.origin === origin
 }
 
 /** The name of the host that a request is for, without its port; IPv6 addresses keep their brackets. */
