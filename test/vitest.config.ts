@@ -17,6 +17,7 @@ export default defineConfig({
   test: {
     root: fileURLToPath(new URL("..", import.meta.url)),
     include: ["test/**/*.test.ts", "examples/**/*.test.ts"],
+    setupFiles: ["test/support/deepEqual.ts"],
     // Processes, not threads: a test that crashes or is killed takes no other file's servers with it.
     pool: "forks",
     // Two cores, and every file that needs servers starts its own cluster.
