@@ -19,7 +19,7 @@ export interface Check {
   readonly name: string
   /** Empty when it passed. */
   readonly problems: ReadonlyArray<string>
-  /** What was seen. */
+  /** The findings. */
   readonly detail: string
 }
 

@@ -7,12 +7,12 @@ import type { PgCluster } from "effect-db-router/testing"
 
 type Does = Effect.Effect<void, PgCluster.PgClusterError>
 
-/** How a server has been left. Which one is the primary the router finds out by itself. */
+/** The state in which a server was left. The router finds the primary by itself. */
 interface State {
   readonly node: PgCluster.Node
   condition: "running" | "killed" | "frozen"
   isPaused: boolean
-  /** Whether it has missed a promotion, and is a copy of another server before it comes back. */
+  /** It has missed a promotion, and is rebuilt as a copy of another server before it comes back. */
   isOutdated: boolean
 }
 
@@ -115,7 +115,7 @@ class Cluster {
     )
   }
 
-  /** What a cluster manager does: the old primary is stopped first, so that there are never two. */
+  /** Promotes as a cluster manager does: the old primary is stopped first, so that there are never two. */
   private promote(state: State): Does {
     return Effect.gen(this, function* () {
       const before = this.primary

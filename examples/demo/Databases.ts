@@ -6,7 +6,7 @@ import { PgCluster } from "effect-db-router/testing"
 
 const isSet = (variable: string) => Effect.map(Config.option(Config.nonEmptyString(variable)), Option.isSome)
 
-/** Whether the environment names servers, or a part of them. */
+/** The environment names servers, or a part of them. */
 export const areGiven = Effect.map(
   Effect.all([isSet("DATABASE_URL"), isSet("DATABASE_REPLICA_URLS")]),
   ([primary, replicas]) => primary || replicas

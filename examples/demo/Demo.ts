@@ -18,7 +18,7 @@ import { Servers } from "./Servers.js"
 import * as Table from "./Table.js"
 import { Traffic } from "./Traffic.js"
 
-/** How long the users are at it with `--once`. */
+/** The duration of the traffic with `--once`. */
 const passDuration = Duration.seconds(4)
 
 const number = (n: number) => n.toLocaleString("en-US")
@@ -144,7 +144,7 @@ const databases = Effect.gen(function* () {
   return { cluster, given, controls, environment, servers }
 })
 
-/** What servers of the demo's own have complained about: why a check has failed may be there. */
+/** The warnings in the logs of the demo's own servers: they may say why a check has failed. */
 const complaints = (cluster: PgCluster.Cluster | undefined) =>
   Effect.gen(function* () {
     const { print } = yield* Screen

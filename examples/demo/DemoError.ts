@@ -1,4 +1,4 @@
 import { Data } from "effect"
 
-/** What keeps the demo from running, said to the person who started it. */
+/** An error that keeps the demo from running, with a message for the person who started it. */
 export class DemoError extends Data.TaggedError("DemoError")<{ readonly message: string }> {}

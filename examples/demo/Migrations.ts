@@ -6,7 +6,7 @@ import { PgMigrator } from "@effect/sql-pg"
 import { Effect } from "effect"
 import { DbRouter } from "effect-db-router"
 
-/** How much there is at first. Ids run from 1. */
+/** The numbers of rows at first. Ids run from 1. */
 export const seeded = { customers: 1000, products: 300, orders: 4000 } as const
 
 const createTables = Effect.gen(function* () {

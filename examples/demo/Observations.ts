@@ -3,7 +3,7 @@
  */
 import { Effect, Exit, Option, Tracer } from "effect"
 
-/** What an engine was used for. */
+/** The work of an engine. */
 export interface Use {
   readonly reads: number
   /** Reads of requests that had written before. */
@@ -12,7 +12,7 @@ export interface Use {
   readonly writes: number
   /** Transactions that its server must have committed: those of the shop, and the statements outside of them. */
   readonly committed: number
-  /** How long a statement took for the one who waited for it, in milliseconds, over the last ones. */
+  /** The latency of a statement for its caller, in milliseconds, over the last ones. */
   readonly p50: number
   readonly p95: number
 }

@@ -9,7 +9,7 @@ import type { Tally } from "./Traffic.js"
 export interface EngineReport {
   readonly name: string
   readonly group: string
-  /** Whether its server has just answered. Until it does again, its counts stay as they were. */
+  /** Its server has just answered. Until it does again, its counts stay as they were. */
   readonly answers: boolean
   /** By the spans. */
   readonly use: Use

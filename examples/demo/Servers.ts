@@ -9,7 +9,7 @@ import { Effect, Random, Schedule } from "effect"
 import { RouterConfig } from "effect-db-router"
 import { DemoError } from "./DemoError.js"
 
-/** What a server says about itself. The counts begin at some time in the past, so only their differences tell anything. */
+/** A server's own report. The counts begin at some time in the past, so only their differences tell anything. */
 export interface Look {
   readonly standby: boolean
   /** Transactions in this database, of all clients; a statement alone is one. */
@@ -17,7 +17,7 @@ export interface Look {
   readonly rolledBack: number
   /** Rows that were inserted, updated or deleted in the shop's tables. */
   readonly rowsWritten: number
-  /** How often a statement has searched one of the shop's tables. */
+  /** The number of scans of the shop's tables. */
   readonly scans: number
 }
 
@@ -28,11 +28,11 @@ export interface Server {
   readonly group: string
   readonly address: string
   readonly look: Effect.Effect<Look, SqlError.SqlError>
-  /** How many of these orders it has. */
+  /** The number of these orders on it. */
   readonly countOrders: (ids: ReadonlyArray<number>) => Effect.Effect<number, SqlError.SqlError>
 }
 
-/** What changed between two looks. The role is the later one. */
+/** The difference between two looks. The role is the later one. */
 export const difference = (before: Look, after: Look): Look => ({
   standby: after.standby,
   committed: after.committed - before.committed,

@@ -8,7 +8,7 @@ import { total } from "./Traffic.js"
 
 export type Style = "bold" | "dim" | "red" | "green" | "yellow" | "cyan"
 
-/** How to make text stand out, where that is possible. */
+/** The way to make text stand out, where that is possible. */
 export type Paint = (style: Style, text: string) => string
 
 export interface Format {
@@ -204,7 +204,7 @@ export const summary = ({ engines, tally }: Report): string =>
     ...(tally.failed === 0 ? [] : [`${number(tally.failed)} failed`])
   ].join(" | ")
 
-/** What has to be true, and whether it is. */
+/** The checks with their results. */
 export const checkLines = (checks: ReadonlyArray<Check>, { paint, width }: Format): ReadonlyArray<string> => {
   const name = Math.max(...checks.map((check) => check.name.length))
   return [

@@ -9,12 +9,12 @@ import { seeded } from "./Migrations.js"
 
 const users = 8
 
-/** How many orders are kept to be asked for again; the demo may run for days. */
+/** The number of orders kept to be asked for again; the demo may run for days. */
 const maxKept = 5000
 
 /** Requests that were answered as expected, and those that were not. */
 export interface Tally {
-  /** How long the users have been at it. */
+  /** The duration of the traffic so far. */
   readonly millis: number
   readonly searches: number
   readonly orders: number
@@ -23,7 +23,7 @@ export interface Tally {
   /** Orders whose own request found them, as they were placed. */
   readonly foundAtOnce: number
   readonly failed: number
-  /** What the last failure was. */
+  /** The last failure. */
   readonly failure: string | undefined
 }
 

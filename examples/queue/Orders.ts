@@ -7,11 +7,11 @@ import { Effect, Schema } from "effect"
 /** A message of the queue. */
 export class Job extends Schema.Class<Job>("Job")({
   order: Schema.Number,
-  /** What the producer has written, for the reads of the worker. */
+  /** The position of the producer's writes, for the reads of the worker. */
   token: Schema.OptionFromUndefinedOr(Schema.String)
 }) {}
 
-/** What the worker has read, and where. */
+/** The worker's read, with the engine that has answered it. */
 export class Done extends Schema.Class<Done>("Done")({
   total: Schema.NullOr(Schema.Number),
   server: Schema.String

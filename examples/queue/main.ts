@@ -29,7 +29,7 @@ type Environment = Record<string, string>
 
 const key = randomBytes(32).toString("base64")
 
-/** What both processes have: the servers, and the key. */
+/** The options that both processes share: the servers, and the key. */
 const environmentOf = ({ primary, replicas }: PgCluster.Cluster): Environment => ({
   DATABASE_URL: Redacted.value(primary.url),
   DATABASE_REPLICA_URLS: replicas.map(({ url }) => Redacted.value(url)).join(","),

@@ -9,7 +9,7 @@ export const ObservingLive = Effect.map(RouterConfig.fromEnv, (options) =>
   DbRouter.layer({ ...options, reads: "observe" })
 )
 
-/** Where statements would go, in a flow that has seen nothing yet. */
+/** The routes of statements in a flow that has seen nothing yet. */
 const tryOut = (statements: ReadonlyArray<string>) =>
   Effect.gen(function* () {
     const router = yield* DbRouter.DbRouter

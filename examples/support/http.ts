@@ -11,7 +11,7 @@ interface Sent {
 interface Answer {
   readonly status: number
   readonly headers: Readonly<Record<string, string | undefined>>
-  /** What the JSON says, or the text that is none. */
+  /** The decoded JSON, or the text that is none. */
   readonly body: unknown
 }
 

@@ -115,7 +115,7 @@ const frameTest = (queries: ReadonlyArray<string>, kind: SqlClassifier.Statement
     )
   )
 
-describe("any text", () => {
+describe("the classification of any text", () => {
   it.effect("of characters never throws, and is never a read unless it parses", () =>
     check(fc.oneof(fc.string({ unit: "binary" }), fc.string({ unit: "grapheme" }), fc.string16bits()), 3000)
   )

@@ -40,7 +40,7 @@ const samples: ReadonlyArray<readonly [string, SqlClassifier.StatementKind]> = [
 const isIntact = (classifier: SqlClassifier.SqlClassifier, salt: string) =>
   samples.every(([sql, kind]) => classifier.classify(`${sql} -- ${salt}`).kind === kind)
 
-describe("a long text", () => {
+describe("the classification of a long text", () => {
   it.effect("leaves the classifier as it was, however deeply it nests", () =>
     Effect.gen(function* () {
       const classifier = yield* SqlClassifier.make

@@ -322,101 +322,104 @@ const transforming = <A, E, R>(
   effect: Effect.Effect<A, E, R | DbRouter.Services>
 ) => Effect.provide(effect, RouterTest.router({ engine: { ...transforms, ...engine } }))
 
-layer(RouterTest.cluster, { excludeTestServices: true, timeout: "2 minutes" })("transforms and types", (it) => {
-  it.effect("names of queries and results, in every way that transforms", () =>
-    transforming(
-      {},
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        yield* sql`CREATE TABLE ${sql("ownThing")} (${sql("thingId")} int, ${sql("thingName")} text)`
-        yield* sql`INSERT INTO ${sql("ownThing")} ${sql.insert({ thingId: 1, thingName: "a" })}`
-        yield* RouterTest.settle
-        const all = sql`SELECT * FROM ${sql("ownThing")}`
-        const camel = [{ thingId: 1, thingName: "a" }]
-        const snake = [{ thing_id: 1, thing_name: "a" }]
-        assert.deepStrictEqual(yield* all, camel)
-        assert.deepStrictEqual(yield* all.unprepared, camel)
-        assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Stream.runCollect(all.stream)), camel)
-        assert.deepStrictEqual(yield* all.values, [[1, "a"]])
-        const plain = sql`SELECT * FROM own_thing`
-        assert.deepStrictEqual(yield* plain.withoutTransform, snake)
-        assert.deepStrictEqual(yield* Effect.map(plain.raw, (result) => (result as { rows: unknown }).rows), snake)
-        // The second time it is a prepared statement.
-        assert.deepStrictEqual(yield* sql`SELECT * FROM own_thing WHERE thing_id = ${1}`, camel)
-        assert.deepStrictEqual(yield* sql`SELECT * FROM own_thing WHERE thing_id = ${1}`, camel)
-        assert.deepStrictEqual(yield* sql.withTransaction(all), camel)
-        assert.deepStrictEqual(
-          yield* sql.withTransaction(Effect.map(Stream.runCollect(all.stream), Chunk.toReadonlyArray)),
-          camel
-        )
-        const without = sql.withoutTransforms()
-        assert.deepStrictEqual(yield* without`SELECT * FROM ${without("own_thing")}`, snake)
-        assert.deepStrictEqual(
-          Chunk.toReadonlyArray(yield* Stream.runCollect(without`SELECT * FROM own_thing`.stream)),
-          snake
-        )
-        assert.strictEqual(without.withoutTransforms(), without)
-        assert.deepStrictEqual(yield* RouterTest.enginesOf(without`UPDATE own_thing SET thing_id = 1`), ["primary"])
-      })
-    )
-  )
-
-  it.effect("names inside JSON, unless told otherwise", () =>
-    Effect.gen(function* () {
-      const read = Effect.gen(function* () {
-        const sql = yield* PgClient.PgClient
-        return yield* sql`SELECT ${sql.json({ someKey: { innerKey: 1 } })}::jsonb AS the_value,
-          ${sql.json({ someKey: 1 })}::jsonb ->> 'some_key' AS transformed_in_the_query`
-      })
-      assert.deepStrictEqual(yield* transforming({}, read), [
-        { theValue: { someKey: { innerKey: 1 } }, transformedInTheQuery: "1" }
-      ])
-      assert.deepStrictEqual(yield* transforming({ transformJson: false }, read), [
-        { theValue: { someKey: { innerKey: 1 } }, transformedInTheQuery: null }
-      ])
-      const nested = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT '{"some_key":1}'::jsonb AS the_value`)
-      assert.deepStrictEqual(yield* transforming({}, nested), [{ theValue: { someKey: 1 } }])
-      assert.deepStrictEqual(yield* transforming({ transformJson: false }, nested), [{ theValue: { some_key: 1 } }])
-    })
-  )
-
-  it.effect("custom types are parsed on every server, in every way", () => {
-    const types = {
-      getTypeParser: (oid: number, format?: "text" | "binary") =>
-        oid === 1700 ? (text: string) => ({ numeric: text }) : RouterTest.defaultTypeParser(oid, format)
-    }
-    return transforming(
-      { types },
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        const expected = [{ price: { numeric: "1.50" }, n: 2 }]
-        for (const [operation, run] of ways) {
-          if (operation === "executeValues") continue
-          for (const to of [DbRouter.primary, DbRouter.replica]) {
-            assert.deepStrictEqual(yield* to(run(sql`SELECT 1.50::numeric AS price, 2 AS n`)), expected, operation)
-          }
+layer(RouterTest.cluster, { excludeTestServices: true, timeout: "2 minutes" })(
+  "transforms and types apply to",
+  (it) => {
+    it.effect("names of queries and results, in every way that transforms", () =>
+      transforming(
+        {},
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* sql`CREATE TABLE ${sql("ownThing")} (${sql("thingId")} int, ${sql("thingName")} text)`
+          yield* sql`INSERT INTO ${sql("ownThing")} ${sql.insert({ thingId: 1, thingName: "a" })}`
+          yield* RouterTest.settle
+          const all = sql`SELECT * FROM ${sql("ownThing")}`
+          const camel = [{ thingId: 1, thingName: "a" }]
+          const snake = [{ thing_id: 1, thing_name: "a" }]
+          assert.deepStrictEqual(yield* all, camel)
+          assert.deepStrictEqual(yield* all.unprepared, camel)
+          assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Stream.runCollect(all.stream)), camel)
+          assert.deepStrictEqual(yield* all.values, [[1, "a"]])
+          const plain = sql`SELECT * FROM own_thing`
+          assert.deepStrictEqual(yield* plain.withoutTransform, snake)
+          assert.deepStrictEqual(yield* Effect.map(plain.raw, (result) => (result as { rows: unknown }).rows), snake)
+          // The second time it is a prepared statement.
+          assert.deepStrictEqual(yield* sql`SELECT * FROM own_thing WHERE thing_id = ${1}`, camel)
+          assert.deepStrictEqual(yield* sql`SELECT * FROM own_thing WHERE thing_id = ${1}`, camel)
+          assert.deepStrictEqual(yield* sql.withTransaction(all), camel)
           assert.deepStrictEqual(
-            yield* sql.withTransaction(run(sql`SELECT 1.50::numeric AS price, 2 AS n`)),
-            expected,
-            operation
+            yield* sql.withTransaction(Effect.map(Stream.runCollect(all.stream), Chunk.toReadonlyArray)),
+            camel
           )
-        }
-        assert.deepStrictEqual(yield* sql`SELECT 1.50::numeric AS price`.values, [[{ numeric: "1.50" }]])
-      })
+          const without = sql.withoutTransforms()
+          assert.deepStrictEqual(yield* without`SELECT * FROM ${without("own_thing")}`, snake)
+          assert.deepStrictEqual(
+            Chunk.toReadonlyArray(yield* Stream.runCollect(without`SELECT * FROM own_thing`.stream)),
+            snake
+          )
+          assert.strictEqual(without.withoutTransforms(), without)
+          assert.deepStrictEqual(yield* RouterTest.enginesOf(without`UPDATE own_thing SET thing_id = 1`), ["primary"])
+        })
+      )
     )
-  })
 
-  it.effect("span attributes of the configuration are on every statement", () =>
-    transforming(
-      { spanAttributes: { "service.owner": "orders" } },
+    it.effect("names inside JSON, unless told otherwise", () =>
       Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        const [, statements] = yield* RouterTest.traced(
-          Effect.all([sql`SELECT 1`, Stream.runDrain(sql`SELECT 1`.stream), sql.withTransaction(sql`SELECT 1`)])
-        )
-        assert.lengthOf(statements, 3)
-        for (const { span } of statements) assert.strictEqual(span.attributes.get("service.owner"), "orders")
+        const read = Effect.gen(function* () {
+          const sql = yield* PgClient.PgClient
+          return yield* sql`SELECT ${sql.json({ someKey: { innerKey: 1 } })}::jsonb AS the_value,
+          ${sql.json({ someKey: 1 })}::jsonb ->> 'some_key' AS transformed_in_the_query`
+        })
+        assert.deepStrictEqual(yield* transforming({}, read), [
+          { theValue: { someKey: { innerKey: 1 } }, transformedInTheQuery: "1" }
+        ])
+        assert.deepStrictEqual(yield* transforming({ transformJson: false }, read), [
+          { theValue: { someKey: { innerKey: 1 } }, transformedInTheQuery: null }
+        ])
+        const nested = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT '{"some_key":1}'::jsonb AS the_value`)
+        assert.deepStrictEqual(yield* transforming({}, nested), [{ theValue: { someKey: 1 } }])
+        assert.deepStrictEqual(yield* transforming({ transformJson: false }, nested), [{ theValue: { some_key: 1 } }])
       })
     )
-  )
-})
+
+    it.effect("custom types are parsed on every server, in every way", () => {
+      const types = {
+        getTypeParser: (oid: number, format?: "text" | "binary") =>
+          oid === 1700 ? (text: string) => ({ numeric: text }) : RouterTest.defaultTypeParser(oid, format)
+      }
+      return transforming(
+        { types },
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const expected = [{ price: { numeric: "1.50" }, n: 2 }]
+          for (const [operation, run] of ways) {
+            if (operation === "executeValues") continue
+            for (const to of [DbRouter.primary, DbRouter.replica]) {
+              assert.deepStrictEqual(yield* to(run(sql`SELECT 1.50::numeric AS price, 2 AS n`)), expected, operation)
+            }
+            assert.deepStrictEqual(
+              yield* sql.withTransaction(run(sql`SELECT 1.50::numeric AS price, 2 AS n`)),
+              expected,
+              operation
+            )
+          }
+          assert.deepStrictEqual(yield* sql`SELECT 1.50::numeric AS price`.values, [[{ numeric: "1.50" }]])
+        })
+      )
+    })
+
+    it.effect("span attributes of the configuration are on every statement", () =>
+      transforming(
+        { spanAttributes: { "service.owner": "orders" } },
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const [, statements] = yield* RouterTest.traced(
+            Effect.all([sql`SELECT 1`, Stream.runDrain(sql`SELECT 1`.stream), sql.withTransaction(sql`SELECT 1`)])
+          )
+          assert.lengthOf(statements, 3)
+          for (const { span } of statements) assert.strictEqual(span.attributes.get("service.owner"), "orders")
+        })
+      )
+    )
+  }
+)

@@ -19,7 +19,7 @@ const driven = (url: string) => {
 
 const nothing = { database: null, host: "", options: undefined, password: "", port: "", user: "" }
 
-describe("an address", () => {
+describe("the address of an engine", () => {
   const rows: ReadonlyArray<readonly [what: string, url: string, driven: Partial<ReturnType<typeof driven>>]> = [
     [
       "with an empty host and the directory of a socket",
@@ -121,7 +121,7 @@ describe("an address of several hosts", () => {
   })
 })
 
-describe("in the environment", () => {
+describe("addresses in the environment", () => {
   const groupsFrom = (variables: Record<string, string>) =>
     Effect.flatMap(RouterConfig.fromEnv, RouterConfig.resolve).pipe(
       Effect.map(({ groups }) =>

@@ -24,7 +24,7 @@ const refused = (variables: Record<string, string>) =>
 const urlsOf = (config: RouterConfig.RouterConfig, group: string) =>
   config.groups.get(group)?.engines.map(({ known }) => known?.client.url && Redacted.value(known.client.url))
 
-describe("the servers", () => {
+describe("servers in the environment", () => {
   it.effect("DATABASE_URL alone is a plain client", () =>
     Effect.gen(function* () {
       const { config, options } = yield* from(required)
@@ -136,7 +136,7 @@ describe("the servers", () => {
   }
 })
 
-describe("the scalar options", () => {
+describe("scalar options in the environment", () => {
   it.effect("each reach their field", () =>
     Effect.gen(function* () {
       const { config } = yield* from({

@@ -22,7 +22,7 @@ const engineOf = (options: unknown, group = "default", index = 0) => {
 const identity = (name: string) => name
 const upper = (name: string) => name.toUpperCase()
 
-describe("defaults", () => {
+describe("defaults of the options", () => {
   it("fill in everything but the groups", () => {
     const config = resolved({ groups: { default: [primary], read: [replica, {}] } })
     const {
@@ -110,7 +110,7 @@ describe("defaults", () => {
   })
 })
 
-describe("what is given", () => {
+describe("a given option", () => {
   it("is kept", () => {
     const strategy = Selector.preferZone("eu", Selector.leastBusy)
     const consistency = Consistency.eventual()
@@ -392,7 +392,7 @@ describe("an engine given as an Effect", () => {
   })
 })
 
-describe("transforms and types", () => {
+describe("transforms and types of the engines", () => {
   const two = (first: object, second: object) => ({ groups: { default: [first], read: [second] } })
   const types = { getTypeParser: () => identity }
 

@@ -168,7 +168,7 @@ describe("a mark", () => {
   })
 })
 
-describe("what a flow has seen", () => {
+describe("the positions that a flow has seen", () => {
   const [one, two] = [tracked(), tracked()]
   const ours = () => false
 

@@ -119,7 +119,7 @@ describe("a token is believed", () => {
   )
 })
 
-describe("the primary is asked", () => {
+describe("the primary is asked about tokens", () => {
   it.effect("twice for a thousand impossible tokens at once", () =>
     Effect.gen(function* () {
       const { state, tokens } = primary({ known: at(100n), now: at(200n) })
@@ -230,7 +230,7 @@ describe("what a flow tells others", () => {
   )
 })
 
-describe("without keys", () => {
+describe("tokens without configured keys", () => {
   it.effect("a process signs with one of its own, and says so once", () =>
     Effect.gen(function* () {
       const lines: Array<string> = []

@@ -68,7 +68,7 @@ describe("a token", () => {
   })
 })
 
-describe("its keys", () => {
+describe("the keys of tokens", () => {
   it("rotate: the first signs, all are accepted, one that is dropped is not", () => {
     const signed = (...names: ReadonlyArray<string>) => Token.encode(keysOf(...names), here, { expiresAt: 2 })
     const accepts = (token: string, ...names: ReadonlyArray<string>) => Token.decode(keysOf(...names), token, 1)
@@ -120,7 +120,7 @@ describe("its keys", () => {
   )
 })
 
-describe("a position", () => {
+describe("the position of a token", () => {
   const known = here
   it("is possible up to that of the primary, and on timelines before its own", () => {
     const cases: ReadonlyArray<readonly [Partial<Position.Position>, boolean]> = [

@@ -348,7 +348,7 @@ describe("what a fiber has seen need not be noted again", () => {
   )
 })
 
-describe("what was only read", () => {
+describe("a position that was only read", () => {
   const position = (lsn: bigint) => ({ system: "7001", timeline: 1, lsn })
   const read = (lsn: bigint) =>
     Effect.withFiberRuntime((fiber) => {
@@ -446,7 +446,7 @@ describe("combinators and fibers", () => {
   )
 })
 
-describe("memory", () => {
+describe("the memory of flows", () => {
   it("a flow refers to no other, whatever its fibers have forked, joined, written and reset", async () => {
     const step = (depth: number): Effect.Effect<RoutingContext.Flow> =>
       depth === 0

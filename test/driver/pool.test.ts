@@ -150,7 +150,7 @@ layer(PgCluster.layer({ replicas: 0 }), { excludeTestServices: true })("a pool o
     )
   })
 
-  describe("time limits", () => {
+  describe("the time limits of a pool", () => {
     it.scoped("connectTimeout bounds the connecting, and the socket is closed", () =>
       Effect.gen(function* () {
         const { port, sockets } = yield* mute

@@ -111,7 +111,7 @@ describe("every strategy", () => {
   }
 })
 
-describe("weights", () => {
+describe("the weights of engines", () => {
   for (const strategy of [
     Selector.roundRobin,
     Selector.random,

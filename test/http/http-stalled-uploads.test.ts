@@ -201,7 +201,7 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a request
   }
 })
 
-describe("bodyTimeout", () => {
+describe("the option bodyTimeout", () => {
   it("must be longer than zero", () => {
     for (const bodyTimeout of [0, -1, "soon" as never]) {
       assert.throws(() => HttpSession.middleware({ bodyTimeout }), RouterError.RouterConfigError, /bodyTimeout/)

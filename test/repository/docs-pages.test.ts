@@ -28,7 +28,7 @@ const texts = sources.flatMap(textsIn)
 /** The compiler takes seconds, and minutes on a machine that is busy. In milliseconds. */
 const compilation = 300_000
 
-describe("a page", () => {
+describe("a page of docs", () => {
   const page = [
     "# A `b` (c): d, e",
     "## Same",

@@ -153,7 +153,7 @@ layer(Layer.provideMerge(RouterTest.router({ engine: { maxConnections: 4 } }), c
   }
 )
 
-layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })("the page", (it) => {
+layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })("the status page", (it) => {
   it.effect("loads nothing, and runs nothing but its own script", () =>
     Effect.gen(function* () {
       const ask = yield* handler(HttpStatus.app({ title: hostile, description: hostile }))
@@ -255,151 +255,154 @@ layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })
   )
 })
 
-layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })("operations", (it) => {
-  const stateOf = (name: string) =>
-    Effect.flatMap(DbRouter.DbRouter, ({ status }) =>
-      Effect.map(status, (engines) => engines.find((engine) => engine.name === name)!.state)
+layer(Layer.provideMerge(RouterTest.router(), cluster), { timeout: "1 minute" })(
+  "operations of the status page",
+  (it) => {
+    const stateOf = (name: string) =>
+      Effect.flatMap(DbRouter.DbRouter, ({ status }) =>
+        Effect.map(status, (engines) => engines.find((engine) => engine.name === name)!.state)
+      )
+
+    it.effect("are off", () =>
+      Effect.gen(function* () {
+        const ask = yield* handler(HttpStatus.app())
+        const response = yield* Effect.promise(() => post(ask, "/drain?engine=replica1"))
+        assert.strictEqual(response.status, 403)
+        assert.include(yield* Effect.promise(() => errorOf(response)), "operations: true")
+        assert.strictEqual(yield* stateOf("replica1"), "up")
+      })
     )
 
-  it.effect("are off", () =>
-    Effect.gen(function* () {
-      const ask = yield* handler(HttpStatus.app())
-      const response = yield* Effect.promise(() => post(ask, "/drain?engine=replica1"))
-      assert.strictEqual(response.status, 403)
-      assert.include(yield* Effect.promise(() => errorOf(response)), "operations: true")
-      assert.strictEqual(yield* stateOf("replica1"), "up")
-    })
-  )
+    it.effect("drain and undrain", () =>
+      Effect.gen(function* () {
+        const ask = yield* handler(HttpStatus.app({ operations: true }))
+        const drained = yield* Effect.promise(() => post(ask, "/drain?engine=replica1"))
+        assert.strictEqual(drained.status, 200)
+        const { engines } = (yield* Effect.promise(() => drained.json())) as HttpStatus.Status
+        assert.strictEqual(engines.find(({ name }) => name === "replica1")!.state, "draining")
+        assert.strictEqual(yield* stateOf("replica1"), "draining")
+        assert.strictEqual((yield* Effect.promise(() => post(ask, "/undrain?engine=replica1"))).status, 200)
+        assert.strictEqual(yield* stateOf("replica1"), "up")
+        const unknown = yield* Effect.promise(() => post(ask, "/drain?engine=unknown"))
+        assert.strictEqual(unknown.status, 404)
+      })
+    )
 
-  it.effect("drain and undrain", () =>
-    Effect.gen(function* () {
-      const ask = yield* handler(HttpStatus.app({ operations: true }))
-      const drained = yield* Effect.promise(() => post(ask, "/drain?engine=replica1"))
-      assert.strictEqual(drained.status, 200)
-      const { engines } = (yield* Effect.promise(() => drained.json())) as HttpStatus.Status
-      assert.strictEqual(engines.find(({ name }) => name === "replica1")!.state, "draining")
-      assert.strictEqual(yield* stateOf("replica1"), "draining")
-      assert.strictEqual((yield* Effect.promise(() => post(ask, "/undrain?engine=replica1"))).status, 200)
-      assert.strictEqual(yield* stateOf("replica1"), "up")
-      const unknown = yield* Effect.promise(() => post(ask, "/drain?engine=unknown"))
-      assert.strictEqual(unknown.status, 404)
-    })
-  )
+    it.effect("answer for no host that a page of the web can make its own", () =>
+      Effect.gen(function* () {
+        const evil = { "sec-fetch-site": "same-origin", origin: "http://evil.test", host: "evil.test" }
+        const statusFor = (options: HttpStatus.Options, host: string, path = "/drain?engine=nothing") =>
+          Effect.flatMap(handler(HttpStatus.app(options)), (ask) =>
+            Effect.promise(async () => (await post(ask, path, { ...evil, host })).status)
+          )
+        const operations: ReadonlyArray<HttpStatus.Options> = [{ operations: true }, { actions: () => [] }]
+        for (const options of operations) {
+          const ask = yield* handler(HttpStatus.app(options))
+          for (const path of ["/", "/status.json"]) {
+            const response = yield* Effect.promise(() => ask(path, { headers: { host: "evil.test:3000" } }))
+            assert.strictEqual(response.status, 403, path)
+          }
+          for (const path of ["/drain?engine=replica1", "/act?engine=replica1&action=x", "/"]) {
+            assert.strictEqual(yield* statusFor(options, "evil.test", path), 403, path)
+          }
+        }
+        const own = { operations: true, hosts: ["db.example"] }
+        const others = [
+          "evil.test",
+          "db.example.evil.test",
+          "xdb.example",
+          "localhost.evil.test",
+          "1.2.3.4.evil.test",
+          ""
+        ]
+        for (const host of others) assert.strictEqual(yield* statusFor(own, host), 403, host)
+        const good = [
+          "db.example",
+          "DB.example:8080",
+          "db.example.",
+          "localhost:1",
+          "a.localhost",
+          "127.0.0.1:80",
+          "[::1]:80"
+        ]
+        for (const host of good) assert.strictEqual(yield* statusFor(own, host), 404, host)
+        assert.strictEqual(yield* statusFor({ operations: true, hosts: true }, "evil.test"), 404)
+        const ask = yield* handler(HttpStatus.app())
+        const read = yield* Effect.promise(() => ask("/status.json", { headers: { host: "db.example" } }))
+        assert.strictEqual(read.status, 200, "without operations any host is answered")
+        const refused = yield* handler(HttpStatus.app({ hosts: [] }))
+        const strict = yield* Effect.promise(() => refused("/status.json", { headers: { host: "db.example" } }))
+        assert.strictEqual(strict.status, 403)
+        assert.include(yield* Effect.promise(() => errorOf(strict)), 'hosts: ["db.example"]')
+      })
+    )
 
-  it.effect("answer for no host that a page of the web can make its own", () =>
-    Effect.gen(function* () {
-      const evil = { "sec-fetch-site": "same-origin", origin: "http://evil.test", host: "evil.test" }
-      const statusFor = (options: HttpStatus.Options, host: string, path = "/drain?engine=nothing") =>
-        Effect.flatMap(handler(HttpStatus.app(options)), (ask) =>
-          Effect.promise(async () => (await post(ask, path, { ...evil, host })).status)
-        )
-      const operations: ReadonlyArray<HttpStatus.Options> = [{ operations: true }, { actions: () => [] }]
-      for (const options of operations) {
-        const ask = yield* handler(HttpStatus.app(options))
+    it.effect("take a POST of the same origin", () =>
+      Effect.gen(function* () {
+        const ask = yield* handler(HttpStatus.app({ operations: true, hosts: ["db.example"] }))
+        const foreign: ReadonlyArray<Record<string, string>> = [
+          {},
+          { "sec-fetch-site": "cross-site" },
+          { "sec-fetch-site": "same-site" },
+          { "sec-fetch-site": "none" },
+          { "sec-fetch-site": "cross-site", origin: "http://db.example", host: "db.example" },
+          { origin: "null", host: "db.example" },
+          { origin: "http://evil.example", host: "db.example" },
+          { origin: "http://db.example:8080", host: "db.example" },
+          { origin: "http://db.example" }
+        ]
+        for (const headers of foreign) {
+          const response = yield* Effect.promise(() => post(ask, "/drain?engine=replica1", headers))
+          assert.strictEqual(response.status, 403, JSON.stringify(headers))
+        }
+        for (const method of ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"]) {
+          const response = yield* Effect.promise(() => ask("/drain?engine=replica1", { method, headers: sameOrigin }))
+          assert.deepStrictEqual([response.status, response.headers.get("allow")], [405, "POST"], method)
+        }
+        assert.strictEqual(yield* stateOf("replica1"), "up")
         for (const path of ["/", "/status.json"]) {
-          const response = yield* Effect.promise(() => ask(path, { headers: { host: "evil.test:3000" } }))
-          assert.strictEqual(response.status, 403, path)
+          const response = yield* Effect.promise(() => post(ask, path))
+          assert.deepStrictEqual([response.status, response.headers.get("allow")], [405, "GET, HEAD"])
         }
-        for (const path of ["/drain?engine=replica1", "/act?engine=replica1&action=x", "/"]) {
-          assert.strictEqual(yield* statusFor(options, "evil.test", path), 403, path)
-        }
-      }
-      const own = { operations: true, hosts: ["db.example"] }
-      const others = [
-        "evil.test",
-        "db.example.evil.test",
-        "xdb.example",
-        "localhost.evil.test",
-        "1.2.3.4.evil.test",
-        ""
-      ]
-      for (const host of others) assert.strictEqual(yield* statusFor(own, host), 403, host)
-      const good = [
-        "db.example",
-        "DB.example:8080",
-        "db.example.",
-        "localhost:1",
-        "a.localhost",
-        "127.0.0.1:80",
-        "[::1]:80"
-      ]
-      for (const host of good) assert.strictEqual(yield* statusFor(own, host), 404, host)
-      assert.strictEqual(yield* statusFor({ operations: true, hosts: true }, "evil.test"), 404)
-      const ask = yield* handler(HttpStatus.app())
-      const read = yield* Effect.promise(() => ask("/status.json", { headers: { host: "db.example" } }))
-      assert.strictEqual(read.status, 200, "without operations any host is answered")
-      const refused = yield* handler(HttpStatus.app({ hosts: [] }))
-      const strict = yield* Effect.promise(() => refused("/status.json", { headers: { host: "db.example" } }))
-      assert.strictEqual(strict.status, 403)
-      assert.include(yield* Effect.promise(() => errorOf(strict)), 'hosts: ["db.example"]')
-    })
-  )
+        const own = { origin: "https://db.example", host: "db.example" }
+        assert.strictEqual((yield* Effect.promise(() => post(ask, "/drain?engine=replica1", own))).status, 200)
+        yield* Effect.promise(() => post(ask, "/undrain?engine=replica1"))
+      })
+    )
 
-  it.effect("take a POST of the same origin", () =>
-    Effect.gen(function* () {
-      const ask = yield* handler(HttpStatus.app({ operations: true, hosts: ["db.example"] }))
-      const foreign: ReadonlyArray<Record<string, string>> = [
-        {},
-        { "sec-fetch-site": "cross-site" },
-        { "sec-fetch-site": "same-site" },
-        { "sec-fetch-site": "none" },
-        { "sec-fetch-site": "cross-site", origin: "http://db.example", host: "db.example" },
-        { origin: "null", host: "db.example" },
-        { origin: "http://evil.example", host: "db.example" },
-        { origin: "http://db.example:8080", host: "db.example" },
-        { origin: "http://db.example" }
-      ]
-      for (const headers of foreign) {
-        const response = yield* Effect.promise(() => post(ask, "/drain?engine=replica1", headers))
-        assert.strictEqual(response.status, 403, JSON.stringify(headers))
-      }
-      for (const method of ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"]) {
-        const response = yield* Effect.promise(() => ask("/drain?engine=replica1", { method, headers: sameOrigin }))
-        assert.deepStrictEqual([response.status, response.headers.get("allow")], [405, "POST"], method)
-      }
-      assert.strictEqual(yield* stateOf("replica1"), "up")
-      for (const path of ["/", "/status.json"]) {
-        const response = yield* Effect.promise(() => post(ask, path))
-        assert.deepStrictEqual([response.status, response.headers.get("allow")], [405, "GET, HEAD"])
-      }
-      const own = { origin: "https://db.example", host: "db.example" }
-      assert.strictEqual((yield* Effect.promise(() => post(ask, "/drain?engine=replica1", own))).status, 200)
-      yield* Effect.promise(() => post(ask, "/undrain?engine=replica1"))
-    })
-  )
+    it.effect("of one's own are there for whom they are made for, and say why they fail", () =>
+      Effect.gen(function* () {
+        const done: Array<string> = []
+        const actions: HttpStatus.Options["actions"] = ({ name, role }) =>
+          role === "replica"
+            ? [
+                { label: hostile, run: Effect.sync(() => done.push(name)) },
+                { label: "Fail", run: Effect.fail(new Error("it is Monday")) },
+                { label: "Die", run: Effect.die(new Error("a secret")) }
+              ]
+            : []
+        const ask = yield* handler(HttpStatus.app({ actions }))
+        const { engines } = yield* Effect.promise(() => statusOf(ask))
+        assert.deepStrictEqual(engines[0]!.actions, [])
+        assert.deepStrictEqual(engines[1]!.actions, [hostile, "Fail", "Die"])
+        const act = (engine: string, action: string, headers?: Record<string, string>) =>
+          Effect.promise(() => post(ask, `/act?${new URLSearchParams({ engine, action })}`, headers))
+        assert.strictEqual((yield* act("replica1", hostile, {})).status, 403)
+        assert.strictEqual((yield* act("replica1", hostile)).status, 200)
+        assert.strictEqual((yield* act("primary", hostile)).status, 404)
+        assert.strictEqual((yield* act("replica1", "No such")).status, 404)
+        assert.deepStrictEqual(done, ["replica1"])
+        const failed = yield* act("replica1", "Fail")
+        assert.deepStrictEqual([failed.status, yield* Effect.promise(() => errorOf(failed))], [500, "it is Monday"])
+        const died = yield* act("replica1", "Die")
+        assert.strictEqual(died.status, 500)
+        assert.notInclude(yield* Effect.promise(() => died.text()), "secret")
+      })
+    )
+  }
+)
 
-  it.effect("of one's own are there for whom they are made for, and say why they fail", () =>
-    Effect.gen(function* () {
-      const done: Array<string> = []
-      const actions: HttpStatus.Options["actions"] = ({ name, role }) =>
-        role === "replica"
-          ? [
-              { label: hostile, run: Effect.sync(() => done.push(name)) },
-              { label: "Fail", run: Effect.fail(new Error("it is Monday")) },
-              { label: "Die", run: Effect.die(new Error("a secret")) }
-            ]
-          : []
-      const ask = yield* handler(HttpStatus.app({ actions }))
-      const { engines } = yield* Effect.promise(() => statusOf(ask))
-      assert.deepStrictEqual(engines[0]!.actions, [])
-      assert.deepStrictEqual(engines[1]!.actions, [hostile, "Fail", "Die"])
-      const act = (engine: string, action: string, headers?: Record<string, string>) =>
-        Effect.promise(() => post(ask, `/act?${new URLSearchParams({ engine, action })}`, headers))
-      assert.strictEqual((yield* act("replica1", hostile, {})).status, 403)
-      assert.strictEqual((yield* act("replica1", hostile)).status, 200)
-      assert.strictEqual((yield* act("primary", hostile)).status, 404)
-      assert.strictEqual((yield* act("replica1", "No such")).status, 404)
-      assert.deepStrictEqual(done, ["replica1"])
-      const failed = yield* act("replica1", "Fail")
-      assert.deepStrictEqual([failed.status, yield* Effect.promise(() => errorOf(failed))], [500, "it is Monday"])
-      const died = yield* act("replica1", "Die")
-      assert.strictEqual(died.status, 500)
-      assert.notInclude(yield* Effect.promise(() => died.text()), "secret")
-    })
-  )
-})
-
-layer(cluster, { timeout: "1 minute", excludeTestServices: true })("what it costs", (it) => {
+layer(cluster, { timeout: "1 minute", excludeTestServices: true })("the cost of the status page", (it) => {
   const observerOf = Effect.map(DbRouter.DbRouter, ({ runner }) => runner.router.observer)
 
   it.effect("is nothing until the first request", () =>

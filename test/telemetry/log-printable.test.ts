@@ -12,7 +12,7 @@ const linesOf = (effect: Effect.Effect<void>) => {
   return Effect.as(Effect.provide(effect, Logger.replace(Logger.defaultLogger, logger)), lines)
 }
 
-describe("what is logged", () => {
+describe("a logged text", () => {
   it("escapes control characters, and leaves all others", () => {
     assert.strictEqual(
       printable("a\tb\r\n\u001b[0m\u009b\u202e\u2028é 漢 🙂"),

@@ -76,7 +76,7 @@ const stateOf = (engine: string) =>
 
 const becomesBy = <A>(read: Effect.Effect<A>, value: A) => eventually(read, (now) => now === value)
 
-describe("the engines", { timeout: 60_000 }, () => {
+describe("telemetry of the engines", { timeout: 60_000 }, () => {
   it.live("every change of them is logged once, with what it was, and their gauges follow", () =>
     onCluster(({ primary, replicas }) =>
       logged((lines) =>

@@ -22,7 +22,7 @@ const docstrings = new Map(
 
 const instruments = Object.entries(Telemetry.instruments) as ReadonlyArray<readonly [string, Telemetry.Instrument]>
 
-describe("the metrics", () => {
+describe("the metrics of Telemetry", () => {
   it("are each exported under the name of their instrument, and registered with its name and unit", () => {
     for (const [short, instrument] of instruments) {
       const metric = (Telemetry as unknown as Record<string, Metric.Metric<unknown, number, unknown>>)[short]!

@@ -25,7 +25,7 @@ const packaged = Effect.map(Binaries.locate(undefined), ({ binDir }) => Path.dir
 
 const isRoot = process.geteuid?.() === 0
 
-describe("binaries", () => {
+describe("the binaries of a cluster", () => {
   it.effect("none: what to install and what to set", () =>
     Effect.gen(function* () {
       const error = yield* failure({ binDir: "nowhere" })
@@ -104,7 +104,7 @@ describe("binaries", () => {
   )
 })
 
-describe("the data directory", () => {
+describe("the data directory of a cluster", () => {
   it.scopedLive("in a folder that is not there", () =>
     Effect.gen(function* () {
       const error = yield* failure({ directory: Path.join(yield* temporaryFolder, "missing") })
@@ -197,7 +197,7 @@ describe("a server that does not start", () => {
   )
 })
 
-describe("options", () => {
+describe("the options of a cluster", () => {
   const refused: ReadonlyArray<readonly [PgCluster.Options, string]> = [
     [{ replicas: -1 }, "replicas"],
     [{ replicas: 1.5 }, "replicas"],
