@@ -44,8 +44,37 @@ const fasterTimes = 4
 const slowRuns = 3
 const runsForSlow = 300
 
+/**
+ * Beside other statements a run may be slow because the process or the server is busy: then runs without a name are slow as often.
+ * That is judged once so many slow ones were to be expected among them. If at most one in so many of those is slow, it is the name;
+ * else nothing is compared for so many milliseconds.
+ */
+const expectedSlow = 10
+const fewerTimes = 4
+const acquittedMillis = 10_000
+
 /** What a text may do to the connection, or to the schema, but for the statement that it is. */
 export type Effects = "none" | "call" | "command" | "schema"
+
+/** How many runs there were, and how many of them were slow. */
+class Tally {
+  runs = 0
+  slow = 0
+
+  add(isSlow: boolean): void {
+    this.runs++
+    if (isSlow) this.slow++
+  }
+
+  get share(): number {
+    return this.runs === 0 ? 0 : this.slow / this.runs
+  }
+
+  clear(): void {
+    this.runs = 0
+    this.slow = 0
+  }
+}
 
 /** A text that was used before. */
 export class Text {
@@ -60,8 +89,12 @@ export class Text {
   private restsUntil = Number.NEGATIVE_INFINITY
   private wentStaleAt = Number.NEGATIVE_INFINITY
   /** The last slow run under a name, until one without has shown how long it takes. */
-  private slow: number | undefined
+  private slow: { readonly millis: number; readonly isBeside: boolean } | undefined
   private slowness = 0
+  /** Runs beside others: under a name, and without one right after a slow one. */
+  private readonly named = new Tally()
+  private readonly compared = new Tally()
+  private acquittedUntil = Number.NEGATIVE_INFINITY
   /** The parameters whose types its text says. Most texts need no look at it. */
   private written: ReadonlySet<number> | undefined
 
@@ -82,18 +115,36 @@ export class Text {
 
   /**
    * How long it has taken, with a plan for any values under a name, or one for its own. PostgreSQL settles for the former by
-   * what it believes to cost for most values, which may be far more for others.
+   * what it believes to cost for most values, which may be far more for others. `isBeside`: other statements ran meanwhile.
    */
-  took(millis: number, isNamed: boolean, now: number): void {
-    if (!isNamed) {
-      if (this.slow !== undefined && millis * fasterTimes < this.slow && ++this.slowness >= slowRuns) this.rest(now)
+  took(millis: number, isNamed: boolean, now: number, isBeside: boolean): void {
+    const isSlow = millis >= slowMillis && millis > slowTimes * this.fastest
+    if (isNamed) {
+      if (isBeside) this.named.add(isSlow)
+      if (isSlow) {
+        if (!isBeside || now >= this.acquittedUntil) this.slow = { millis, isBeside }
+      } else if (this.slowness > 0) {
+        this.slowness = Math.max(0, this.slowness - 1 / runsForSlow)
+      }
+    } else if (this.slow !== undefined) {
+      const { slow } = this
       this.slow = undefined
-    } else if (millis >= slowMillis && millis > slowTimes * this.fastest) {
-      this.slow = millis
-    } else if (this.slowness > 0) {
-      this.slowness = Math.max(0, this.slowness - 1 / runsForSlow)
+      if (isBeside || slow.isBeside) this.compare(isSlow, now)
+      else if (millis * fasterTimes < slow.millis && ++this.slowness >= slowRuns) this.rest(now)
     }
     if (millis < this.fastest) this.fastest = millis
+  }
+
+  /** A run without a name has followed a slow one. */
+  private compare(isSlow: boolean, now: number): void {
+    const { compared, named } = this
+    compared.add(isSlow)
+    const expected = compared.runs * named.share
+    if (expected < expectedSlow) return
+    if (compared.slow * fewerTimes <= expected) this.rest(now)
+    else this.acquittedUntil = now + acquittedMillis
+    compared.clear()
+    named.clear()
   }
 
   /** The server has found its prepared statement out of date, for no reason that is known here. */

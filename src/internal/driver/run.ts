@@ -110,10 +110,14 @@ export abstract class Run implements Member {
     const prepared = name === undefined ? undefined : connection.prepared.get(name)
     for (const other of closed) connection.closeStatement(other)
     const isAlone = !connection.isBusy
+    const { answered } = runs
     connection.query(query, (error, result) => {
       if (error === undefined) {
         if (prepared?.types !== undefined && closed.length > 0) text!.hasTypes(prepared.types, began)
-        if (isAlone) text?.took(runs.now() - began, prepared !== undefined, began)
+        if (isAlone) {
+          const isBeside = runs.inFlight > 1 || runs.answered !== answered
+          text?.took(runs.now() - began, prepared !== undefined, began, isBeside)
+        }
         this.end(connection, undefined, result)
         return
       }
