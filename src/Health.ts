@@ -54,6 +54,8 @@ export interface Report {
   readonly receives?: boolean | undefined
   /** New sessions begin read-only (`default_transaction_read_only`). `undefined`: it does not say. */
   readonly isReadOnly?: boolean | undefined
+  /** `current_database()` of its connections. `undefined`: it does not say. */
+  readonly database?: string | undefined
 }
 
 /**
@@ -146,7 +148,7 @@ export type Era = Pick<Report, "system"> & { readonly timeline: number }
 
 /**
  * A probe succeeded. `lag` is how far a replica is behind the primary. `isRival`: it claims to be the primary, and is not the
- * one that takes the writes.
+ * one that takes the writes. `database` is the one that it has to be connected to; `undefined`: any.
  *
  * @since 0.1.0
  * @category transitions
@@ -154,7 +156,12 @@ export type Era = Pick<Report, "system"> & { readonly timeline: number }
 export const answered = (
   health: Health,
   report: Report,
-  known: { readonly era: Era | undefined; readonly lag: Lag | undefined; readonly isRival: boolean },
+  known: {
+    readonly era: Era | undefined
+    readonly lag: Lag | undefined
+    readonly isRival: boolean
+    readonly database?: string | undefined
+  },
   limits: Limits,
   now: number
 ): Health => {
@@ -162,16 +169,16 @@ export const answered = (
   return { ...become(health, state, now), failures: 0, reason, report, lag: known.lag }
 }
 
-/** The state that a server is compared with. */
-interface Known {
-  readonly era: Era | undefined
-  readonly lag: Lag | undefined
-  readonly isRival: boolean
-}
-
-const judge = (report: Report, { era, isRival, lag }: Known, limits: Limits): readonly [State, string | undefined] => {
+const judge = (
+  report: Report,
+  { database, era, isRival, lag }: Parameters<typeof answered>[2],
+  limits: Limits
+): readonly [State, string | undefined] => {
   const foreign = era && whyForeign(report, era)
   if (foreign !== undefined) return ["foreign", foreign]
+  if (isElsewhere(report, database)) {
+    return ["foreign", `it is connected to the database ${report.database}, the primary to ${database}`]
+  }
   if (isRival) return ["foreign", "it claims to be the primary, and another one takes the writes"]
   if (lag !== undefined && lag.millis > Duration.toMillis(limits.maxLag)) {
     return ["lagging", `it is ${lag.millis} ms behind the primary`]
@@ -197,6 +204,15 @@ const whyForeign = (report: Report, era: Era): string | undefined => {
     ? undefined
     : `it does not say whether it is on the newest timeline, ${era.timeline}`
 }
+
+/**
+ * The connections of a server are to another database than that one. What is not known is none.
+ *
+ * @since 0.1.0
+ * @category questions
+ */
+export const isElsewhere = ({ database }: Report, expected: string | undefined): boolean =>
+  database !== undefined && expected !== undefined && database !== expected
 
 /**
  * Returns `true` if a server holds the data of that system and timeline. Positions of different systems or timelines do not

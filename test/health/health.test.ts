@@ -62,6 +62,15 @@ describe("the state of a server", () => {
     assert.isFalse(Health.isUsable(other))
   })
 
+  it("is foreign when it is connected to another database than it has to be", () => {
+    const state = (database: string | undefined, expected: string | undefined) =>
+      Health.answered(up, { ...replica, database }, { ...known(), database: expected }, limits, 2).state
+    assert.deepStrictEqual(
+      [state("a", "a"), state("a", "b"), state(undefined, "b"), state("a", undefined)],
+      ["up", "foreign", "up", "up"]
+    )
+  })
+
   it("of a server that does not say its timeline: up while there is only one", () => {
     const silent = { ...replica, timeline: undefined }
     assert.isTrue(Health.follows(silent, era))

@@ -100,7 +100,12 @@ const judge = (
     const { reason, state } = Health.answered(
       Health.starting(now),
       report,
-      { era, isRival, lag: lag && { millis: lag.millis, bytes: BigInt(lag.bytes) } },
+      {
+        era,
+        isRival,
+        lag: lag && { millis: lag.millis, bytes: BigInt(lag.bytes) },
+        database: target.isOfSystem ? primary?.database : undefined
+      },
       healthOf(config),
       now
     )
@@ -139,8 +144,7 @@ export const assess = (config: RouterConfig, all: ReadonlyArray<Examined>): Effe
       ...ofPrimary(first, writer, rivals),
       ...duplicates(ofSystem),
       ...versions(ofSystem),
-      ...databases(ofSystem, writer ?? first),
-      ...ofSystem.flatMap((one) => (one === writer ? [] : ofReplica(one, found.get(one.target)!)))
+      ...ofSystem.flatMap((one) => (one === writer ? [] : ofReplica(one, found.get(one.target)!, primary?.database)))
     ]
     return { verdicts: found, writer: writer?.target, findings }
   })
@@ -194,25 +198,6 @@ const duplicates = (all: ReadonlyArray<Examined>): ReadonlyArray<Finding> =>
     ]
   })
 
-/** What a role reads on a replica has to come from the database that it writes to. */
-const databases = (all: ReadonlyArray<Examined>, writer: Examined): ReadonlyArray<Finding> => {
-  const databaseOf = (one: Examined) => inspectedOf(one)?.answers.identity.database
-  const expected = databaseOf(writer)
-  if (expected === undefined) return []
-  return all.flatMap((one) => {
-    const found = databaseOf(one)
-    if (found === undefined || found === expected) return []
-    return [
-      problem(
-        "database",
-        one.target.name,
-        `It is connected to the database ${found}, the primary to ${expected}: reads would see other rows`,
-        `Name the database ${expected} in its URL, or put it into a group of its own`
-      )
-    ]
-  })
-}
-
 const versions = (all: ReadonlyArray<Examined>): ReadonlyArray<Finding> => {
   const found = new Set(all.flatMap((one) => inspectedOf(one)?.answers.identity.version ?? []))
   if (found.size < 2) return []
@@ -220,9 +205,19 @@ const versions = (all: ReadonlyArray<Examined>): ReadonlyArray<Finding> => {
   return [warning("version", undefined, message, "Bring the replicas to the newest of them, then the primary")]
 }
 
-const ofReplica = ({ result, target }: Examined, { lag, reason, state }: Verdict): ReadonlyArray<Finding> => {
+const ofReplica = (
+  one: Examined,
+  { lag, reason, state }: Verdict,
+  database: string | undefined
+): ReadonlyArray<Finding> => {
+  const { result, target } = one
   const { name } = target
+  const report = probeOf(one)
   if (state === "foreign") {
+    if (report !== undefined && Health.isElsewhere(report, database)) {
+      const remedy = `Name the database ${database} in its URL, or put it into a group of its own`
+      return [problem("database", name, `It gets no reads: ${reason}`, remedy)]
+    }
     const remedy =
       "Make it a standby of the primary that takes the writes (pg_rewind or a new base backup), or take it out"
     return [problem("role", name, `It gets no reads: ${reason}`, remedy)]

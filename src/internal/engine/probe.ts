@@ -24,7 +24,7 @@ const statement = `SELECT r.standby, (SELECT system_identifier::text FROM pg_con
     - '0/0'::pg_lsn)::text AS position,
   (extract(epoch FROM pg_postmaster_start_time()) * 1000)::text AS started,
   (SELECT received_tli IS NOT NULL FROM pg_stat_wal_receiver) IS TRUE AS receives,
-  current_setting('default_transaction_read_only') AS read_only
+  current_setting('default_transaction_read_only') AS read_only, current_database() AS database
 FROM (SELECT pg_is_in_recovery() AS standby) AS r`
 
 /** Why what a server has answered to a probe is no answer. */
@@ -53,7 +53,7 @@ const isDigits = (told: unknown): told is string => typeof told === "string" && 
 /** Rows are read as arrays, so that no parser of the user's matters: everything is text, a boolean or a small number. */
 const reportOf = (row: ReadonlyArray<unknown> | undefined): Health.Report | Error => {
   if (row === undefined) return new OddAnswer("It has answered the probe without a row")
-  const [standby, system, told, position, started, receives, readOnly] = row
+  const [standby, system, told, position, started, receives, readOnly, database] = row
   const isStandby = booleans.get(standby)
   if (isStandby === undefined) return odd("role", standby)
   if (!isDigits(system)) return odd("system identifier", system)
@@ -69,7 +69,8 @@ const reportOf = (row: ReadonlyArray<unknown> | undefined): Health.Report | Erro
     position: BigInt(position),
     startedAt,
     receives: booleans.get(receives),
-    isReadOnly: booleans.get(readOnly)
+    isReadOnly: booleans.get(readOnly),
+    database: typeof database === "string" ? database : undefined
   }
 }
 

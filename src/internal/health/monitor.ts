@@ -472,6 +472,7 @@ export class Monitor {
       if (before !== undefined && (before.system !== report.system || before.timeline !== report.timeline)) {
         for (const other of this.watched.keys()) if (other !== engine) this.hasten(other)
       }
+      if (before?.database !== report.database) this.judgeDatabases(engine, config, date, at)
       this.history = Health.record(this.history, report, at)
       return Health.answered(health, report, { era: undefined, lag: undefined, isRival: false }, config, date)
     }
@@ -484,7 +485,24 @@ export class Monitor {
       comparable && Health.follows(report, era)
         ? Health.lagOf(history, report.position, this.isWriterUp ? at : this.primaryAt)
         : undefined
-    return Health.answered(health, report, { era, lag, isRival: isRival && servers.has(engine) }, config, date)
+    const known = servers.has(engine)
+      ? { era, lag, isRival, database: primary?.database }
+      : { era, lag, isRival: false }
+    return Health.answered(health, report, known, config, date)
+  }
+
+  /** The primary has said what its database is, perhaps after the others. */
+  private judgeDatabases(primary: Engine, config: ResolvedHealth, date: number, at: number): void {
+    for (const other of this.options.servers.engines) {
+      const report = other.health?.report
+      if (other === primary || report === undefined || !this.isElsewhere(report)) continue
+      this.become(other, this.answered(other, report, config, date, at))
+    }
+  }
+
+  /** The server is connected to another database than the primary. */
+  private isElsewhere(report: Health.Report | undefined): boolean {
+    return report !== undefined && Health.isElsewhere(report, this.primary?.database)
   }
 
   /** Chooses the engine that takes the writes, when one has said what it is. */
@@ -493,15 +511,18 @@ export class Monitor {
     const before = servers.writer
     const last = servers.lastWriter
     const { rivals: claimants, writer } = servers.elect(
-      servers.engines.map((server) => ({
-        server,
-        isNamed: named.has(server),
-        report: server === engine ? report : server.health?.report,
-        answers: server === engine || this.counts(server),
-        mayWrite: server.isWritable,
-        isConfirmed: this.watched.get(server)?.isConfirmed ?? false,
-        isGone: this.isGone(server)
-      }))
+      servers.engines.map((server) => {
+        const told = server === engine ? report : server.health?.report
+        return {
+          server,
+          isNamed: named.has(server),
+          report: told,
+          answers: server === engine || this.counts(server),
+          mayWrite: server.isWritable && (server === last || !this.isElsewhere(told)),
+          isConfirmed: this.watched.get(server)?.isConfirmed ?? false,
+          isGone: this.isGone(server)
+        }
+      })
     )
     if (writer !== before) this.change(last, writer, report.role)
     // One that has failed may be dead: it is a rival when it says so again.
