@@ -86,7 +86,9 @@ layer(PgCluster.layer({ replicas: 1 }), { excludeTestServices: true })(
         }
         assert.strictEqual(classify("select by_operator()").kind, "write")
         for (const name of ["by_pure_operator", ...Object.keys(honest).map((_, i) => `honest_${i}`)]) {
-          assert.deepStrictEqual(classify(`select ${name}()`), classify("select 1"), name)
+          // One that reads a setting is a read like the others, and has no name.
+          const { foldsSettings: _, ...found } = classify(`select ${name}()`)
+          assert.deepStrictEqual(found, classify("select 1"), name)
           yield* replicas[0]!.query(`select ${name}()`)
         }
         assert.strictEqual(classify("select lie_0()").reason, "calls lie_0, which calls w")
