@@ -331,6 +331,7 @@ export const routing: ReadonlyArray<Scenario> = [
         yield* probe.simple("ALTER TABLE changing ADD COLUMN c text")
         const session = yield* outcome(use(DbRouter.session(DbRouter.primary(ask))))
         yield* probe.simple("DROP TABLE changing")
+        yield* settled
         return [before, after, session, yield* outcome(ask)]
       }),
     { engine: { maxConnections: 1 } }
