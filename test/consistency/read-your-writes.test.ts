@@ -1,48 +1,20 @@
 import { SqlClient } from "@effect/sql"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Layer, Runtime, Stream } from "effect"
+import { Effect, Fiber, Runtime, Stream } from "effect"
 import { Consistency, DbRouter, type RouterConfig, RoutingContext } from "effect-db-router"
+import * as Causal from "../support/causal.js"
 import * as RouterTest from "../support/router.js"
 
-let ids = 0
-
-/** A row of its own for every test. */
-const newId = Effect.sync(() => ++ids)
-
-const insert = (id: number) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO note (id) VALUES (${id})`)
-
-/** Whether a read finds a row. While the replicas replay nothing, it does so only on the primary. */
-const sees = (id: number) =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) =>
-    Effect.map(sql`SELECT id FROM note WHERE id = ${id}`, (rows) => rows.length === 1)
-  )
+const { insert, newId, sees, standingStill } = Causal
 
 /** The group that a read goes to. */
 const readsFrom = Effect.flatMap(DbRouter.DbRouter, (router) =>
   Effect.map(router.explain("SELECT id FROM note"), ({ group }) => group)
 )
 
-/** Runs an effect while the replicas stand still, in a flow that has written nothing. */
-const standingStill = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function* () {
-    const { replicas } = yield* RouterTest.PgCluster.PgCluster
-    yield* RouterTest.settle
-    yield* Effect.forEach(replicas, (replica) => replica.pauseReplay)
-    return yield* effect.pipe(
-      Effect.timeout("30 seconds"),
-      Effect.ensuring(Effect.orDie(Effect.forEach(replicas, (replica) => replica.resumeReplay)))
-    )
-  })
-
 const withPolicy = (consistency: RouterConfig.Options["consistency"]) => RouterTest.router({ consistency })
 
-const Notes = Layer.effectDiscard(
-  Effect.flatMap(SqlClient.SqlClient, (sql) => sql`CREATE TABLE IF NOT EXISTS note (id int PRIMARY KEY, text text)`)
-)
-
-const Live = Layer.provideMerge(Notes, RouterTest.layer())
-
-layer(Live, { excludeTestServices: true, timeout: "2 minutes" })("read your writes", (it) => {
+layer(Causal.layer(), { excludeTestServices: true, timeout: "2 minutes" })("read your writes", (it) => {
   /** A test whose replicas stand still. */
   const still = <E, R extends RouterTest.Services>(name: string, effect: Effect.Effect<unknown, E, R>) =>
     it.effect(name, () => standingStill(effect))

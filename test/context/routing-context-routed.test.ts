@@ -5,43 +5,17 @@ import { PgMigrator } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { Context, Deferred, Effect, type Exit, Fiber, Layer, ManagedRuntime, Schema, Stream } from "effect"
 import { Consistency, DbRouter, RoutingContext } from "effect-db-router"
+import * as Causal from "../support/causal.js"
 import * as RouterTest from "../support/router.js"
 
-let ids = 0
-
-/** A row of its own for every test. */
-const newId = Effect.sync(() => ++ids)
-
-const insert = (id: number) => Effect.flatMap(SqlClient.SqlClient, (sql) => sql`INSERT INTO note (id) VALUES (${id})`)
-
-/** Whether a read finds a row. While the replicas replay nothing, it does so only on the primary. */
-const sees = (id: number) =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) =>
-    Effect.map(sql`SELECT id FROM note WHERE id = ${id}`, (rows) => rows.length === 1)
-  )
+const { insert, newId, Notes, sees, standingStill } = Causal
 
 /** The group that a read goes to. */
 const readsFrom = Effect.flatMap(DbRouter.DbRouter, (router) =>
   Effect.map(router.explain("SELECT id FROM note"), ({ group }) => group)
 )
 
-/** Runs an effect while the replicas stand still, in a flow that has written nothing. */
-const standingStill = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function* () {
-    const { replicas } = yield* RouterTest.PgCluster.PgCluster
-    yield* RouterTest.settle
-    yield* Effect.forEach(replicas, (replica) => replica.pauseReplay)
-    return yield* effect.pipe(
-      Effect.timeout("30 seconds"),
-      Effect.ensuring(Effect.orDie(Effect.forEach(replicas, (replica) => replica.resumeReplay)))
-    )
-  })
-
-const Notes = Layer.effectDiscard(
-  Effect.flatMap(SqlClient.SqlClient, (sql) => sql`CREATE TABLE IF NOT EXISTS note (id int PRIMARY KEY, text text)`)
-)
-
-const Live = Layer.provideMerge(Notes, RouterTest.layer())
+const Live = Causal.layer()
 
 class Note extends Model.Class<Note>("Note")({ id: Schema.Number, text: Schema.NullOr(Schema.String) }) {}
 

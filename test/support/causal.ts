@@ -45,7 +45,8 @@ export const standingStill = <A, E, R>(effect: Effect.Effect<A, E, R>, count?: n
     )
   })
 
-const Notes = Layer.effectDiscard(
+/** The table `note`. */
+export const Notes = Layer.effectDiscard(
   Effect.flatMap(SqlClient.SqlClient, (sql) => sql`CREATE TABLE IF NOT EXISTS note (id int PRIMARY KEY, text text)`)
 )
 
