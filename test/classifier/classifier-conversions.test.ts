@@ -3,10 +3,10 @@
  * same texts are reads once nothing behind them writes.
  */
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect } from "effect"
 import { SqlClassifier } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import pg from "pg"
+import { connect, writes } from "../support/writes.js"
 
 const setup = `
 create extension hstore;
@@ -210,33 +210,6 @@ const superuser: ReadonlyArray<readonly [name: string, ddl: string, undo: string
     "select r @> 1 from own_ranges"
   ]
 ]
-
-const connect = Effect.flatMap(PgCluster.PgCluster, ({ primary }) =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const client = new pg.Client({ connectionString: Redacted.value(primary.url) })
-      await client.connect()
-      return client
-    }),
-    (client) => Effect.promise(() => client.end())
-  )
-)
-
-/** Whether a statement writes, or what keeps it from running. */
-const writes = (client: pg.Client, line: string): Effect.Effect<boolean | string> =>
-  Effect.promise(async () => {
-    const [text = "", value] = line.split(" ## ")
-    await client.query("begin")
-    try {
-      await client.query(value === undefined ? text : { text, values: [value] })
-      const { rows } = await client.query("select pg_current_xact_id_if_assigned() is not null as wrote")
-      return rows[0].wrote as boolean
-    } catch (error) {
-      return String(error)
-    } finally {
-      await client.query("rollback")
-    }
-  })
 
 describe("a conversion that the text does not show", () => {
   layer(PgCluster.layer({ replicas: 0 }), { timeout: "2 minutes" })((it) => {

@@ -3,10 +3,10 @@
  * read. The same texts are reads once none of the functions is volatile.
  */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect } from "effect"
 import { SqlClassifier } from "effect-db-router"
 import { PgCluster } from "effect-db-router/testing"
-import pg from "pg"
+import { connect, writes } from "../support/writes.js"
 
 const writer = (name: string, args: string, result: string, value: string) =>
   `create function ${name}(${args}) returns ${result} language plpgsql volatile as
@@ -118,35 +118,6 @@ select email($1::text) ## x
 
 const lines = (text: string) => text.trim().split("\n")
 
-const connect = Effect.flatMap(PgCluster.PgCluster, ({ primary }) =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const client = new pg.Client({ connectionString: Redacted.value(primary.url) })
-      await client.connect()
-      return client
-    }),
-    (client) => Effect.promise(() => client.end())
-  )
-)
-
-/** Whether a statement writes, or what keeps it from running. */
-const writes = (client: pg.Client, line: string): Effect.Effect<boolean | string> =>
-  Effect.promise(async () => {
-    const [text = "", value] = line.split(" ## ")
-    await client.query("begin")
-    try {
-      // Policies hold for a role that is no superuser.
-      await client.query("set local role reader")
-      await client.query(value === undefined ? text : { text, values: [value] })
-      const { rows } = await client.query("select pg_current_xact_id_if_assigned() is not null as wrote")
-      return rows[0].wrote as boolean
-    } catch (error) {
-      return String(error)
-    } finally {
-      await client.query("rollback")
-    }
-  })
-
 /** Functions of users that are syntax in PostgreSQL 18, and how they are called. */
 const constructors = {
   json: "select json(1)",
@@ -170,7 +141,8 @@ describe("a function that is called and not named", () => {
         const classifier = yield* SqlClassifier.fromCatalog({ load: SqlClassifier.readCatalog(query) })
         const isRead = (line: string) => classifier.classify(line.split(" ## ")[0]!).kind === "read"
         const truth = yield* Effect.forEach(lines(texts), (line) =>
-          Effect.map(writes(client, line), (wrote) => ({ line, wrote }))
+          // Policies hold for a role that is no superuser.
+          Effect.map(writes(client, line, "reader"), (wrote) => ({ line, wrote }))
         )
         assert.deepStrictEqual(
           truth.filter(({ wrote }) => wrote !== true),
