@@ -26,6 +26,7 @@ import * as sessionOptions from "./internal/session/options.js"
 import type { Hooks } from "./internal/transaction/hooks.js"
 import type { SessionWork, Work } from "./internal/transaction/work.js"
 import { nowOf } from "./internal/util/clock.js"
+import { restored } from "./internal/util/refs.js"
 import * as Log from "./internal/validation/log.js"
 import * as RouterError from "./RouterError.js"
 import * as RoutingContext from "./RoutingContext.js"
@@ -599,17 +600,14 @@ const closeScoped = (
   refs: FiberRefs.FiberRefs,
   exit: Exit.Exit<unknown, unknown>
 ): Effect.Effect<void> =>
-  Effect.flatMap(Effect.getFiberRefs, (then) =>
-    Effect.setFiberRefs(refs).pipe(
-      Effect.zipRight(
-        Exit.isFailure(exit)
-          ? session.end(exit)
-          : Effect.exit(runner.provideWork(work, 0)(session.beforeCommit)).pipe(
-              Effect.flatMap((prepared) => Effect.zipRight(session.end(prepared), prepared))
-            )
-      ),
-      Effect.orDie,
-      Effect.ensuring(Effect.setFiberRefs(then))
+  restored(
+    refs,
+    Effect.orDie(
+      Exit.isFailure(exit)
+        ? session.end(exit)
+        : Effect.flatMap(Effect.exit(runner.provideWork(work, 0)(session.beforeCommit)), (prepared) =>
+            Effect.zipRight(session.end(prepared), prepared)
+          )
     )
   )
 

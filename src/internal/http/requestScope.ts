@@ -18,6 +18,7 @@ import * as place from "../client/currentContext.js"
 import * as unit from "../client/openSession.js"
 import * as Seen from "../context/causalState.js"
 import type { Outside } from "../transaction/hooks.js"
+import { restored } from "../util/refs.js"
 import * as Log from "../validation/log.js"
 import { withBody } from "./body.js"
 import * as HangUp from "./hangUp.js"
@@ -91,10 +92,7 @@ export class RequestScope {
   // `Effect.addFinalizer` would change all FiberRefs for every request, and back, where nothing is left to do.
   private close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     const { refs, session } = this
-    if (session === undefined || !session.isOpen) return Effect.void
-    return Effect.flatMap(Effect.getFiberRefs, (then) =>
-      Effect.ensuring(Effect.zipRight(Effect.setFiberRefs(refs), session.close(exit)), Effect.setFiberRefs(then))
-    )
+    return session === undefined || !session.isOpen ? Effect.void : restored(refs, session.close(exit))
   }
 }
 

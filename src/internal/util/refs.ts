@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as FiberRef from "effect/FiberRef"
+import type * as FiberRefs from "effect/FiberRefs"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -40,4 +41,13 @@ export const locally = <A, E, R>(
         })
       )
     })
+  )
+
+/** Runs a finalizer with the FiberRefs of the fiber that has acquired, which another one may release. */
+export const restored = <A, E, R>(
+  refs: FiberRefs.FiberRefs,
+  finalizer: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Effect.getFiberRefs, (then) =>
+    Effect.ensuring(Effect.zipRight(Effect.setFiberRefs(refs), finalizer), Effect.setFiberRefs(then))
   )
