@@ -223,8 +223,9 @@ layer(TestLayer, { excludeTestServices: true, timeout: "2 minutes" })("a body wh
           const made = Effect.gen(function* () {
             const { source } = yield* request
             const { socket } = source as IncomingMessage
-            yield* insert(id)
+            // The client may leave before the answer to the INSERT is here.
             socket.once("close", () => Deferred.unsafeDone(gone, Exit.void))
+            yield* insert(id)
             yield* Effect.zipRight(Deferred.await(gone), Effect.sleep("50 millis"))
             yield* reads[read]
             return created
